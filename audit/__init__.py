@@ -1,0 +1,1 @@
+"""The static and evidence auditor. Imports neither torch nor the other wings."""

@@ -1,0 +1,355 @@
+"""The intermediate representation: what rules and the trace see instead of any parser's tree.
+
+One visit of a parser's tree (libcst, or ``ast`` as the fallback) produces it; both front ends must
+yield the same IR for the same text. Every node carries its position in the peeled source
+(1-based line, 0-based column of its first token, last line). Nodes are plain slotted
+dataclasses; nothing here refers to a parser.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Node:
+    line: int = 0
+    col: int = 0
+    end_line: int = 0
+
+
+# ---------------------------------------------------------------- expressions
+
+
+class Expr(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True, eq=False)
+class Const(Expr):
+    """A literal: None, bool, int, float, complex, str, bytes or Ellipsis."""
+
+    value: Any
+
+
+@dataclass(slots=True, eq=False)
+class Name(Expr):
+    id: str
+
+
+@dataclass(slots=True, eq=False)
+class Attr(Expr):
+    value: Expr
+    attr: str
+
+
+@dataclass(slots=True, eq=False)
+class Sub(Expr):
+    """``value[index]``; several indices are a Tuple."""
+
+    value: Expr
+    index: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Slice(Expr):
+    lower: Expr | None
+    upper: Expr | None
+    step: Expr | None
+
+
+@dataclass(slots=True, eq=False)
+class Call(Expr):
+    """``keywords`` pairs (name, value); a name of None is ``**value``. ``args`` may hold Starred."""
+
+    func: Expr
+    args: list[Expr]
+    keywords: list[tuple[str | None, Expr]]
+
+
+@dataclass(slots=True, eq=False)
+class BinOp(Expr):
+    """``op`` is the source operator: ``+ - * / // % ** @ << >> & | ^``."""
+
+    op: str
+    left: Expr
+    right: Expr
+
+
+@dataclass(slots=True, eq=False)
+class UnaryOp(Expr):
+    """``op``: ``- + ~ not``."""
+
+    op: str
+    operand: Expr
+
+
+@dataclass(slots=True, eq=False)
+class BoolOp(Expr):
+    """``op``: ``and`` or ``or``; chains are flattened as ``ast`` does."""
+
+    op: str
+    values: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Compare(Expr):
+    """``ops``: ``== != < <= > >= is 'is not' in 'not in'``."""
+
+    left: Expr
+    ops: list[str]
+    comparators: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class IfExp(Expr):
+    test: Expr
+    body: Expr
+    orelse: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Collection(Expr):
+    """``kind``: ``tuple``, ``list`` or ``set``."""
+
+    kind: str
+    elts: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Dict(Expr):
+    """A key of None is ``**value``."""
+
+    items: list[tuple[Expr | None, Expr]]
+
+
+@dataclass(slots=True, eq=False)
+class Lambda(Expr):
+    params: list[Param]
+    body: Expr
+
+
+@dataclass(slots=True, eq=False)
+class CompFor(Node):
+    target: Expr
+    iter: Expr
+    ifs: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Comp(Expr):
+    """``kind``: ``list``, ``set``, ``dict`` or ``generator``; ``key`` only for dict."""
+
+    kind: str
+    elt: Expr
+    key: Expr | None
+    generators: list[CompFor]
+
+
+@dataclass(slots=True, eq=False)
+class FString(Expr):
+    """``values`` alternates str pieces (as Const) and expressions; format specs are dropped into values."""
+
+    values: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Starred(Expr):
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Await(Expr):
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Yield(Expr):
+    value: Expr | None
+    is_from: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class NamedExpr(Expr):
+    target: Name
+    value: Expr
+
+
+# ----------------------------------------------------------------- statements
+
+
+class Stmt(Node):
+    __slots__ = ()
+
+
+@dataclass(slots=True, eq=False)
+class Param(Node):
+    """``kind``: ``pos``, ``posonly``, ``vararg``, ``kwonly``, ``kwarg``."""
+
+    name: str
+    default: Expr | None = None
+    annotation: Expr | None = None
+    kind: str = "pos"
+
+
+@dataclass(slots=True, eq=False)
+class FunctionDef(Stmt):
+    name: str
+    params: list[Param]
+    body: list[Stmt]
+    decorators: list[Expr]
+    returns: Expr | None = None
+    is_async: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class ClassDef(Stmt):
+    name: str
+    bases: list[Expr]
+    keywords: list[tuple[str | None, Expr]]
+    body: list[Stmt]
+    decorators: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Assign(Stmt):
+    targets: list[Expr]
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class AnnAssign(Stmt):
+    target: Expr
+    annotation: Expr
+    value: Expr | None
+
+
+@dataclass(slots=True, eq=False)
+class AugAssign(Stmt):
+    """``op`` without the ``=``."""
+
+    target: Expr
+    op: str
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class ExprStmt(Stmt):
+    value: Expr
+
+
+@dataclass(slots=True, eq=False)
+class Return(Stmt):
+    value: Expr | None
+
+
+@dataclass(slots=True, eq=False)
+class If(Stmt):
+    test: Expr
+    body: list[Stmt]
+    orelse: list[Stmt]
+
+
+@dataclass(slots=True, eq=False)
+class For(Stmt):
+    target: Expr
+    iter: Expr
+    body: list[Stmt]
+    orelse: list[Stmt]
+    is_async: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class While(Stmt):
+    test: Expr
+    body: list[Stmt]
+    orelse: list[Stmt]
+
+
+@dataclass(slots=True, eq=False)
+class With(Stmt):
+    items: list[tuple[Expr, Expr | None]]
+    body: list[Stmt]
+    is_async: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Handler(Node):
+    type: Expr | None
+    name: str | None
+    body: list[Stmt]
+
+
+@dataclass(slots=True, eq=False)
+class Try(Stmt):
+    body: list[Stmt]
+    handlers: list[Handler]
+    orelse: list[Stmt]
+    finalbody: list[Stmt]
+
+
+@dataclass(slots=True, eq=False)
+class Match(Stmt):
+    """Patterns are kept as the names they bind and the constants they compare, if simple."""
+
+    subject: Expr
+    cases: list[MatchCase]
+
+
+@dataclass(slots=True, eq=False)
+class MatchCase(Node):
+    binds: list[str]
+    values: list[Expr]
+    guard: Expr | None
+    body: list[Stmt]
+
+
+@dataclass(slots=True, eq=False)
+class Raise(Stmt):
+    exc: Expr | None
+
+
+@dataclass(slots=True, eq=False)
+class Assert(Stmt):
+    test: Expr
+    msg: Expr | None
+
+
+@dataclass(slots=True, eq=False)
+class Delete(Stmt):
+    targets: list[Expr]
+
+
+@dataclass(slots=True, eq=False)
+class Import(Stmt):
+    """``import a.b as c``: names [("a.b", "c")]. From-imports carry ``module`` and ``level``; ``("*", None)`` for star."""
+
+    names: list[tuple[str, str | None]]
+    module: str | None = None
+    level: int = 0
+    is_from: bool = False
+
+
+@dataclass(slots=True, eq=False)
+class Scope(Stmt):
+    """``global`` or ``nonlocal``."""
+
+    kind: str
+    names: list[str]
+
+
+@dataclass(slots=True, eq=False)
+class Jump(Stmt):
+    """``pass``, ``break`` or ``continue``."""
+
+    kind: str
+
+
+@dataclass(slots=True, eq=False)
+class Module(Node):
+    path: str
+    body: list[Stmt]
+    sha256: str = ""
+    frontend: str = "libcst"  # or "ast", "repaired"
+    lines: list[str] = field(default_factory=list)

@@ -1,0 +1,103 @@
+"""What an audit says: facts, findings, obligations and the submission that carries them.
+
+These classes are the JSON contract ``referee.audit/1``; ``as_json`` of a `Submission` is one entry
+of ``submissions`` there and one line of a sweep.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+Verdict = Literal["violation", "clean", "undetermined"]
+Severity = Literal["violation", "warning", "note"]
+Authority = Literal["README", "MAINT", "MERGED", "COMM", "DISPUTED", "UNRULED"]
+Confidence = Literal["high", "medium", "low"]
+Tristate = Literal["yes", "no", "unknown"]
+Basis = Literal["source", "log", "dynamic"]
+Status = Literal["holds", "violated", "undetermined", "not-applicable"]
+TttKind = Literal[
+    "none", "score-first-chunk", "score-first-document", "phased", "pre-eval",
+    "train-then-score", "slot", "context-slot", "other",
+]  # fmt: skip
+CacheKind = Literal["none", "input-embedding", "context-only", "target-in-key", "other"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Step:
+    """One step of the path a value took, for code flows."""
+
+    path: str
+    line: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """One claim about the submission, with the place that shows it.
+
+    ``active``: does the submitted configuration reach it; ``gate`` names the knob or branch that
+    decides. ``path`` is relative to the submission's root; lines refer to the peeled source.
+    """
+
+    rule: str
+    name: str
+    severity: Severity
+    authority: Authority
+    confidence: Confidence
+    message: str
+    path: str
+    line: int
+    end_line: int
+    active: Tristate = "yes"
+    gate: str | None = None
+    basis: Basis = "source"
+    trace: tuple[Step, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Obligation:
+    """What a rule demands and whether it was shown. ``not-applicable`` says what input was absent."""
+
+    rule: str
+    status: Status
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fact:
+    """One stated quantity with its place. Facts from different places are compared, never merged.
+
+    ``raw`` is the text as printed: its digits decide the interval that the value stands for.
+    ``scope`` tells runs apart (a log's file name, a seed), ``""`` for the whole submission.
+    """
+
+    name: str
+    value: Any
+    path: str
+    line: int
+    raw: str = ""
+    scope: str = ""
+
+
+@dataclass(slots=True, kw_only=True)
+class Submission:
+    """The result of one audit of one primary script."""
+
+    target: str
+    commit: str | None = None
+    primary: str | None = None
+    sha256: str | None = None
+    peeled: list[str] = field(default_factory=list)
+    verdict: Verdict = "undetermined"
+    reason: str = ""
+    ttt: dict[str, str] = field(default_factory=lambda: {"kind": "none", "active": "no"})
+    cache: dict[str, str] = field(default_factory=lambda: {"kind": "none", "active": "no"})
+    facts: list[Fact] = field(default_factory=list)
+    record_ready: dict[str, Any] = field(default_factory=lambda: {"ready": False, "missing": []})
+    findings: list[Finding] = field(default_factory=list)
+    obligations: list[Obligation] = field(default_factory=list)
+
+    def as_json(self) -> dict[str, Any]:
+        """The object of schema ``referee.audit/1``."""
+        return asdict(self)

@@ -1,0 +1,119 @@
+"""Finds the registered commands and runs one: argument parsing, exit codes, one-line errors."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import importlib.util
+import os
+import sys
+import tomllib
+import traceback
+from collections.abc import Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+from audit.contracts import Command, Exit, InputError
+
+EXTRA_MODULES = {
+    "eval": ("torch", "numpy", "sentencepiece", "zstandard"),
+    "train": ("torch", "numpy", "sentencepiece", "zstandard"),
+}
+
+
+def registered(group: str) -> Iterator[tuple[str, str]]:
+    """Yields (name, "module:attribute") of an entry-point group.
+
+    In a source tree that was never installed (a bare GPU machine with PYTHONPATH set) the group is
+    read from the ``pyproject.toml`` beside the packages.
+    """
+    found = {e.name: e.value for e in metadata.entry_points(group=group)}
+    pyproject = Path(__file__).resolve().parent.parent / "pyproject.toml"
+    if pyproject.is_file():
+        # The tree next to us is what runs; an older installed registration must not hide it.
+        with pyproject.open("rb") as handle:
+            found |= tomllib.load(handle)["project"].get("entry-points", {}).get(group, {})
+    yield from found.items()
+
+
+def load(target: str) -> object:
+    """Resolves "module:attribute"."""
+    module, _, attribute = target.partition(":")
+    return getattr(importlib.import_module(module), attribute)
+
+
+def commands(prefix: str | None = None) -> dict[str, Command]:
+    """All registered commands, or only those whose module lies under ``prefix`` (one wing)."""
+    found: dict[str, Command] = {}
+    for _name, target in registered("referee.commands"):
+        if prefix is not None and not target.startswith(prefix + "."):
+            continue
+        command = load(target)
+        assert isinstance(command, Command), target
+        found[command.name] = command
+    return found
+
+
+def missing_extra(command: Command) -> str | None:
+    """One line when the command's extra is not installed, else None."""
+    for module in EXTRA_MODULES.get(command.extra or "", ()):
+        if importlib.util.find_spec(module) is None:
+            return (
+                f"{command.name} needs {module}, which is not installed; "
+                f"install it with: pip install 'parameter-golf-referee[{command.extra}]'"
+            )
+    return None
+
+
+def build_parser(prog: str, available: dict[str, Command]) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog=prog,
+        description="Decides whether a submission to a language-model compression contest is legal, and proves it.",
+        epilog="Exit codes: 0 clean or ok, 1 violation, 2 usage or input error, 3 undetermined, 70 internal error.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {version()}")
+    sub = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name in sorted(available):
+        command = available[name]
+        child = sub.add_parser(
+            name,
+            help=command.help,
+            description=command.help,
+            epilog=command.epilog,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        command.add_arguments(child)
+    return parser
+
+
+def version() -> str:
+    try:
+        return metadata.version("parameter-golf-referee")
+    except metadata.PackageNotFoundError:
+        return "0+source"
+
+
+def main(argv: Sequence[str] | None = None, *, prog: str = "referee", prefix: str | None = None) -> int:
+    """Parses, runs, and turns every outcome into a documented exit code."""
+    available = commands(prefix)
+    args = build_parser(prog, available).parse_args(argv)
+    command = available[args.command]
+    if (problem := missing_extra(command)) is not None:
+        print(f"{prog}: {problem}", file=sys.stderr)
+        return int(Exit.INPUT)
+    try:
+        return int(command.run(args))
+    except InputError as error:
+        print(f"{prog} {command.name}: {error}", file=sys.stderr)
+        return int(Exit.INPUT)
+    except KeyboardInterrupt:
+        print(f"{prog} {command.name}: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader went away (`referee … | head`); nothing is lost, nothing more can be said.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return int(Exit.OK)
+    except Exception:
+        traceback.print_exc()
+        print(f"{prog} {command.name}: internal error; this is a bug in the program", file=sys.stderr)
+        return int(Exit.INTERNAL)

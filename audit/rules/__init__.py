@@ -1,0 +1,1 @@
+"""The rulebook. One rule, one module; modules are discovered, never listed."""

@@ -1,0 +1,70 @@
+"""What a rule is, and how rules are found.
+
+A rule module (``audit/rules/f01_pre_eval_ttt.py``, …) holds, in this order: a docstring that is the
+rule's documentation page (what, why, ruling with thread number and date, look-alikes, see also),
+``RULE``, ``ILLEGAL`` and ``LEGAL`` examples, and ``check``. Adding a rule touches one file.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache
+from types import ModuleType
+from typing import Any
+
+from audit.model import Authority, Finding, Obligation, Severity
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Example:
+    """A snippet beside its rule. ``lines`` are the lines that must fire; empty for a legal look-alike.
+
+    ``files`` may add helpers, logs or a README (path -> text) around the primary ``code``.
+    """
+
+    name: str
+    code: str
+    lines: tuple[int, ...] = ()
+    files: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rule:
+    """Identity and standing of one rule.
+
+    ``illegal``: what a breach makes of the submission by the rulebook's table: INVALID and
+    INELIGIBLE may become a violation, GREY, BLOCKED and DISPUTED a warning, NOT-READY goes to
+    ``record_ready``. ``needs``: inputs without which the obligation is not applicable
+    (``source``, ``log``, ``data``, ``run``). ``since``: the ruling's date, ISO; a ruleset dated
+    earlier does not contain the rule.
+    """
+
+    id: str
+    name: str
+    title: str
+    illegal: str
+    authority: Authority
+    severity: Severity
+    needs: tuple[str, ...] = ("source",)
+    since: str = "2026-03-18"
+
+
+#: ``check(context)`` yields any number of findings and at least one obligation for its rule.
+Check = Callable[[Any], Iterator[Finding | Obligation]]
+
+
+@cache
+def rule_modules() -> dict[str, ModuleType]:
+    """Rule id -> module, in the order of the rulebook (F, D, M, B, E, S; numbers ascending)."""
+    import audit.rules as package
+
+    found = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        if isinstance(getattr(module, "RULE", None), Rule):
+            found[module.RULE.id] = module
+    order = "FDMBES"
+    return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), int(item[0][1:]))))
