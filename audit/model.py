@@ -53,6 +53,8 @@ class Finding:
     gate: str | None = None
     basis: Basis = "source"
     trace: tuple[Step, ...] = ()
+    #: why the finding does not count ("baseline", or the words of a suppression in the source)
+    suppressed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -97,7 +99,14 @@ class Submission:
     record_ready: dict[str, Any] = field(default_factory=lambda: {"ready": False, "missing": []})
     findings: list[Finding] = field(default_factory=list)
     obligations: list[Obligation] = field(default_factory=list)
+    #: path -> line number -> source line, around every finding, so that a saved result can be
+    #: rendered with its code again without the submission
+    excerpts: dict[str, dict[str, str]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The object of schema ``referee.audit/1``."""
-        return asdict(self)
+        """The object of schema ``referee.audit/1``; ``suppressed`` only appears where it is set."""
+        found = asdict(self)
+        for finding in found["findings"]:
+            if finding["suppressed"] is None:
+                del finding["suppressed"]
+        return found
