@@ -9,6 +9,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+#: schema of a finished audit
+SCHEMA = "referee.audit/1"
+
 Verdict = Literal["violation", "clean", "undetermined"]
 Severity = Literal["violation", "warning", "note"]
 Authority = Literal["README", "MAINT", "MERGED", "COMM", "DISPUTED", "UNRULED"]

@@ -1,0 +1,283 @@
+"""The auditor's pipeline: peel, lower, knobs, trace, evidence, rules, verdict.
+
+Each stage is another package's work; this module only hands one stage's result to the next, keeps
+the clock, and makes sure that a failing stage ends in ``undetermined`` with its reason and never in
+a crash or in ``clean``.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from audit import baseline, suppress
+from audit.context import Context, Facts, Options, Problem
+from audit.contracts import InputError
+from audit.model import Finding, Obligation, Submission
+from audit.rules.base import Rule, rule_modules
+from audit.verdict import decide, in_force, missing_input, settle, weigh
+
+#: source lines kept around a finding and around a step of its path
+FRAME, STEP = 3, 0
+
+
+@dataclass(slots=True)
+class Timings:
+    """Seconds per stage and per rule, summed over submissions."""
+
+    stages: dict[str, float] = field(default_factory=dict)
+    rules: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.stages[name] = self.stages.get(name, 0.0) + time.perf_counter() - start
+
+
+def audit_target(
+    target: str, options: Options | None = None, timings: Timings | None = None
+) -> list[Submission]:
+    """Audits a script or a submission folder; one result per primary script.
+
+    Raises InputError where the target does not exist.
+    """
+    from audit.source import open_path
+
+    options = options or Options()
+    timings = timings or Timings()
+    with timings.stage("open"):
+        opened = open_path(target)
+    return [audit_files(files, options, timings) for files in opened]
+
+
+def audit_revision(
+    repo: str, rev: str, options: Options | None = None, timings: Timings | None = None
+) -> list[Submission]:
+    """Audits what one revision of a local git repository submits, without a checkout."""
+    from audit.source import open_git
+
+    options = options or Options()
+    timings = timings or Timings()
+    with timings.stage("open"):
+        opened = open_git(repo, rev, options.base)
+    return [audit_files(files, options, timings) for files in opened]
+
+
+def audit_text(text: str, options: Options | None = None, name: str = "train_gpt.py") -> Submission:
+    """Audits one script given as text, as if it lay alone in a folder."""
+    from audit.source import from_text
+
+    return audit_files(from_text(text, name), options or Options())
+
+
+def audit_files(files: Any, options: Options, timings: Timings | None = None) -> Submission:
+    """Audits one submission: its primary script with everything that was submitted beside it."""
+    timings = timings or Timings()
+    submission = Submission(target=files.target, commit=files.commit, primary=files.primary)
+    rules = _rules(options)
+    if files.primary is None:
+        submission.reason = files.reason or "no script among the submitted files"
+        return submission
+    ctx = build_context(files, options, timings)
+    submission.sha256 = files.sha256
+    submission.peeled = list(ctx.peeled.layers) if ctx.peeled is not None else []
+    findings, obligations = run_rules(rules, ctx, timings)
+    with timings.stage("verdict"):
+        _conclude(submission, rules, findings, obligations, ctx)
+    if options.dump_source is not None:
+        dump_sources(ctx, options.dump_source)
+    return submission
+
+
+def build_context(files: Any, options: Options, timings: Timings) -> Context:
+    """Runs every stage before the rules. A stage that fails leaves a `Problem`."""
+    from audit.evidence import read_facts
+    from audit.knobs import resolve
+    from audit.source import load_program
+    from audit.trace import trace
+
+    ctx = Context(files=files, primary=files.primary, options=options)
+    with timings.stage("source"), _guard(ctx, "source"):
+        program = load_program(files)
+        ctx.modules, ctx.sources, ctx.peeled = program.modules, program.sources, program.peeled
+        ctx.problems += [
+            p if isinstance(p, Problem) else Problem(kind=p[0], path=p[1], line=p[2], reason=p[3])
+            for p in program.problems
+        ]
+    with timings.stage("evidence"), _guard(ctx, "evidence"):
+        ctx.facts = Facts(read_facts(files))
+    with timings.stage("knobs"), _guard(ctx, "knobs"):
+        ctx.knobs = resolve(files, ctx.modules, dict(options.env), ctx.facts)
+    if ctx.module is not None:
+        with timings.stage("trace"), _guard(ctx, "trace"):
+            ctx.trace = trace(ctx.modules, ctx.primary, ctx.knobs, options.budget_s)
+    available = set()
+    if ctx.module is not None:
+        available.add("source")
+    if getattr(files, "logs", ()):
+        available.add("log")
+    ctx.available = frozenset(available)
+    return ctx
+
+
+@contextmanager
+def _guard(ctx: Context, stage: str) -> Iterator[None]:
+    """A stage that breaks on hostile input is a finding about the audit, not its end."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (Exception, RecursionError) as error:
+        ctx.problems.append(
+            Problem(
+                kind="internal", path=ctx.primary, line=0, reason=f"{stage}: {type(error).__name__}: {error}"
+            )
+        )
+
+
+def _rules(options: Options) -> list[Rule]:
+    rules = in_force((module.RULE for module in rule_modules().values()), options.ruleset)
+    if options.rules is None:
+        return rules
+    return [rule for rule in rules if rule.id in options.rules]
+
+
+def run_rules(
+    rules: Iterable[Rule], ctx: Context, timings: Timings
+) -> tuple[dict[str, list[Finding]], dict[str, list[Obligation]]]:
+    """Every rule's findings and stated obligations, by rule id."""
+    findings: dict[str, list[Finding]] = {}
+    obligations: dict[str, list[Obligation]] = {}
+    for rule in rules:
+        found: list[Finding] = []
+        stated: list[Obligation] = []
+        findings[rule.id], obligations[rule.id] = found, stated
+        if (why := missing_input(rule, ctx.available)) is not None and not rule.id.startswith("S"):
+            stated.append(Obligation(rule=rule.id, status="not-applicable", reason=why))
+            continue
+        start = time.perf_counter()
+        try:
+            for item in rule_modules()[rule.id].check(ctx):
+                (found if isinstance(item, Finding) else stated).append(item)
+        except (Exception, RecursionError) as error:
+            stated.append(
+                Obligation(
+                    rule=rule.id,
+                    status="undetermined",
+                    reason=f"the check failed: {type(error).__name__}: {error}",
+                )
+            )
+        timings.rules[rule.id] = timings.rules.get(rule.id, 0.0) + time.perf_counter() - start
+    return findings, obligations
+
+
+def _conclude(
+    submission: Submission,
+    rules: list[Rule],
+    found: dict[str, list[Finding]],
+    stated: dict[str, list[Obligation]],
+    ctx: Context,
+) -> None:
+    options = ctx.options
+    lines = {path: text.splitlines() for path, text in ctx.sources.items()}
+
+    def source_line(path: str, number: int) -> str | None:
+        if path not in lines:
+            data = ctx.files.read(path) if ctx.files is not None else None
+            lines[path] = data.decode("utf-8", "replace").splitlines() if data else []
+        text = lines[path]
+        return text[number - 1] if 0 < number <= len(text) else None
+
+    weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
+    if not options.ignore_suppressions:
+        weighed = suppress.apply(weighed, ctx.sources)
+    submission.excerpts = _excerpts(weighed, source_line)
+    if options.baseline:
+        texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
+        weighed = baseline.apply(weighed, options.baseline, texts)
+    by_rule: dict[str, list[Finding]] = {}
+    for finding in weighed:
+        by_rule.setdefault(finding.rule, []).append(finding)
+    submission.obligations = [settle(r, by_rule.get(r.id, []), stated[r.id]) for r in rules]
+    for problem in ctx.problems:
+        if problem.kind == "internal":
+            submission.obligations.append(
+                Obligation(
+                    rule="S1", status="undetermined", reason=f"a stage of the audit failed: {problem.reason}"
+                )
+            )
+    rank = {"violation": 0, "warning": 1, "note": 2}
+    submission.findings = sorted(weighed, key=lambda f: (f.suppressed is not None, rank[f.severity]))
+    submission.facts = list(ctx.facts)
+    submission.record_ready = _record_ready(rules, by_rule, submission.obligations)
+    submission.verdict, submission.reason = decide(
+        rules, submission.findings, submission.obligations, ctx.available
+    )
+    if ctx.trace is not None:
+        from audit import classify
+
+        with_kind = {"ttt": classify.ttt, "cache": classify.cache}
+        kinds = {}
+        for name, classifier in with_kind.items():
+            kind, active = classifier(ctx.trace)
+            kinds[name] = {"kind": kind, "active": active}
+        submission.ttt, submission.cache = kinds["ttt"], kinds["cache"]
+
+
+def _excerpts(
+    findings: Iterable[Finding], source_line: Callable[[str, int], str | None]
+) -> dict[str, dict[str, str]]:
+    """The source around every finding and step, longest lines cut (packed scripts have no short ones)."""
+    wanted: dict[str, set[int]] = {}
+    for f in findings:
+        last = min(f.end_line or f.line, f.line + 12)
+        wanted.setdefault(f.path, set()).update(range(f.line - FRAME, last + FRAME + 1))
+        for step in f.trace:
+            wanted.setdefault(step.path, set()).update(range(step.line - STEP, step.line + STEP + 1))
+    out: dict[str, dict[str, str]] = {}
+    for path, numbers in wanted.items():
+        kept = {str(n): text[:400] for n in sorted(numbers) if (text := source_line(path, n)) is not None}
+        if kept:
+            out[path] = kept
+    return out
+
+
+def _record_ready(
+    rules: Iterable[Rule], findings: dict[str, list[Finding]], obligations: Iterable[Obligation]
+) -> dict[str, Any]:
+    """What keeps the submission from being recorded; never part of the verdict."""
+    evidence = {rule.id for rule in rules if rule.illegal == "NOT-READY"}
+    missing = [
+        f"{f.rule}: {f.message}"
+        for rule_id in sorted(evidence)
+        for f in findings.get(rule_id, [])
+        if f.severity != "note" and f.suppressed is None
+    ]
+    said = {line.split(":")[0] for line in missing}
+    missing += [
+        f"{o.rule}: {o.reason}"
+        for o in obligations
+        if o.rule in evidence and o.rule not in said and o.status != "holds"
+    ]
+    return {"ready": not missing and bool(evidence), "missing": missing}
+
+
+def dump_sources(ctx: Context, folder: str) -> None:
+    """Writes the peeled sources below ``folder``, under their own relative paths."""
+    root = Path(folder).resolve()
+    for path, text in ctx.sources.items():
+        place = (root / path.lstrip("/")).resolve()
+        if not place.is_relative_to(root):
+            raise InputError(f"{path!r} would be written outside {folder}")
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.write_text(text, encoding="utf-8", errors="surrogateescape")
+        except OSError as error:
+            raise InputError(f"cannot write {place}: {error.strerror}") from None
