@@ -1,0 +1,85 @@
+"""One submission's files, as the rest of the auditor sees them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import PurePosixPath
+
+from audit.source.text import decode
+from audit.source.tree import FileTree
+
+_LOG = re.compile(r"(^|[_\-.])(train|eval|log|seed|run|result|output|stdout)\w*", re.I)
+C_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp")
+
+
+@dataclass(slots=True, kw_only=True)
+class SubmissionFiles:
+    """The file set around one primary script.
+
+    ``target``: what the user named. ``paths``: files of the submission, relative to the tree's
+    root: everything in the primary's folder and what the submission changed. ``read`` reaches any
+    file of the tree (a records README may point to the root's script). ``primary`` is None, with
+    ``reason``, where there is no script.
+    """
+
+    target: str
+    tree: FileTree
+    commit: str | None = None
+    primary: str | None = None
+    reason: str = ""
+    paths: list[str] = field(default_factory=list)
+    #: Paths that the submission added or changed; equal to ``paths`` for folders and single files.
+    changed: list[str] = field(default_factory=list)
+
+    @property
+    def folder(self) -> str:
+        """The primary's folder, "" for the root."""
+        return (self.primary or "").rpartition("/")[0]
+
+    def read(self, path: str) -> bytes | None:
+        """Bytes of any file in the tree; None if it is absent, withheld or too large."""
+        return self.tree.read(path)
+
+    def text(self, path: str) -> str | None:
+        """The file decoded; None like `read`."""
+        data = self.tree.read(path)
+        return None if data is None else decode(data)
+
+    def near(self) -> list[str]:
+        """Paths in the primary's folder and below; the changed ones for a script at the root."""
+        if not self.folder:
+            return [p for p in self.paths if not p.startswith("records/")] or self.paths
+        return [p for p in self.paths if p.startswith(self.folder + "/")]
+
+    def ending(self, *suffixes: str) -> list[str]:
+        """Files near the primary with one of the suffixes (lower case)."""
+        return [p for p in self.near() if p.lower().endswith(suffixes)]
+
+    def readmes(self) -> list[str]:
+        """README-like documents, the nearest first."""
+        found = [p for p in self.ending(".md", ".rst") if "readme" in p.lower()] or self.ending(".md")
+        return sorted(found, key=lambda p: (p.count("/"), p))
+
+    def shell_scripts(self) -> list[str]:
+        return self.ending(".sh", ".bash", ".slurm", ".sbatch", ".env")
+
+    def c_sources(self) -> list[str]:
+        return self.ending(*C_SUFFIXES)
+
+    def logs(self) -> list[str]:
+        """Log-like files: .log, .out, and .txt files whose name says so. Contents are not read."""
+        return [
+            p
+            for p in self.near()
+            if p.lower().endswith((".log", ".out"))
+            or (
+                p.lower().endswith(".txt")
+                and "requirement" not in p.lower()
+                and _LOG.search(PurePosixPath(p).name)
+            )
+        ]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.paths)

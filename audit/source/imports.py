@@ -1,0 +1,64 @@
+"""Which local files a script pulls in, read off its text.
+
+A regular expression over-approximates (it sees imports in strings); that is harmless here, because
+a name only counts if a file of that name lies beside the script.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+_IMPORT = re.compile(
+    r"(?:^|[;:])[ \t]*(?:from[ \t]+(?P<module>\.*[\w.]*)[ \t]+import[ \t]*\(?(?P<names>[\w., \t*]+)"
+    r"|import[ \t]+(?P<plain>[\w., \t]+))",
+    re.M,
+)
+_FILE = re.compile(r"""["']([\w./\-]+\.py)["']""")
+_DYNAMIC = re.compile(r"""import_module\(\s*["']([\w.]+)["']|__import__\(\s*["']([\w.]+)["']""")
+
+
+def imported_names(text: str) -> Iterator[str]:
+    """Dotted names that the text imports; a relative import without its dots."""
+    for match in _IMPORT.finditer(text):
+        if match["plain"]:
+            for part in match["plain"].split(","):
+                if words := part.split():
+                    yield words[0]
+        else:
+            module = match["module"].lstrip(".")
+            if module:
+                yield module
+            for part in match["names"].split(","):
+                words = part.split()
+                if words and words[0] != "*":
+                    yield f"{module}.{words[0]}" if module else words[0]
+    for match in _DYNAMIC.finditer(text):
+        yield match[1] or match[2]
+
+
+def local_files(text: str, path: str, has: Callable[[str], bool]) -> list[str]:
+    """Paths of the local modules that ``text`` (the script at ``path``) imports or names.
+
+    Looked up beside the script first, then at the root; a file named in a string counts only
+    beside the script.
+    """
+    folder = path.rpartition("/")[0]
+    prefix = folder + "/" if folder else ""
+    found: dict[str, None] = {}
+    for name in dict.fromkeys(imported_names(text)):
+        stem = name.replace(".", "/")
+        for candidate in (
+            f"{prefix}{stem}.py",
+            f"{prefix}{stem}/__init__.py",
+            f"{stem}.py",
+            f"{stem}/__init__.py",
+        ):
+            if candidate != path and has(candidate):
+                found[candidate] = None
+                break
+    for name in dict.fromkeys(_FILE.findall(text)):
+        candidate = prefix + name.removeprefix("./").rpartition("/")[2]
+        if candidate != path and has(candidate):
+            found[candidate] = None
+    return list(found)

@@ -1,0 +1,101 @@
+"""Which scripts of a submission are the ones to judge: those that train or score.
+
+A records folder holds more than its script: helpers that the script imports, data preparation,
+launchers, sweeps, plots. A helper is read when something imports it; tools are read only when
+nothing else is there.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from pathlib import PurePosixPath
+
+from audit.source.imports import imported_names
+
+#: Heads that add a whole workshop: judge this many, the records folders' own first.
+MAX_PRIMARIES = 12
+
+_TOOL = re.compile(
+    r"(^|[_\-/])(prepare|prep|download|fetch|launch(er)?|sweep|plot|analy[sz]e|analysis|tests?|conftest|setup|"
+    r"tokenize|retokenize|build|convert|debug|verify|check|profile|bench(mark)?|monitor|upload|parse|summari[sz]e|"
+    r"modal|runpod|run|make|generate|gen|compress|pack|estimate|orchestrat\w*|patch\w*|smoke|sanity)([_\-.]|\.py$)",
+    re.I,
+)
+_LEARNS = re.compile(r"\.backward\s*\(|cross_entropy|val_bpb|value_and_grad|log_softmax")
+_PACKED = re.compile(r"\bexec\s*\(|\brunpy\b|exec_module|\bb85decode\b|a85decode|b64decode")
+_LAUNCHES = re.compile(r"subprocess|os\.exec|os\.system|import_module|run_path|spec_from_file_location")
+#: A library module has no effect when it is run; a script has a main guard or calls at top level.
+_RUNS = re.compile(r"__main__|^[A-Za-z_][\w.]*\(", re.M)
+
+
+def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> list[str]:
+    """The primary scripts among ``paths`` (changed .py files), best first; empty if there is none."""
+    scripts = sorted({p for p in paths if p.endswith(".py")})
+    records = [p for p in scripts if p.startswith("records/")]
+    named = [p for p in records if _is_train_gpt(p)]
+    pool = named + [p for p in records if p not in named] if records else scripts
+    texts = {p: read(p) or "" for p in pool[:200]}
+    imported = _imported(texts)
+    found = []
+    for path, text in texts.items():
+        if _is_train_gpt(path) or (
+            path not in imported and not _is_tool(path) and _LEARNS.search(text) and _RUNS.search(text)
+        ):
+            found.append(path)
+    found = [p for p in found if not _only_launches(p, texts[p], found)] or found
+    if not found and records:
+        return primary_scripts([p for p in scripts if not p.startswith("records/")], read) or _fallback(texts)
+    if not found:
+        return _fallback(texts)
+    return sorted(found, key=_preference)[:MAX_PRIMARIES]
+
+
+def _fallback(texts: dict[str, str]) -> list[str]:
+    """Nothing looks like the script: take what learns, then what is packed, then nothing."""
+    for pattern in (_LEARNS, _PACKED):
+        chosen = [p for p, text in texts.items() if pattern.search(text)]
+        if chosen:
+            return sorted(chosen, key=_preference)[:1]
+    return []
+
+
+def _is_train_gpt(path: str) -> bool:
+    return PurePosixPath(path).name.startswith("train_gpt") and not path.endswith("_test.py")
+
+
+def _is_tool(path: str) -> bool:
+    return bool(_TOOL.search(PurePosixPath(path).name))
+
+
+def _only_launches(path: str, text: str, found: list[str]) -> bool:
+    """A stub that starts a sibling, which is judged itself."""
+    if _LEARNS.search(text) or not _LAUNCHES.search(text) or _PACKED.search(text):
+        return False
+    folder = path.rpartition("/")[0]
+    return any(
+        other != path and other.rpartition("/")[0] == folder and PurePosixPath(other).name in text
+        for other in found
+    )
+
+
+def _imported(texts: dict[str, str]) -> set[str]:
+    used = set()
+    for path, text in texts.items():
+        folder = path.rpartition("/")[0]
+        for name in imported_names(text):
+            target = f"{folder}/{name.replace('.', '/')}.py" if folder else f"{name.replace('.', '/')}.py"
+            if target in texts and target != path:
+                used.add(target)
+    return used
+
+
+def _preference(path: str) -> tuple[bool, bool, bool, int, str]:
+    name = PurePosixPath(path).name
+    return (
+        not path.startswith("records/"),
+        name != "train_gpt.py",
+        not name.startswith("train"),
+        len(path),
+        path,
+    )
