@@ -86,7 +86,9 @@ def blocks(count: int) -> list[tuple[int, int]]:
     return found
 
 
-def encode(encoder: constriction.stream.queue.RangeEncoder, tables: Tables, key: int, symbols: np.ndarray) -> None:
+def encode_symbols(
+    encoder: constriction.stream.queue.RangeEncoder, tables: Tables, key: int, symbols: np.ndarray
+) -> None:
     """Encodes 0-based symbols of one class."""
     symbols = np.ascontiguousarray(symbols, dtype=np.int32)
     for start, stop in blocks(symbols.size):
@@ -95,7 +97,9 @@ def encode(encoder: constriction.stream.queue.RangeEncoder, tables: Tables, key:
         tables.learn(key, part)
 
 
-def decode(decoder: constriction.stream.queue.RangeDecoder, tables: Tables, key: int, count: int) -> np.ndarray:
+def decode_symbols(
+    decoder: constriction.stream.queue.RangeDecoder, tables: Tables, key: int, count: int
+) -> np.ndarray:
     """Decodes ``count`` 0-based symbols of one class as int32."""
     out = np.empty(count, np.int32)
     for start, stop in blocks(count):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections.abc import Callable
-from dataclasses import dataclass
 
 import brotli
 import zstandard
@@ -22,15 +21,6 @@ _ZSTD_WINDOW_LIMIT = 1 << 27
 
 class Corrupt(Exception):
     """A stream that does not decode to exactly the promised length."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Codec:
-    """A compressor: ``encode(data)`` and ``decode(data, length)``."""
-
-    name: str
-    encode: Callable[[bytes], bytes]
-    decode: Callable[[bytes, int], bytes]
 
 
 def _zstd_encode(data: bytes) -> bytes:
@@ -58,7 +48,9 @@ def _lzma_encode(data: bytes) -> bytes:
 def _lzma_decode(data: bytes, length: int) -> bytes:
     # The dictionary is allocated up front: one no longer than the output suffices to read any valid stream.
     filters = [{"id": lzma.FILTER_LZMA2, "dict_size": min(1 << 26, max(4096, length))}]
-    return lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters).decompress(data, max_length=length + 1)
+    return lzma.LZMADecompressor(format=lzma.FORMAT_RAW, filters=filters).decompress(
+        data, max_length=length + 1
+    )
 
 
 def _zlib_decode(data: bytes, length: int) -> bytes:
@@ -82,25 +74,29 @@ def _brotli_decode(data: bytes, length: int) -> bytes:
     return b"".join(parts)
 
 
-GENERAL: dict[str, Codec] = {
-    codec.name: codec
-    for codec in (
-        Codec(name="none", encode=bytes, decode=lambda data, length: data),
-        Codec(name="zlib", encode=lambda data: zlib.compress(data, 9), decode=_zlib_decode),
-        Codec(name="zstd", encode=_zstd_encode, decode=_zstd_decode),
-        Codec(name="lzma", encode=_lzma_encode, decode=_lzma_decode),
-        Codec(name="brotli", encode=_brotli_encode, decode=_brotli_decode),
-    )
+ENCODERS: dict[str, Callable[[bytes], bytes]] = {
+    "none": bytes,
+    "zlib": lambda data: zlib.compress(data, 9),
+    "zstd": _zstd_encode,
+    "lzma": _lzma_encode,
+    "brotli": _brotli_encode,
 }
+DECODERS: dict[str, Callable[[bytes, int], bytes]] = {
+    "none": lambda data, length: data,
+    "zlib": _zlib_decode,
+    "zstd": _zstd_decode,
+    "lzma": _lzma_decode,
+    "brotli": _brotli_decode,
+}
+GENERAL = tuple(DECODERS)
 
 
 def decompress(name: str, data: bytes, length: int) -> bytes:
     """Exactly ``length`` bytes, or ``Corrupt``."""
-    codec = GENERAL.get(name)
-    if codec is None:
+    if name not in DECODERS:
         raise Corrupt(f"unknown compressor {name!r}")
     try:
-        out = codec.decode(data, length)
+        out = DECODERS[name](data, length)
     except (zstandard.ZstdError, lzma.LZMAError, zlib.error, brotli.error, EOFError, ValueError) as error:
         raise Corrupt(f"{name} stream is damaged: {error}") from error
     if len(out) != length:

@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 
 from audit.contracts import InputError
-from harness.artifact import rowcoder
-from harness.artifact.codecs import GENERAL, Corrupt, decompress
+from harness.artifact.codecs import ENCODERS, GENERAL, Corrupt, decompress
 from harness.artifact.grids import FLOAT_GRIDS, INTEGER_GRIDS, Record, matrix_shape
 from harness.artifact.layout import PLANES, pack_bits, plane_sizes, planes, records_from_planes, unpack_bits
+from harness.artifact.rowcoder import decode_plane, encode_plane
 
 MAGIC = b"PGARTFCT"
 VERSION = 1
@@ -84,12 +84,12 @@ def _encode_plane(plane: str, codec: str, raw: bytes, records: Sequence[Record])
     if codec == "bits":
         return pack_bits(records)
     if codec == "rows":
-        return rowcoder.encode(records)
-    return GENERAL[codec].encode(raw)
+        return encode_plane(records)
+    return ENCODERS[codec](raw)
 
 
 def _smallest(plane: str, raw: bytes, records: Sequence[Record]) -> tuple[str, bytes]:
-    names = COMPRESSORS if plane == "codes" else tuple(GENERAL)
+    names = COMPRESSORS if plane == "codes" else GENERAL
     tried = [(name, _encode_plane(plane, name, raw, records)) for name in names]
     return min(tried, key=lambda pair: len(pair[1]))
 
@@ -116,7 +116,9 @@ def to_bytes(
             # The code-plane codecs say nothing about floats: those then take the best general one.
             codec = compressor
             if codec in CODE_CODECS and plane != "codes":
-                codec, blob = _smallest(plane, raw[plane], tensors) if codec == "rows" else ("none", raw[plane])
+                codec, blob = (
+                    _smallest(plane, raw[plane], tensors) if codec == "rows" else ("none", raw[plane])
+                )
             else:
                 blob = _encode_plane(plane, codec, raw[plane], tensors)
         sections.append([plane, codec, len(raw[plane]), len(blob)])
@@ -152,7 +154,9 @@ def write_artifact(
     recipe: Mapping[str, Any] | None = None,
 ) -> Written:
     """Writes an artifact atomically. ``compressor``: one of ``COMPRESSORS`` or ``auto``."""
-    data, parts = to_bytes(family=family, config=config, tensors=tensors, compressor=compressor, recipe=recipe)
+    data, parts = to_bytes(
+        family=family, config=config, tensors=tensors, compressor=compressor, recipe=recipe
+    )
     target = Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary = target.with_name(target.name + ".partial")
@@ -181,7 +185,14 @@ def _parse_header(packed: bytes) -> dict[str, Any]:
         header = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_no_duplicates)
     except (zlib.error, ValueError, RecursionError) as error:
         raise Corrupt(f"the header is damaged: {error}") from error
-    if not isinstance(header, dict) or set(header) != {"family", "config", "recipe", "tensors", "sections", "sha256"}:
+    if not isinstance(header, dict) or set(header) != {
+        "family",
+        "config",
+        "recipe",
+        "tensors",
+        "sections",
+        "sha256",
+    }:
         raise Corrupt("the header lacks a field or has one too many")
     if not (isinstance(header["family"], str) and isinstance(header["sha256"], str)):
         raise Corrupt("family and sha256 must be text")
@@ -235,7 +246,7 @@ def _check_sections(sections: object) -> list[dict[str, Any]]:
         if not (isinstance(row, list) and len(row) == 4 and row[0] == plane):
             raise Corrupt(f"section {plane} is damaged")
         codec, raw, packed = row[1:]
-        known = COMPRESSORS if plane == "codes" else tuple(GENERAL)
+        known = COMPRESSORS if plane == "codes" else GENERAL
         if not isinstance(codec, str) or codec not in known:
             raise Corrupt(f"section {plane} names an unknown compressor")
         if not (_is_count(raw, 1 << 44) and _is_count(packed, 1 << 44)):
@@ -278,7 +289,7 @@ def from_bytes(data: bytes, *, max_bytes: int = MAX_RAW) -> tuple[dict[str, Any]
         if codec == "bits":
             unpacked[plane] = unpack_bits(table, blob).tobytes()
         elif codec == "rows":
-            unpacked[plane] = rowcoder.decode(table, blob).tobytes()
+            unpacked[plane] = decode_plane(table, blob).tobytes()
         else:
             unpacked[plane] = decompress(codec, blob, length)
     if hashlib.sha256(b"".join(unpacked[plane] for plane in PLANES)).hexdigest() != header["sha256"]:
@@ -295,7 +306,9 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_RAW) -> 
     try:
         size = os.path.getsize(path)
         if size > max_bytes + MAX_HEADER:
-            raise InputError(f"{path}: {size} bytes, more than the cap of {max_bytes}; raise the cap if you trust it")
+            raise InputError(
+                f"{path}: {size} bytes, more than the cap of {max_bytes}; raise the cap if you trust it"
+            )
         data = Path(path).read_bytes()
     except OSError as error:
         raise InputError(f"{path}: cannot be read: {error.strerror or error}") from error
@@ -304,5 +317,9 @@ def read_artifact(path: str | os.PathLike[str], *, max_bytes: int = MAX_RAW) -> 
     except Corrupt as error:
         raise InputError(f"{path}: {error}; fetch or build the artifact again") from error
     return Artifact(
-        path=str(path), header=header, records=records, digest=hashlib.sha256(data).hexdigest(), file_bytes=len(data)
+        path=str(path),
+        header=header,
+        records=records,
+        digest=hashlib.sha256(data).hexdigest(),
+        file_bytes=len(data),
     )

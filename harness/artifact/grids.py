@@ -84,7 +84,13 @@ class Record:
 
 
 def quantized_record(
-    name: str, shape: Sequence[int], grid: str, codes: np.ndarray, scales: np.ndarray, *, by_column: bool = False
+    name: str,
+    shape: Sequence[int],
+    grid: str,
+    codes: np.ndarray,
+    scales: np.ndarray,
+    *,
+    by_column: bool = False,
 ) -> Record:
     """A record from codes (rows, columns) and scales (rows or 1), checked against the grid."""
     rows, columns = matrix_shape(shape)
@@ -95,7 +101,9 @@ def quantized_record(
         raise InputError(f"tensor {name}: a code lies outside [-{clip}, {clip}], the range of {grid}")
     scales = np.ascontiguousarray(scales, dtype=np.float16).reshape(-1)
     if scales.size not in (1, rows):
-        raise InputError(f"tensor {name}: {scales.size} scales for {rows} rows; expected one each, or a single one")
+        raise InputError(
+            f"tensor {name}: {scales.size} scales for {rows} rows; expected one each, or a single one"
+        )
     if not np.isfinite(scales).all():
         raise InputError(f"tensor {name}: a scale is not finite in half precision; the weights are too large")
     return Record(
@@ -125,5 +133,9 @@ def float_record(name: str, array: np.ndarray, grid: str = "fp16") -> Record:
     else:
         raise InputError(f"unknown floating grid {grid!r}; known: {', '.join(FLOAT_GRIDS)}")
     return Record(
-        name=name, shape=tuple(np.shape(array)), grid=grid, values=values.reshape(-1), scales=np.zeros(0, np.float16)
+        name=name,
+        shape=tuple(np.shape(array)),
+        grid=grid,
+        values=values.reshape(-1),
+        scales=np.zeros(0, np.float16),
     )

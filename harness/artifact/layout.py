@@ -63,7 +63,9 @@ def plane_sizes(table: Sequence[dict]) -> dict[str, int]:
     return sizes
 
 
-def records_from_planes(table: Sequence[dict], codes: np.ndarray, halves: bytes, words: bytes) -> list[Record]:
+def records_from_planes(
+    table: Sequence[dict], codes: np.ndarray, halves: bytes, words: bytes
+) -> list[Record]:
     """Rebuilds the records; ``codes`` is the flat int8 plane. Raises ``Corrupt`` on impossible values."""
     half_values = _unshuffle(halves, 2).view(np.uint16)
     word_values = _unshuffle(words, 4).view(np.float32)
@@ -76,7 +78,9 @@ def records_from_planes(table: Sequence[dict], codes: np.ndarray, halves: bytes,
 
     # All scales lie before the 16-bit tensors, so two passes.
     scales = {
-        e["name"]: take("halves", half_values, e["scales"]).view(np.float16) for e in table if e["grid"] in INTEGER_GRIDS
+        e["name"]: take("halves", half_values, e["scales"]).view(np.float16)
+        for e in table
+        if e["grid"] in INTEGER_GRIDS
     }
     records = []
     for entry in table:

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import torch
 
 
-def build_from(family: str, config: dict[str, Any], arrays: dict[str, Any], device: str = "cpu") -> torch.nn.Module:
+def build_from(
+    family: str, config: dict[str, Any], arrays: dict[str, Any], device: str = "cpu"
+) -> torch.nn.Module:
     """A model of ``family`` in evaluation mode on ``device``, its gradients switched off."""
     builders = dict(registered("referee.models"))
     if family not in builders:
@@ -27,7 +29,9 @@ def build_from(family: str, config: dict[str, Any], arrays: dict[str, Any], devi
     try:
         model = builder(config, arrays)
     except (KeyError, TypeError, ValueError, RuntimeError) as error:
-        raise InputError(f"the family {family!r} cannot build this config and these tensors: {error}") from error
+        raise InputError(
+            f"the family {family!r} cannot build this config and these tensors: {error}"
+        ) from error
     return model.to(device).eval().requires_grad_(False)
 
 

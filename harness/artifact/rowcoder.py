@@ -18,7 +18,7 @@ from collections.abc import Sequence
 import constriction
 import numpy as np
 
-from harness.artifact.adaptive import Tables, decode as decode_symbols, encode as encode_symbols
+from harness.artifact.adaptive import Tables, decode_symbols, encode_symbols
 from harness.artifact.codecs import Corrupt
 from harness.artifact.grids import INTEGER_GRIDS, Record, matrix_shape
 
@@ -87,7 +87,9 @@ def _cost(codes: np.ndarray, row: np.ndarray, column: np.ndarray, clip: int) -> 
     bits = 0.0
     for counts in table.reshape(-1, width):
         if counts.any():
-            bits += _entropy_bits(counts) + 0.25 * np.count_nonzero(counts) * np.log2(1.0 + counts.sum() / 256.0)
+            bits += _entropy_bits(counts) + 0.25 * np.count_nonzero(counts) * np.log2(
+                1.0 + counts.sum() / 256.0
+            )
     for levels in (row, column):
         bits += _entropy_bits(np.bincount(levels - levels.min()))
     return bits
@@ -99,7 +101,9 @@ def _choose(codes: np.ndarray, clip: int) -> tuple[int, np.ndarray, np.ndarray]:
         row, column = _fit(codes, mode)
         # Levels travel as offsets of at most LEVEL_CLIP around their median.
         row = np.clip(row, np.median(row) - LEVEL_CLIP, np.median(row) + LEVEL_CLIP).astype(np.int64)
-        column = np.clip(column, np.median(column) - LEVEL_CLIP, np.median(column) + LEVEL_CLIP).astype(np.int64)
+        column = np.clip(column, np.median(column) - LEVEL_CLIP, np.median(column) + LEVEL_CLIP).astype(
+            np.int64
+        )
         cost = _cost(codes, row, column, clip)
         if best is None or cost < best[0]:
             best = (cost, mode, row, column)
@@ -111,14 +115,25 @@ def _base(levels: np.ndarray) -> int:
     return int(np.clip(np.floor(np.median(levels)), -128, 127))
 
 
-def encode(records: Sequence[Record]) -> bytes:
+def encode_plane(records: Sequence[Record]) -> bytes:
     """The coded code plane of these records."""
+    return _encode(records)[0]
+
+
+def tensor_bytes(records: Sequence[Record]) -> dict[str, int]:
+    """Bytes that each tensor takes in the coded plane, to within one coder word."""
+    return _encode(records)[1]
+
+
+def _encode(records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
     encoder = constriction.stream.queue.RangeEncoder()
+    used: dict[str, int] = {}
     coder = _Coder()
     entries = []
     for record in records:
         if not record.quantized or not record.size:
             continue
+        before = encoder.num_words()
         clip = INTEGER_GRIDS[record.grid]
         codes = record.values
         mode, row, column = _choose(codes, clip)
@@ -135,10 +150,11 @@ def encode(records: Sequence[Record]) -> bytes:
         for key in np.unique(keys):
             encode_symbols(encoder, tables, int(key), codes[keys == key].astype(np.int32) + clip)
         coder.next_tensor()
-    return b"".join(entries) + encoder.get_compressed().astype("<u4").tobytes()
+        used[record.name] = 4 * (encoder.num_words() - before) + _ENTRY.size
+    return b"".join(entries) + encoder.get_compressed().astype("<u4").tobytes(), used
 
 
-def decode(table: Sequence[dict], data: bytes) -> np.ndarray:
+def decode_plane(table: Sequence[dict], data: bytes) -> np.ndarray:
     """The flat int8 code plane in file order, from a tensor table. Raises ``Corrupt``."""
     entries = [e for e in table if e["grid"] in INTEGER_GRIDS]
     sizes = [int(np.prod(matrix_shape(e["shape"]))) for e in entries]
