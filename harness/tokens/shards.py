@@ -32,6 +32,10 @@ MAX_TOKENS = 2**31 - 1  # the count is a signed 32-bit field
 _SLAB = 1 << 24
 
 
+class NoShards(InputError):
+    """The folder exists but holds no shards of the wanted split."""
+
+
 def read_shard(path: str | os.PathLike[str], vocab_size: int | None = None) -> np.memmap:
     """Maps one shard's tokens, uint16 of shape (n,), read-only, after checking the whole file.
 
@@ -137,7 +141,7 @@ def find_shards(where: str | os.PathLike[str], split: str) -> list[Path]:
             found = [p for p in found if split.endswith("_bytes") or f"_{split}_bytes_" not in p.name]
             if found:
                 return found
-        raise InputError(f"{root}: no {split} shards in this folder (looked for *_{split}_*.bin)")
+        raise NoShards(f"{root}: no {split} shards in this folder (looked for *_{split}_*.bin)")
     if any(c in text for c in "*?["):
         # The pattern itself says what is wanted; sidecars are no token shards.
         base = Path(root.anchor) if root.is_absolute() else Path()
