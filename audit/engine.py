@@ -7,12 +7,13 @@ a crash or in ``clean``.
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from audit import baseline, suppress
 from audit.context import Context, Facts, Options, Problem
@@ -20,6 +21,9 @@ from audit.contracts import InputError
 from audit.model import Finding, Obligation, Submission
 from audit.rules.base import Rule, rule_modules
 from audit.verdict import decide, in_force, missing_input, settle, weigh
+
+if TYPE_CHECKING:
+    from audit.source import SubmissionFiles
 
 #: source lines kept around a finding and around a step of its path
 FRAME, STEP = 3, 0
@@ -66,18 +70,24 @@ def audit_revision(
     options = options or Options()
     timings = timings or Timings()
     with timings.stage("open"):
-        opened = open_git(repo, rev, options.base)
+        opened = open_git(repo, rev, options.base, f"{repo}@{rev}")
     return [audit_files(files, options, timings) for files in opened]
 
 
 def audit_text(text: str, options: Options | None = None, name: str = "train_gpt.py") -> Submission:
     """Audits one script given as text, as if it lay alone in a folder."""
-    from audit.source import from_text
-
-    return audit_files(from_text(text, name), options or Options())
+    return audit_files(text_files({name: text}, name), options or Options())
 
 
-def audit_files(files: Any, options: Options, timings: Timings | None = None) -> Submission:
+def text_files(texts: Mapping[str, str], primary: str) -> SubmissionFiles:
+    """A submission that exists only in memory."""
+    from audit.source import MemoryTree, SubmissionFiles
+
+    tree = MemoryTree({path: text.encode("utf-8", "surrogateescape") for path, text in texts.items()})
+    return SubmissionFiles(target=primary, tree=tree, primary=primary, paths=list(texts), changed=list(texts))
+
+
+def audit_files(files: SubmissionFiles, options: Options, timings: Timings | None = None) -> Submission:
     """Audits one submission: its primary script with everything that was submitted beside it."""
     timings = timings or Timings()
     submission = Submission(target=files.target, commit=files.commit, primary=files.primary)
@@ -86,7 +96,7 @@ def audit_files(files: Any, options: Options, timings: Timings | None = None) ->
         submission.reason = files.reason or "no script among the submitted files"
         return submission
     ctx = build_context(files, options, timings)
-    submission.sha256 = files.sha256
+    submission.sha256 = hashlib.sha256(files.read(files.primary) or b"").hexdigest()
     submission.peeled = list(ctx.peeled.layers) if ctx.peeled is not None else []
     findings, obligations = run_rules(rules, ctx, timings)
     with timings.stage("verdict"):
@@ -96,32 +106,34 @@ def audit_files(files: Any, options: Options, timings: Timings | None = None) ->
     return submission
 
 
-def build_context(files: Any, options: Options, timings: Timings) -> Context:
+def build_context(files: SubmissionFiles, options: Options, timings: Timings) -> Context:
     """Runs every stage before the rules. A stage that fails leaves a `Problem`."""
-    from audit.evidence import read_facts
-    from audit.knobs import resolve
     from audit.source import load_program
-    from audit.trace import trace
 
+    assert files.primary is not None
     ctx = Context(files=files, primary=files.primary, options=options)
     with timings.stage("source"), _guard(ctx, "source"):
         program = load_program(files)
         ctx.modules, ctx.sources, ctx.peeled = program.modules, program.sources, program.peeled
-        ctx.problems += [
-            p if isinstance(p, Problem) else Problem(kind=p[0], path=p[1], line=p[2], reason=p[3])
-            for p in program.problems
-        ]
+        ctx.problems += program.problems
     with timings.stage("evidence"), _guard(ctx, "evidence"):
+        from audit.evidence import read_facts
+
         ctx.facts = Facts(read_facts(files))
     with timings.stage("knobs"), _guard(ctx, "knobs"):
-        ctx.knobs = resolve(files, ctx.modules, dict(options.env), ctx.facts)
+        from audit.knobs import resolve
+
+        defaults = ctx.peeled.env_defaults if ctx.peeled is not None else {}
+        ctx.knobs = resolve(files, ctx.sources, dict(options.env), ctx.facts, defaults)
     if ctx.module is not None:
         with timings.stage("trace"), _guard(ctx, "trace"):
+            from audit.trace import trace
+
             ctx.trace = trace(ctx.modules, ctx.primary, ctx.knobs, options.budget_s)
     available = set()
     if ctx.module is not None:
         available.add("source")
-    if getattr(files, "logs", ()):
+    if files.logs():
         available.add("log")
     ctx.available = frozenset(available)
     return ctx
@@ -134,6 +146,8 @@ def _guard(ctx: Context, stage: str) -> Iterator[None]:
         yield
     except InputError:
         raise
+    except ModuleNotFoundError:
+        pass  # TODO remove once every stage has landed
     except (Exception, RecursionError) as error:
         ctx.problems.append(
             Problem(
@@ -187,6 +201,7 @@ def _conclude(
 ) -> None:
     options = ctx.options
     lines = {path: text.splitlines() for path, text in ctx.sources.items()}
+    lines |= {module.path: lines[key] for key, module in ctx.modules.items()}
 
     def source_line(path: str, number: int) -> str | None:
         if path not in lines:
@@ -221,8 +236,10 @@ def _conclude(
         rules, submission.findings, submission.obligations, ctx.available
     )
     if ctx.trace is not None:
-        from audit import classify
-
+        try:
+            from audit import classify
+        except ImportError:
+            return
         with_kind = {"ttt": classify.ttt, "cache": classify.cache}
         kinds = {}
         for name, classifier in with_kind.items():
