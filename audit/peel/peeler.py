@@ -1,0 +1,179 @@
+"""Layers: finds what a script runs in place of its own text, and goes on until nothing is packed."""
+
+from __future__ import annotations
+
+import ast
+import posixpath
+import re
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from audit.peel.interpret import Interpreter, Launch, World
+from audit.peel.limits import MAX_DEPTH, Bomb, Budget
+from audit.peel.values import UNKNOWN, VPath
+from audit.source.text import decode
+
+#: Only texts with one of these can run code that is not theirs.
+_GATE = re.compile(
+    r"\bexec\b|\beval\b\s*\(\s*(compile|zlib|lzma|__import__|base64|b)|\brunpy\b|\bexec_module\b|\bSourceFileLoader\b"
+    r"|\b(subprocess|os)\s*\.\s*(run|call|check_call|Popen|exec\w+|system)\b"
+)
+#: A script with its own training or scoring is not a wrapper, whatever else it starts.
+_LEARNS = re.compile(r"\.backward\s*\(|cross_entropy|value_and_grad|log_softmax|state_dict\s*\(")
+_DECODES = re.compile(
+    r"b64decode|b85decode|a85decode|b32decode|b16decode|\.decompress\s*\(|fromhex|unhexlify|marshal\s*\.\s*loads"
+    r"|codecs\s*\.\s*decode|\bexec\s*\(\s*\w*\s*\(?"
+)
+_C_SUFFIXES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py")
+
+
+@dataclass(slots=True, kw_only=True)
+class Peeled:
+    """What a script runs after unpacking.
+
+    ``layers``: what was undone, outermost first ("lzma+b85", "exec-sibling", …), empty for a plain
+    file. ``path``: the file that positions refer to where it is not the wrapper's own (a sibling
+    that is exec'd). ``extra_files``: further unpacked files, path relative to the script's folder ->
+    text. ``opaque``: why unpacking stopped, None if it did not. ``line``: where the wrapper's call
+    stands. ``env_defaults``: environment variables that the wrapper set before it ran the payload.
+    ``bomb``: unpacking hit a size or depth limit.
+    """
+
+    text: str
+    layers: list[str] = field(default_factory=list)
+    path: str | None = None
+    extra_files: dict[str, str] = field(default_factory=dict)
+    opaque: str | None = None
+    line: int = 1
+    env_defaults: dict[str, str] = field(default_factory=dict)
+    bomb: bool = False
+
+
+def peel(data: bytes | str, path: str, siblings: Callable[[str], bytes | None] = lambda name: None) -> Peeled:
+    """Unpacks ``data``, the script at ``path``; ``siblings`` reads files beside it by name.
+
+    Never executes anything and never raises for what the script contains: a payload that cannot be
+    followed is ``opaque``, one that exceeds the limits a ``bomb``.
+    """
+    result = Peeled(text=decode(data) if isinstance(data, bytes) else data)
+    budget = Budget()
+    seen = {result.text}
+    try:
+        for depth in range(MAX_DEPTH + 1):
+            if depth == MAX_DEPTH:
+                raise Bomb(f"more than {MAX_DEPTH} wrappers inside one another")
+            if not _layer(result, path, siblings, budget):
+                return result
+            if result.text in seen:
+                result.opaque = "the wrapper unpacks to itself"
+                return result
+            seen.add(result.text)
+    except Bomb as limit:
+        result.bomb, result.opaque = True, str(limit)
+    except RecursionError:
+        result.bomb, result.opaque = True, "the wrapper nests too deeply to be followed"
+    return result
+
+
+def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], budget: Budget) -> bool:
+    """Undoes one wrapper in place; False if the text is not one."""
+    text = result.text
+    if not _GATE.search(text):
+        return False
+    tree = _parse(text)
+    if tree is None:
+        return False
+    budget.steps = 0
+    world = World(budget=budget, path=path, own_text=text, read=siblings)
+    plain = bool(_LEARNS.search(_without_strings(tree, text)))
+    try:
+        Interpreter(world).run(tree)
+    except Bomb:
+        if plain:
+            return False
+        raise
+    launch = _chosen(world.launches)
+    if plain:
+        # A script of its own that also starts other sources: keep them beside it.
+        for index, other in enumerate(world.launches):
+            source = _text(other.source)
+            if source and _looks_like_python(source) and other.how == "exec" and source.count("\n") > 3:
+                result.extra_files[f"__embedded_{index}__.py"] = source
+        return False
+    if launch is None:
+        unknown = next((x for x in world.launches if x.source is UNKNOWN), None)
+        if unknown is not None and (_DECODES.search(text) or unknown.how != "exec"):
+            result.opaque = f"what line {unknown.line} runs ({unknown.how}) could not be unpacked"
+            result.line = unknown.line
+        return False
+    if not result.layers:
+        result.line = launch.line
+    source = _text(launch.source) or ""
+    result.layers.append(_layer_name(launch, world))
+    if launch.name and launch.name not in world.files:
+        folder = path.rpartition("/")[0]
+        name = launch.name.removeprefix(VPath.HERE).lstrip("/")
+        result.path = f"{folder}/{name}" if folder else name
+    result.env_defaults = {**world.env, **result.env_defaults}
+    own = {launch.name}
+    roots = [p for p in world.files if p not in own]
+    for file in roots:
+        if file.endswith(_C_SUFFIXES):
+            result.extra_files[_relative(file, launch.name)] = world.files[file].decode("utf-8", "replace")
+    result.text = source
+    return True
+
+
+def _parse(text: str) -> ast.Module | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return ast.parse(text.removeprefix("\ufeff"))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return None
+
+
+def _without_strings(tree: ast.Module, text: str) -> str:
+    """The script's own code for the question whether it learns: long literals are cut out."""
+    lines = text.splitlines()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Constant) and isinstance(node.value, (str, bytes)) and len(node.value) > 400:
+            first, last = node.lineno - 1, (node.end_lineno or node.lineno) - 1
+            for number in range(first, min(last + 1, len(lines))):
+                lines[number] = ""
+    return "\n".join(lines)
+
+
+def _text(source: object) -> str | None:
+    if isinstance(source, bytes):
+        return decode(source)
+    return source if isinstance(source, str) else None
+
+
+def _chosen(launches: list[Launch]) -> Launch | None:
+    """The launch that stands for the script: of those that were followed, the largest source."""
+    known = [x for x in launches if (t := _text(x.source)) is not None and _looks_like_python(t)]
+    return max(known, key=lambda x: len(_text(x.source) or ""), default=None)
+
+
+def _looks_like_python(text: str) -> bool:
+    return len(text) > 20 and bool(re.search(r"\bimport\b|\bexec\b|=|\(", text)) and "\x00" not in text
+
+
+def _layer_name(launch: Launch, world: World) -> str:
+    coded = [op for op in dict.fromkeys(launch.ops) if op != "sibling"]
+    parts = [*reversed(coded)] or ["source"]
+    name = "+".join(parts)
+    if launch.how != "exec":
+        name = f"{launch.how}:{name}"
+    elif not coded:
+        name = "exec-sibling" if "sibling" in launch.ops else "exec-source"
+    return name
+
+
+def _relative(file: str, launched: str) -> str:
+    root = posixpath.dirname(launched) if launched else ""
+    if root and file.startswith(root + "/"):
+        return file[len(root) + 1 :]
+    return posixpath.basename(file)
