@@ -1,0 +1,107 @@
+"""Abstract execution of a submission: what happens to the validation tokens, and in which order.
+
+``trace(modules, primary, knobs, budget)`` runs the program from its entry point without executing it and
+returns a `Trace`:
+
+- ``trace.events``: ordered `Event` objects (kinds SCORE, UPDATE, STORE, LOOKUP, CALIBRATE, SELECT, SAVE, READ,
+  RESTORE, REPORT, GENERATE, COMPILE); ``trace.of("UPDATE", active=True)`` selects. ``event.flags`` says what
+  data was involved (``VAL``, ``TRAIN``, ``RAND``, ``GEN``, ``ART`` of `audit.trace.values`), ``event.atoms`` which
+  part of the validation stream (a set of ``(loop iterations, lower bound, upper bound)``), ``event.taint`` the ids
+  of validation-data UPDATE/STORE events that the value depends on, ``event.active`` and ``event.gate`` whether the
+  submitted configuration gets there, ``event.steps(message)`` the call path for a finding.
+- ``trace.conflicts``: `Conflict` objects, each a SCORE that depends on an UPDATE or STORE whose tokens are not
+  shown to be others than those being scored. None among reported scores means that score-first is shown.
+- ``trace.reports()``, ``trace.headline()``, ``trace.reported_scores()``: which scores reach a printed figure.
+- ``trace.exhausted``: why the trace is incomplete (a budget), else None.
+
+``knobs`` answers ``value(name, default) -> (value, source)`` (or just the value); see `audit.knobs`.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from audit import ir
+from audit.trace.events import Conflict, Event, Trace, find_conflicts
+from audit.trace.interest import Interest
+from audit.trace.machine import Machine
+from audit.trace.values import VAL
+
+__all__ = ["Conflict", "Event", "NoKnobs", "Trace", "trace"]
+
+
+class NoKnobs:
+    """Every knob at its default in the code."""
+
+    def value(self, name: str, default: Any) -> tuple[Any, str]:
+        return default, "code"
+
+
+def trace(
+    modules: dict[str, ir.Module],
+    primary: str,
+    knobs: Any = None,
+    budget: float = 3.0,
+    max_steps: int = 400_000,
+) -> Trace:
+    """Traces ``primary`` under ``knobs``; ``budget`` is in seconds for both runs together.
+
+    The first run follows the submitted configuration. The second also enters branches that a knob closes;
+    events found only there carry ``active="no"`` and the gate.
+    """
+    knobs = knobs if knobs is not None else NoKnobs()
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, 12_000))
+    try:
+        interest = Interest(list(modules.values()))
+        live = Machine(
+            modules, primary, knobs, dormant=False, seconds=budget * 0.6, max_steps=max_steps, interest=interest
+        )
+        result = live.run()
+        seen = {(e.kind, e.path, e.line) for e in result.events}
+        shadow = Machine(
+            modules, primary, knobs, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest
+        )
+        extra = shadow.run()
+    finally:
+        sys.setrecursionlimit(limit)
+    result.conflicts = find_conflicts(result)
+    found = {(c.update.path, c.update.line, c.score.path, c.score.line) for c in result.conflicts}
+    dormant = find_conflicts(extra)
+    base = result.events[-1].id + 1 if result.events else 1
+    shift = base + 10
+    for e in extra.events:
+        if (e.kind, e.path, e.line) in seen:
+            continue
+        e.active = "no"
+        result.events.append(_moved(e, shift))
+    for c in dormant:
+        if (c.update.path, c.update.line, c.score.path, c.score.line) in found:
+            continue
+        closed = [x for x in (c.update, c.score) if x.active == "no"]
+        if not closed:
+            # Both lie on the live path but meet only when a closed branch is entered in between.
+            pass
+        result.conflicts.append(c)
+        c.update = _as_dormant(c.update, closed)
+    result.steps += extra.steps
+    for k, v in extra.knobs_read.items():
+        result.knobs_read.setdefault(k, v)
+    return result
+
+
+def _moved(e: Event, shift: int) -> Event:
+    if e.id < shift:
+        e.id += shift
+        e.taint = frozenset(t + shift for t in e.taint)
+        e.scores = frozenset(t + shift for t in e.scores)
+        e.detail["moved"] = True
+    return e
+
+
+def _as_dormant(e: Event, closed: list[Event]) -> Event:
+    e.active = "no"
+    if closed and e.gate is None:
+        e.gate = closed[0].gate
+    return e

@@ -1,0 +1,436 @@
+"""Calls: inlining of the program's own functions, construction of objects, model calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.values import (
+    EMPTY, GEN, LOGITS, LOSS, META, PARAM, RAND, SOURCES, TGT, TRAIN, VAL, ClassV, Closure, Instance, Optimizer, V,
+    clone, const, derive, join, mapping, restrict, seq, summary, with_deps,
+)  # fmt: skip
+
+MAX_DEPTH = 36
+PLAIN = frozenset(
+    """to cuda cpu bfloat16 float half eval train requires_grad_ double compile share_memory""".split()
+)
+
+
+class Calls:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def x_call(self: Any, e: ir.Call) -> V:
+        f = self.ev(e.func)
+        args: list[V] = []
+        extra: V | None = None
+        for a in e.args:
+            if isinstance(a, ir.Starred):
+                v = self.ev(a.value)
+                if v.kind == "seq" and v.rest is None and v.data is not None:
+                    args.extend(v.data)
+                elif v.kind == "const" and isinstance(v.const, (tuple, list)):
+                    args.extend(const(x) for x in v.const)
+                else:
+                    extra = self.element(v)
+            else:
+                args.append(self.ev(a))
+        kwargs: dict[str, V] = {}
+        for name, a in e.keywords:
+            v = self.ev(a)
+            if name is not None:
+                kwargs[name] = v
+            elif v.kind == "dict":
+                kwargs.update({k: x for k, x in (v.data or {}).items() if isinstance(k, str)})
+            # other ** values add nothing that is known
+        if extra is not None:
+            args.append(extra)
+        return self.call_value(f, args, kwargs, e)
+
+    def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        k = f.kind
+        if k == "func":
+            return self.call_closure(f, args, kwargs, node)
+        if k == "bound":
+            return self.call_method(f, args, kwargs, node)
+        if k == "lib":
+            return self.call_lib(f.data, args, kwargs, node, f)
+        if k == "obj":
+            inst = f.data
+            if isinstance(inst.cls, ClassV):
+                if inst.cls.is_model:
+                    return self.call_model(f, "forward", args, kwargs, node)
+                if inst.cls.find("__call__") is not None:
+                    return self.call_method(V("bound", data=(f, "__call__")), args, kwargs, node)
+            return self.opaque([f, *args, *kwargs.values()], node)
+        if k == "class":
+            return self.instantiate(f, args, kwargs, node)
+        if k == "partial":
+            inner, first, named = f.data
+            return self.call_value(inner, [*first, *args], {**named, **kwargs}, node)
+        if k == "alt":
+            results = [self.call_value(x, args, kwargs, node) for x in f.data[:3]]
+            out = results[0]
+            for r in results[1:]:
+                out = join(out, r)
+            return out
+        if k == "val" and f.models and not f.flags & (LOSS | LOGITS):
+            return self.model_result(f, args, kwargs, node, None)
+        return self.opaque([f, *args, *kwargs.values()], node)
+
+    def opaque(self: Any, values: list[V], node: Any) -> V:
+        """Unknown code: the result may depend on everything that went in."""
+        return derive([v for v in values if v.kind not in ("obj", "opt")])
+
+    # ------------------------------------------------------------------ own functions
+    def call_closure(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        c: Closure = f.data
+        fn = c.node
+        is_lambda = isinstance(fn, ir.Lambda)
+        key = id(fn)
+        depth = self.active_calls.get(key, 0)
+        if len(self.stack) >= MAX_DEPTH or depth >= 2:
+            return self.opaque([*args, *kwargs.values()], node)
+        if not is_lambda and not self.interest.wanted(fn):
+            return self.opaque([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]], node)
+        self.trace.entered.add(key)
+        outer_scope = self.scope
+        scope = type(outer_scope)(c.scope, c.scope.globals_, getattr(fn, "name", "<lambda>"), c.path)
+        self.bind_params(fn, c, scope, args, kwargs)
+        line = getattr(node, "line", 0)
+        self.stack.append((outer_scope.path, line, scope.function))
+        self.active_calls[key] = depth + 1
+        self.scope = scope
+        try:
+            if is_lambda:
+                return self.ev(fn.body)
+            generator = self.interest.summary(fn).has_yield
+            self.returns.append([])
+            if generator:
+                self.yields.append([])
+            status = self.block(fn.body)
+            returned = self.returns.pop()
+            if generator:
+                items = self.yields.pop()
+                return seq(items)
+            if not returned:
+                return V("never") if status == 4 and not self.dormant and self.always_raises(fn) else const(None)
+            # A later return usually carries the full result; early ones are guards.
+            out = returned[-1]
+            for r in reversed(returned[:-1]):
+                out = join(out, r)
+            return out
+        finally:
+            self.scope = outer_scope
+            self.stack.pop()
+            self.active_calls[key] = depth
+
+    def always_raises(self: Any, fn: Any) -> bool:
+        return bool(fn.body) and isinstance(fn.body[-1], ir.Raise)
+
+    def bind_params(self: Any, fn: Any, c: Closure, scope: Any, args: list[V], kwargs: dict[str, V]) -> None:
+        names = scope.names
+        position = 0
+        used: set[str] = set()
+        for p in fn.params:
+            kind = p.kind
+            if kind in ("pos", "posonly"):
+                if position < len(args):
+                    names[p.name] = args[position]
+                    position += 1
+                elif p.name in kwargs:
+                    names[p.name] = kwargs[p.name]
+                    used.add(p.name)
+                elif p.name in c.defaults:
+                    names[p.name] = c.defaults[p.name]
+                else:
+                    names[p.name] = V("val")
+            elif kind == "vararg":
+                names[p.name] = seq(list(args[position:]))
+                position = len(args)
+            elif kind == "kwonly":
+                if p.name in kwargs:
+                    names[p.name] = kwargs[p.name]
+                    used.add(p.name)
+                elif p.name in c.defaults:
+                    names[p.name] = c.defaults[p.name]
+                else:
+                    names[p.name] = V("val")
+            elif kind == "kwarg":
+                names[p.name] = mapping({k: v for k, v in kwargs.items() if k not in used and k not in names})
+
+    # ------------------------------------------------------------------ objects
+    def instantiate(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        cls: ClassV = f.data
+        line = getattr(node, "line", 0)
+        if cls.is_optimizer:
+            return self.make_optimizer(args, kwargs, node)
+        inst = Instance(cls, self.next_serial, line)
+        self.next_serial += 1
+        v = V("obj", data=inst)
+        if cls.is_model:
+            v.models = frozenset([inst.serial])
+            self.serials[inst.serial] = v
+            self.trace.models[inst.serial] = inst
+            init = cls.find("__init__")
+            if init is not None and init.kind == "func" and len(self.stack) < 8:
+                # Only plain attributes matter; submodules stay opaque.
+                self.model_attributes(inst, init.data.node, args, kwargs)
+            return v
+        init = cls.find("__init__")
+        if init is not None and init.kind == "func":
+            self.call_closure(init, [v, *args], kwargs, node)
+        elif cls.is_data:
+            for name, a in zip(cls.fields, args, strict=False):
+                inst.attrs[name] = a
+            inst.attrs.update(kwargs)
+            post = cls.find("__post_init__")
+            if post is not None and post.kind == "func":
+                self.call_closure(post, [v], {}, node)
+        elif args or kwargs:
+            inst.attrs.update(kwargs)
+        return v
+
+    def model_attributes(self: Any, inst: Instance, init: Any, args: list[V], kwargs: dict[str, V]) -> None:
+        """`self.x = x` of a model's constructor; the rest of it builds layers."""
+        params = [p.name for p in init.params][1:]
+        given = dict(zip(params, args, strict=False))
+        given.update({k: v for k, v in kwargs.items() if k in params})
+        for stmt in init.body:
+            if (
+                isinstance(stmt, ir.Assign) and isinstance(stmt.value, ir.Name) and isinstance(stmt.targets[0], ir.Attr)
+                and isinstance(stmt.targets[0].value, ir.Name) and stmt.value.id in given
+            ):  # fmt: skip
+                inst.attrs[stmt.targets[0].attr] = given[stmt.value.id]
+
+    def make_optimizer(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        params = args[0] if args else kwargs.get("params")
+        models: set[int] = set()
+        leaves: list[V] = []
+        if params is not None:
+            self.collect_params(params, models, leaves, 0)
+        out = V("opt", data=Optimizer(frozenset(models), leaves, getattr(node, "line", 0)))
+        out.models = frozenset(models)
+        return out
+
+    def collect_params(self: Any, v: V, models: set[int], leaves: list[V], depth: int) -> None:
+        if depth > 4:
+            return
+        if v.kind in ("seq", "dict"):
+            for x in (v.data.values() if v.kind == "dict" else v.data or []) if v.data else []:
+                self.collect_params(x, models, leaves, depth + 1)
+            if v.rest is not None:
+                self.collect_params(v.rest, models, leaves, depth + 1)
+        elif v.kind == "obj":
+            models.update(v.models)
+        elif v.kind == "alt":
+            for x in v.data:
+                self.collect_params(x, models, leaves, depth + 1)
+        elif v.kind in ("val", "bound"):
+            if v.models:
+                models.update(v.models)
+            elif v.kind == "val":
+                leaves.append(v)
+
+    # ------------------------------------------------------------------ models
+    def call_model(self: Any, f: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        """A call of a user's module: opaque algebra unless its code adapts or reads data itself."""
+        cls: ClassV = f.data.cls
+        method = cls.find(name)
+        if method is not None and method.kind == "func" and self.model_method_acts(method.data.node):
+            return self.call_closure(method, [f, *args], kwargs, node)
+        return self.model_result(f, args, kwargs, node, method.data.node if method is not None and method.kind == "func" else None)
+
+    def model_method_acts(self: Any, fn: Any) -> bool:
+        found = self.acts.get(id(fn)) if hasattr(self, "acts") else None
+        if not hasattr(self, "acts"):
+            self.acts: dict[int, bool] = {}
+        if found is None:
+            calls = self.interest.summary(fn).calls
+            found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and "forward" != fn.name
+            if not found:
+                stores = calls & {"load_state_dict", "copy_", "zero_", "parameters", "named_parameters", "state_dict"}
+                found = bool(stores) and not calls & {"cross_entropy", "linear", "matmul", "rms_norm", "einsum", "softmax"}
+            self.acts[id(fn)] = found
+        return found
+
+    def model_result(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any, fn: Any) -> V:
+        values = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]
+        values = [v for v in values if v.kind in ("val", "const", "bound")]
+        data = [v for v in values if v.flags & SOURCES and not v.flags & META]
+        tensors = [v for v in values if v.kind == "val" and not v.flags & PARAM]
+        out = derive(values)
+        out.models = f.models
+        for a in [*args, *kwargs.values()]:
+            if a.kind == "obj" and a.models:
+                out.models = out.models | a.models
+        out.flags &= ~(TGT | META)
+        out.shape0 = None
+        out.mask = None
+        for serial in out.models:
+            owner = self.serials.get(serial)
+            if owner is not None:
+                out.taint = out.taint | owner.data.state.taint
+        targets = [v for v in data if v.flags & TGT] or data[1:2]
+        # A label that comes with the tokens and a forward that computes a loss: the loss itself.
+        if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
+            out.flags |= LOSS
+            if targets[0].atoms:
+                out.atoms = targets[0].atoms
+        else:
+            out.flags |= LOGITS
+        if self.hooks > 0 and data:
+            self.event("CALIBRATE", node, out, how="hooks")
+        return out
+
+    def computes_loss(self: Any, f: V, fn: Any) -> bool:
+        if fn is None:
+            return True
+        s = self.interest.summary(fn)
+        if s.calls & {"cross_entropy", "nll_loss", "log_softmax", "logsumexp", "lse", "gather"}:
+            return True
+        cls = f.data.cls if f.kind == "obj" and isinstance(f.data, Instance) else None
+        if isinstance(cls, ClassV):
+            for name in s.calls:
+                m = cls.find(name)
+                if m is not None and m.kind == "func" and m.data.node is not fn:
+                    if self.interest.summary(m.data.node).calls & {"cross_entropy", "nll_loss", "log_softmax", "logsumexp"}:
+                        return True
+        for name in s.calls:
+            for other in self.interest.by_name.get(name, ()):
+                if other is not s and other.calls & {"cross_entropy", "nll_loss", "log_softmax", "logsumexp", "tl"}:
+                    return True
+        return "loss" in s.calls or "apply" in s.calls
+
+    # ------------------------------------------------------------------ updates
+    def step(self: Any, opt: Optimizer, node: Any) -> None:
+        self.pending_stepped = True
+        if not self.pending:
+            return
+        data = derive(self.pending)
+        data.flags &= ~TGT
+        self.update(data, node, opt.models, opt.leaves, "optimizer")
+
+    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str) -> None:
+        if not data.flags & SOURCES:
+            return
+        e = self.event("UPDATE", node, data, how=how, models=models, leaves=len(leaves),
+                       shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+        ids = frozenset([e.id]) if data.flags & VAL else EMPTY
+        for serial in models:
+            owner = self.serials.get(serial)
+            if owner is not None:
+                state = owner.data.state
+                state.flags |= data.flags & SOURCES
+                state.taint = state.taint | ids | data.taint
+        for leaf in leaves:
+            leaf.taint = leaf.taint | ids | data.taint
+            leaf.flags |= data.flags & (VAL | TRAIN | RAND | GEN)
+
+    def write_param(self: Any, target: V, value: V, node: Any) -> None:
+        """`p.data.add_(…)`: a write to parameters outside an optimizer."""
+        if not target.models or not (target.flags & PARAM or target.kind == "bound"):
+            return
+        for serial in target.models:
+            owner = self.serials.get(serial)
+            if owner is not None:
+                self.write_model(owner, value, node)
+
+    def write_model(self: Any, owner: V, value: V, node: Any) -> None:
+        state = owner.data.state
+        from audit.trace.values import GRAD
+
+        if value.flags & VAL and not value.flags & META and value.flags & (GRAD | LOSS | LOGITS):
+            self.update(value, node, owner.models, [], "in place")
+        elif value.taint:
+            state.taint = state.taint | value.taint
+
+    # ------------------------------------------------------------------ methods
+    def call_method(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        recv, name = f.data
+        if recv.kind == "obj" and isinstance(recv.data.cls, ClassV):
+            cls = recv.data.cls
+            method = cls.find(name)
+            if method is not None and method.kind == "func":
+                if cls.is_model and not (method.const in ("static", "classmethod")):
+                    return self.call_model(recv, name, args, kwargs, node)
+                if method.const == "static":
+                    return self.call_closure(method, args, kwargs, node)
+                if method.const == "classmethod":
+                    return self.call_closure(method, [V("class", data=cls), *args], kwargs, node)
+                return self.call_closure(method, [recv, *args], kwargs, node)
+            if method is not None:
+                return self.call_value(method, args, kwargs, node)
+            if cls.is_model:
+                return self.model_builtin(recv, name, args, kwargs, node)
+            if f.models and recv.models:
+                pass
+        if recv.kind == "class" and (method := recv.data.find(name)) is not None:
+            if method.const == "classmethod":
+                return self.call_closure(method, [recv, *args], kwargs, node)
+            return self.call_value(method, args, kwargs, node)
+        if recv.kind == "opt":
+            if name == "step":
+                if args and args[0].kind == "func":
+                    self.pending.clear()
+                    self.call_value(args[0], [], {}, node)
+                self.step(recv.data, node)
+            elif name == "zero_grad":
+                if self.pending_stepped:
+                    self.pending.clear()
+                    self.pending_stepped = False
+            elif name == "update" and len(args) >= 2:
+                # MLX: optimizer.update(model, gradients)
+                models = frozenset(recv.models | args[0].models)
+                self.update(summary(args[1]), node, models, [], "optimizer")
+            return V("val")
+        if recv.kind == "bound" and recv.models and recv.flags & PARAM and name not in PLAIN:
+            # A submodule of a model (`model.blocks[0].attn.rotary(x)`).
+            if name in ("parameters", "named_parameters", "state_dict"):
+                return f
+            if name.endswith("_"):
+                self.write_param(recv, derive(args), node)
+                return recv
+            if any(a.flags & SOURCES for a in args) and not args[0].flags & PARAM:
+                return self.model_result(recv, args, kwargs, node, None)
+            return f
+        return self.lib_method(recv, name, args, kwargs, node, f)
+
+    def model_builtin(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        inst: Instance = recv.data
+        if name in PLAIN or name in ("requires_grad_", "apply", "freeze", "unfreeze", "set_dtype"):
+            return recv
+        if name in ("parameters", "buffers", "modules", "children", "trainable_parameters"):
+            p = V("val", flags=PARAM)
+            p.models = recv.models
+            p.taint = inst.state.taint
+            return p
+        if name in ("named_parameters", "named_buffers", "named_modules", "named_children"):
+            p = V("val", flags=PARAM)
+            p.models, p.taint = recv.models, inst.state.taint
+            return seq([], seq([V("val"), p]))
+        if name == "state_dict":
+            p = V("val", flags=PARAM)
+            p.models, p.taint = recv.models, inst.state.taint
+            p.flags |= inst.state.flags & SOURCES
+            return mapping({}, p)
+        if name in ("load_state_dict", "load_weights", "update"):
+            sd = summary(args[0]) if args else V("val")
+            if name == "load_state_dict" and any(m != inst.serial for m in sd.models):
+                pass
+            inst.state = V("val", flags=sd.flags & SOURCES)
+            inst.state.taint = sd.taint
+            self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
+            return V("val")
+        if name in ("register_forward_hook", "register_forward_pre_hook"):
+            return self.add_hook(node)
+        found = inst.attrs.get(name)
+        if found is not None:
+            return self.call_value(found, args, kwargs, node)
+        return self.model_result(recv, args, kwargs, node, None)
+
+    def add_hook(self: Any, node: Any) -> V:
+        self.hooks += 1
+        return V("val", const="hook")
+
+
+__all__ = ["Calls", "clone", "restrict", "with_deps"]

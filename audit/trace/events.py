@@ -1,0 +1,154 @@
+"""Events: what the program does to validation data, in the order in which it happens."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit.model import Step, Tristate
+from audit.trace.values import VAL, Atom, disjoint
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Event:
+    """One thing that happened at ``path:line``.
+
+    ``kind``: SCORE (a loss was added to a total, stored or converted to bits), UPDATE (parameters or a
+    leaf tensor changed from a loss), STORE (a table took stream content), LOOKUP (a table was read at an
+    address that holds stream content), CALIBRATE (a model with hooks ran on data), SELECT (a choice among
+    losses), SAVE and LOAD (files), READ (shards), REPORT (a bits-per-byte figure left the program),
+    GENERATE (tokens drawn from the model), COMPILE (a native helper was called).
+
+    ``flags`` are those of the data involved, ``atoms`` the parts of the validation stream, ``taint`` the
+    ids of updates on validation data that the value depended on, ``loops`` the loop iterations open at that
+    time, outermost first, ``stack`` the calls that led here, ``gate`` the knobs that decide whether it runs.
+    """
+
+    kind: str
+    id: int
+    path: str
+    line: int
+    end_line: int = 0
+    flags: int = 0
+    atoms: frozenset = frozenset()
+    taint: frozenset = frozenset()
+    scores: frozenset = frozenset()
+    loops: tuple = ()
+    stack: tuple[tuple[str, int, str], ...] = ()
+    active: Tristate = "yes"
+    gate: str | None = None
+    function: str = ""
+    detail: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def on_val(self) -> bool:
+        return bool(self.flags & VAL)
+
+    def steps(self, message: str) -> list[Step]:
+        """The calls that lead to the event, then the event itself."""
+        path = [Step(path=p, line=n, message=f"calls {name}") for p, n, name in self.stack[-4:]]
+        return [*path, Step(path=self.path, line=self.line, message=message)]
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Conflict:
+    """A score that depends on an update whose tokens are not shown to be other tokens than the scored ones.
+
+    ``before``: the same tokens had been scored earlier, before the update (rescoring).
+    ``shared_loop``: update and score lie in one loop nest over the stream (chunk loop, epoch loop).
+    ``revisited``: the two lie in different iterations of a loop that does not select the tokens (epochs).
+    """
+
+    update: Event
+    score: Event
+    update_atom: Atom
+    score_atom: Atom
+    before: Event | None = None
+    shared_loop: bool = False
+    revisited: bool = False
+
+
+@dataclass(slots=True, kw_only=True)
+class Trace:
+    """The result of abstract execution; see the package docstring."""
+
+    events: list[Event] = field(default_factory=list)
+    conflicts: list[Conflict] = field(default_factory=list)
+    entered: set[int] = field(default_factory=set)
+    exhausted: str | None = None
+    unresolved: list[str] = field(default_factory=list)
+    models: dict[int, Any] = field(default_factory=dict)
+    steps: int = 0
+    knobs_read: dict[str, Any] = field(default_factory=dict)
+
+    def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
+        """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""
+        for e in self.events:
+            if e.kind in kinds and (active is None or (e.active != "no") == active):
+                yield e
+
+    def event(self, number: int) -> Event | None:
+        return self._index().get(number)
+
+    def _index(self) -> dict[int, Event]:
+        return {e.id: e for e in self.events}
+
+    def reports(self, active: bool | None = True) -> list[Event]:
+        return list(self.of("REPORT", active=active))
+
+    def reported_scores(self) -> set[int]:
+        """Ids of SCORE events that reach some printed or returned bits-per-byte figure."""
+        found: set[int] = set()
+        for e in self.of("REPORT"):
+            found |= e.scores
+        return found
+
+    def headline(self) -> Event | None:
+        """The last active REPORT that rests on scores of validation data."""
+        last = None
+        for e in self.of("REPORT", active=True):
+            if e.scores and e.flags & VAL:
+                last = e
+        return last
+
+
+def find_conflicts(trace: Trace) -> list[Conflict]:
+    """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
+    by_id = {e.id: e for e in trace.events}
+    found: list[Conflict] = []
+    seen: set[tuple[int, int, int]] = set()
+    scored: list[Event] = []
+    for s in trace.events:
+        if s.kind != "SCORE" or not s.flags & VAL:
+            continue
+        for uid in sorted(s.taint):
+            u = by_id.get(uid)
+            if u is None:
+                continue
+            clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
+            if clash is None:
+                continue
+            key = (u.line, s.line, hash((u.path, s.path)))
+            if key in seen:
+                continue
+            seen.add(key)
+            before = next(
+                (
+                    e
+                    for e in scored
+                    if e.id < u.id and any(not disjoint(clash[0], b) and b[0] <= clash[0][0] | b[0] for b in e.atoms)
+                ),
+                None,
+            )
+            shared = {loop for loop, _ in u.loops} & {loop for loop, _ in s.loops}
+            at_u, at_s = dict(u.loops), dict(s.loops)
+            revisited = any(at_u[x] != at_s[x] for x in shared)
+            found.append(
+                Conflict(
+                    update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
+                    shared_loop=bool(shared), revisited=revisited,
+                )
+            )  # fmt: skip
+        scored.append(s)
+    return found

@@ -1,0 +1,174 @@
+"""Which functions must be executed abstractly, and which may be treated as opaque arithmetic.
+
+Most of a training script is tensor algebra (attention, quantization, optimizers) that moves
+provenance from its arguments to its result and does nothing else. Executing it would cost time and
+tell nothing. A function is *interesting* when it, or anything that it may call, reads or writes data,
+computes or accumulates losses, updates state, branches on the environment, or writes to its arguments.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+
+EFFECTS = frozenset(
+    """backward step grad value_and_grad at scatter_add_ scatter_add index_add_ bincount fromfile memmap load open read_bytes
+    read read_text frombuffer glob rglob save dump write write_bytes savez savez_compressed load_state_dict cross_entropy
+    nll_loss log_softmax logsumexp environ getenv randint multinomial register_forward_hook
+    register_forward_pre_hook CDLL append extend update add_ sub_ copy_ mul_ logaddexp log log2 setattr exec eval
+    minimum argmin topk print argmax parameters state_dict tokenize Encode next where setdefault add deepcopy
+    named_parameters CrossEntropyLoss compress decompress get_shared""".split()
+)
+MARKS = EFFECTS - frozenset("append extend update add next setattr log print where read parameters".split())
+
+
+class Summary:
+    __slots__ = ("calls", "own", "size", "has_yield", "scopes", "assigned", "nodes")
+
+    def __init__(self) -> None:
+        self.calls: set[str] = set()
+        self.own = False
+        self.size = 0
+        self.has_yield = False
+        self.scopes: list[ir.Scope] = []
+        self.assigned: set[str] = set()
+
+
+def _fields(node: Any) -> tuple[str, ...]:
+    cls = type(node)
+    found = _FIELDS.get(cls)
+    if found is None:
+        names: list[str] = []
+        for c in cls.__mro__:
+            names.extend(getattr(c, "__slots__", ()))
+        found = _FIELDS[cls] = tuple(n for n in names if n not in ("line", "col", "end_line"))
+    return found
+
+
+_FIELDS: dict[type, tuple[str, ...]] = {}
+
+
+def walk(node: Any, into_functions: bool = True) -> Any:
+    """All IR nodes below ``node`` (itself included), iteratively, in no particular order."""
+    stack: list[Any] = [node]
+    while stack:
+        n = stack.pop()
+        if isinstance(n, (list, tuple)):
+            stack.extend(n)
+        elif isinstance(n, ir.Node):
+            yield n
+            if not into_functions and n is not node and isinstance(n, (ir.FunctionDef, ir.Lambda, ir.ClassDef)):
+                continue
+            for f in _fields(n):
+                v = getattr(n, f)
+                if v is not None and not isinstance(v, (str, int, float, bytes)):
+                    stack.append(v)
+
+
+def summarise(fn: ir.FunctionDef) -> Summary:
+    s = Summary()
+    params = {p.name for p in fn.params}
+    for n in walk(fn):
+        s.size += 1
+        t = type(n)
+        if t is ir.Attr:
+            s.calls.add(n.attr)
+            if n.attr in MARKS:
+                s.own = True
+        elif t is ir.Name:
+            s.calls.add(n.id)
+            if n.id in MARKS:
+                s.own = True
+        elif t is ir.Scope:
+            s.scopes.append(n)
+            s.own = True
+        elif t is ir.Yield:
+            s.has_yield = True
+            s.own = True
+        elif t is ir.AugAssign:
+            base: Any = n.target
+            while isinstance(base, (ir.Sub, ir.Attr)):
+                base = base.value
+            if isinstance(base, ir.Name) and base.id in params:
+                s.own = True
+        elif t is ir.Assign:
+            for target in n.targets:
+                base = target
+                while isinstance(base, (ir.Sub, ir.Attr)):
+                    base = base.value
+                if base is not target and isinstance(base, ir.Name) and base.id in params:
+                    s.own = True
+    return s
+
+
+class Interest:
+    """Answers, per function definition, whether to execute it; names are resolved loosely on purpose."""
+
+    def __init__(self, modules: list[ir.Module]) -> None:
+        self.summaries: dict[int, Summary] = {}
+        self.by_name: dict[str, list[Summary]] = {}
+        for m in modules:
+            self._collect(m.body)
+        self._settle()
+
+    def _collect(self, root: Any) -> None:
+        for n in walk(root):
+            if isinstance(n, ir.FunctionDef):
+                s = summarise(n)
+                self.summaries[id(n)] = s
+                self.by_name.setdefault(n.name, []).append(s)
+
+    def _settle(self) -> None:
+        hot = {name for name, group in self.by_name.items() if any(s.own for s in group)}
+        changed = True
+        rounds = 0
+        while changed and rounds < 12:
+            changed = False
+            rounds += 1
+            for name, group in self.by_name.items():
+                if name in hot:
+                    continue
+                for s in group:
+                    if not s.own and not s.calls.isdisjoint(hot - {"forward", "__init__"}):
+                        s.own = True
+                        hot.add(name)
+                        changed = True
+                        break
+
+    def summary(self, fn: ir.FunctionDef) -> Summary:
+        s = self.summaries.get(id(fn))
+        if s is None:
+            s = self.summaries[id(fn)] = summarise(fn)
+        return s
+
+    def wanted(self, fn: ir.FunctionDef) -> bool:
+        s = self.summary(fn)
+        return s.own or s.size <= 160
+
+
+def assigned_names(body: list[ir.Stmt]) -> tuple[set[str], set[str]]:
+    """(names assigned, names changed by augmented assignment) in a loop body, nested functions left out."""
+    plain: set[str] = set()
+    augmented: set[str] = set()
+
+    def targets(t: Any) -> None:
+        if isinstance(t, ir.Name):
+            plain.add(t.id)
+        elif isinstance(t, ir.Collection):
+            for e in t.elts:
+                targets(e)
+        elif isinstance(t, ir.Starred):
+            targets(t.value)
+
+    for stmt in body:
+        for n in walk(stmt, into_functions=False):
+            if isinstance(n, ir.Assign):
+                for t in n.targets:
+                    targets(t)
+            elif isinstance(n, ir.AugAssign):
+                if isinstance(n.target, ir.Name):
+                    augmented.add(n.target.id)
+            elif isinstance(n, ir.AnnAssign) and n.value is not None:
+                targets(n.target)
+    return plain, augmented

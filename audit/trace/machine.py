@@ -1,0 +1,162 @@
+"""The abstract machine: scopes, guards, loops, events, and the state that survives calls.
+
+`Machine` is put together from four parts: statements, expressions, calls and the library's semantics.
+It runs a program once from its entry point. Undecided branches run both ways and their results are
+joined; loop bodies run twice (the first and a later iteration), so that state carried from one
+iteration to the next shows. A second run with ``dormant=True`` also enters branches that the submitted
+configuration closes; what is found only there is inactive.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any
+
+from audit import ir
+from audit.trace.calls import Calls
+from audit.trace.events import Event, Trace
+from audit.trace.expressions import Expressions
+from audit.trace.interest import Interest
+from audit.trace.library import Library
+from audit.trace.statements import Statements
+from audit.trace.values import TRAIN, VAL, V, const
+
+VAL_PATH = re.compile(r"fineweb_val|(?<![a-z])val(?:id|idation)?(?![a-z]).*(?:\.bin|\*|\.npy|\.pt)|(?:\.bin|/).*(?<![a-z])val(?:id|idation)?_(?:\*|0)")
+TRAIN_PATH = re.compile(r"fineweb_train|(?<![a-z])train(?:ing)?(?![a-z]).*(?:\.bin|\*|\.npy)")
+
+
+class Exhausted(Exception):
+    """A budget ran out; the trace is incomplete."""
+
+
+class Scope:
+    """Names of one function call, class body or module; ``outer`` is the lexically enclosing scope."""
+
+    __slots__ = ("names", "outer", "globals_", "redirect", "function", "path")
+
+    def __init__(self, outer: Scope | None, globals_: Scope | None, function: str, path: str) -> None:
+        self.names: dict[str, V] = {}
+        self.outer = outer
+        self.globals_: Scope = globals_ if globals_ is not None else self
+        self.redirect: dict[str, Scope] = {}
+        self.function = function
+        self.path = path
+
+    def get(self, name: str) -> V | None:
+        scope: Scope | None = self
+        if name in self.redirect:
+            scope = self.redirect[name]
+        while scope is not None:
+            found = scope.names.get(name)
+            if found is not None:
+                return found
+            scope = scope.outer
+        return None
+
+    def set(self, name: str, value: V) -> None:
+        (self.redirect.get(name, self) if self.redirect else self).names[name] = value
+
+
+class Machine(Statements, Expressions, Calls, Library):
+    def __init__(
+        self,
+        modules: dict[str, ir.Module],
+        primary: str,
+        knobs: Any,
+        *,
+        dormant: bool,
+        seconds: float,
+        max_steps: int,
+        interest: Interest | None = None,
+    ) -> None:
+        self.modules = modules
+        self.primary = primary
+        self.knobs = knobs
+        self.dormant = dormant
+        self.trace = Trace()
+        self.interest = interest if interest is not None else Interest(list(modules.values()))
+        self.steps = 0
+        self.max_steps = max_steps
+        self.deadline = time.perf_counter() + seconds
+        self.next_id = 1
+        self.next_loop = 1
+        self.next_serial = 1
+        self.scope: Scope = Scope(None, None, "<module>", primary)
+        self.loops: list[tuple[int, int]] = []
+        self.guards: list[tuple[str, str]] = []  # (state, knob text)
+        self.stack: list[tuple[str, int, str]] = []
+        self.active_calls: dict[int, int] = {}
+        self.files: dict[str, V] = {}
+        self.pending: list[V] = []
+        self.pending_stepped = False
+        self.hooks = 0
+        self.loaded: dict[str, V] = {}
+        self.returns: list[list[V]] = []
+        self.yields: list[list[V]] = []
+        self.no_grad = 0
+        self.serials: dict[int, V] = {}
+        self._prepare_dispatch()
+
+    # ------------------------------------------------------------------ budget
+    def tick(self) -> None:
+        self.steps += 1
+        if self.steps > self.max_steps:
+            raise Exhausted(f"step budget of {self.max_steps} used up")
+        if not self.steps & 255 and time.perf_counter() > self.deadline:
+            raise Exhausted("time budget used up")
+
+    # ------------------------------------------------------------------ events
+    def guard_state(self) -> tuple[str, str | None]:
+        """('yes' | 'no' | 'unknown', gate text) of the code being executed."""
+        state, gate = "yes", None
+        for s, text in self.guards:
+            if s == "no":
+                return "no", text
+            if s == "unknown":
+                state, gate = "unknown", text
+            elif gate is None and text:
+                gate = text
+        return state, gate
+
+    def event(self, kind: str, node: Any, value: V | None = None, **detail: Any) -> Event:
+        state, gate = self.guard_state()
+        e = Event(
+            kind=kind, id=self.next_id, path=self.scope.path, line=getattr(node, "line", 0),
+            end_line=getattr(node, "end_line", 0) or getattr(node, "line", 0),
+            loops=tuple(self.loops), stack=tuple(self.stack), active=state, gate=gate,  # type: ignore[arg-type]
+            function=self.scope.function, detail=detail,
+        )  # fmt: skip
+        self.next_id += 1
+        if value is not None:
+            e.flags, e.atoms, e.taint, e.scores = value.flags, value.atoms, value.taint, value.scores
+        if len(self.trace.events) < 6000:
+            self.trace.events.append(e)
+        return e
+
+    # ------------------------------------------------------------------ strings and files
+    def text_flags(self, text: str) -> int:
+        if len(text) > 300:
+            return 0
+        found = 0
+        if VAL_PATH.search(text):
+            found |= VAL
+        if TRAIN_PATH.search(text):
+            found |= TRAIN
+        return found
+
+    # ------------------------------------------------------------------ running
+    def run(self) -> Trace:
+        try:
+            module = self.modules[self.primary]
+            scope = self.scope
+            scope.names["__name__"] = const("__main__")
+            scope.names["__file__"] = const(self.primary)
+            scope.names["__doc__"] = const(None)
+            self.block(module.body)
+        except Exhausted as e:
+            self.trace.exhausted = str(e)
+        except RecursionError:
+            self.trace.exhausted = "calls nested too deeply"
+        self.trace.steps = self.steps
+        return self.trace

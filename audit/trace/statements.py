@@ -1,0 +1,604 @@
+"""Statements: assignment, branches, loops, definitions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.interest import assigned_names
+from audit.trace.values import (
+    BPB, COUNT, EMPTY, LOSS, META, PARAM, VAL, ClassV, Closure, V, clone, const, derive, join, join_atoms,
+    restrict, seq, summary, with_deps,
+)  # fmt: skip
+
+NORMAL, RETURN, BREAK, CONTINUE, RAISE = 0, 1, 2, 3, 4
+MAX_KNOWN = 6  # elements of a known container that a loop visits one by one
+
+
+class Statements:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def _prepare_dispatch(self: Any) -> None:
+        self.on_stmt = {
+            ir.Assign: self.s_assign, ir.AnnAssign: self.s_annassign, ir.AugAssign: self.s_augassign,
+            ir.ExprStmt: self.s_expr, ir.Return: self.s_return, ir.If: self.s_if, ir.For: self.s_for,
+            ir.While: self.s_while, ir.With: self.s_with, ir.Try: self.s_try, ir.Match: self.s_match,
+            ir.Raise: self.s_raise, ir.Assert: self.s_assert, ir.Delete: self.s_delete, ir.Import: self.s_import,
+            ir.Scope: self.s_scope, ir.Jump: self.s_jump, ir.FunctionDef: self.s_function,
+            ir.ClassDef: self.s_class,
+        }  # fmt: skip
+        self.on_expr = {
+            ir.Const: self.x_const, ir.Name: self.x_name, ir.Attr: self.x_attr, ir.Sub: self.x_sub,
+            ir.Slice: self.x_slice, ir.Call: self.x_call, ir.BinOp: self.x_binop, ir.UnaryOp: self.x_unary,
+            ir.BoolOp: self.x_boolop, ir.Compare: self.x_compare, ir.IfExp: self.x_ifexp,
+            ir.Collection: self.x_collection, ir.Dict: self.x_dict, ir.Lambda: self.x_lambda,
+            ir.Comp: self.x_comp, ir.FString: self.x_fstring, ir.Starred: self.x_starred,
+            ir.Await: self.x_await, ir.Yield: self.x_yield, ir.NamedExpr: self.x_named,
+        }  # fmt: skip
+
+    def block(self: Any, body: list[ir.Stmt]) -> int:
+        on = self.on_stmt
+        for stmt in body:
+            self.tick()
+            status = on[type(stmt)](stmt)
+            if status:
+                return status
+        return NORMAL
+
+    # ------------------------------------------------------------------ simple
+    def s_expr(self: Any, s: ir.ExprStmt) -> int:
+        v = self.ev(s.value)
+        if v.kind == "never":
+            return RAISE
+        return NORMAL
+
+    def s_return(self: Any, s: ir.Return) -> int:
+        v = self.ev(s.value) if s.value is not None else const(None)
+        if self.returns:
+            self.returns[-1].append(v)
+        return RETURN
+
+    def s_jump(self: Any, s: ir.Jump) -> int:
+        return BREAK if s.kind == "break" else CONTINUE if s.kind == "continue" else NORMAL
+
+    def s_raise(self: Any, s: ir.Raise) -> int:
+        return RAISE
+
+    def s_assert(self: Any, s: ir.Assert) -> int:
+        self.ev(s.test)
+        return NORMAL
+
+    def s_delete(self: Any, s: ir.Delete) -> int:
+        return NORMAL
+
+    def s_scope(self: Any, s: ir.Scope) -> int:
+        scope = self.scope
+        for name in s.names:
+            if s.kind == "global":
+                scope.redirect[name] = scope.globals_
+            else:
+                outer = scope.outer
+                while outer is not None and name not in outer.names:
+                    outer = outer.outer
+                if outer is not None:
+                    scope.redirect[name] = outer
+        return NORMAL
+
+    def s_import(self: Any, s: ir.Import) -> int:
+        self.do_import(s)
+        return NORMAL
+
+    def s_function(self: Any, s: ir.FunctionDef) -> int:
+        self.scope.set(s.name, self.make_function(s, None))
+        return NORMAL
+
+    def make_function(self: Any, s: Any, owner: ClassV | None) -> V:
+        c = Closure(s, self.scope, self.scope.path, owner)
+        for p in s.params:
+            if p.default is not None:
+                c.defaults[p.name] = self.ev(p.default)
+        v = V("func", data=c)
+        v.line = s.line
+        return v
+
+    def s_class(self: Any, s: ir.ClassDef) -> int:
+        c = ClassV(s.name, s, self.scope.path)
+        for b in s.bases:
+            v = self.ev(b)
+            if v.kind == "class":
+                c.bases.append(v.data)
+                c.is_model |= v.data.is_model
+                c.is_optimizer |= v.data.is_optimizer
+                c.is_data |= v.data.is_data
+                c.fields.extend(v.data.fields)
+            elif v.kind == "lib":
+                name = v.data
+                if name.endswith("nn.Module") or name.endswith(".Module"):
+                    c.is_model = True
+                elif name.endswith(".Optimizer"):
+                    c.is_optimizer = True
+                elif name.endswith("NamedTuple"):
+                    c.is_data = True
+        for d in s.decorators:
+            v = self.ev(d)
+            if "dataclass" in str(v.data) or (v.kind == "bound" and "dataclass" in str(v.data)):
+                c.is_data = True
+            if isinstance(d, ir.Call) and getattr(self.ev(d.func), "data", None) == "dataclasses.dataclass":
+                c.is_data = True
+        outer = self.scope
+        inner = type(outer)(outer, outer.globals_, outer.function, outer.path)
+        self.scope = inner
+        try:
+            for stmt in s.body:
+                if isinstance(stmt, ir.FunctionDef):
+                    # Methods see the enclosing scope, not the class body.
+                    self.scope = outer
+                    f = self.make_function(stmt, c)
+                    self.scope = inner
+                    wrappers = {d.id for d in stmt.decorators if isinstance(d, ir.Name)}
+                    if "property" in wrappers or any(
+                        isinstance(d, ir.Name) and d.id == "cached_property" for d in stmt.decorators
+                    ):
+                        f.const = "property"
+                    elif "staticmethod" in wrappers:
+                        f.const = "static"
+                    elif "classmethod" in wrappers:
+                        f.const = "classmethod"
+                    inner.names[stmt.name] = f
+                else:
+                    if isinstance(stmt, ir.AnnAssign) and isinstance(stmt.target, ir.Name):
+                        c.fields.append(stmt.target.id)
+                    self.tick()
+                    self.on_stmt[type(stmt)](stmt)
+        finally:
+            self.scope = outer
+        c.attrs = inner.names
+        v = V("class", data=c)
+        self.scope.set(s.name, v)
+        return NORMAL
+
+    # ------------------------------------------------------------------ assignment
+    def s_assign(self: Any, s: ir.Assign) -> int:
+        v = self.ev(s.value)
+        if v.kind == "never":
+            return RAISE
+        for t in s.targets:
+            self.bind(t, v, s)
+        return NORMAL
+
+    def s_annassign(self: Any, s: ir.AnnAssign) -> int:
+        if s.value is not None:
+            self.bind(s.target, self.ev(s.value), s)
+        return NORMAL
+
+    def bind(self: Any, target: Any, v: V, stmt: Any) -> None:
+        t = type(target)
+        if t is ir.Name:
+            self.scope.set(target.id, v)
+        elif t is ir.Collection:
+            self.unpack(target.elts, v, stmt)
+        elif t is ir.Attr:
+            self.set_attr(self.ev(target.value), target.attr, v, stmt)
+        elif t is ir.Sub:
+            self.set_item(self.ev(target.value), target, v, stmt)
+        elif t is ir.Starred:
+            self.bind(target.value, v if v.kind == "seq" else seq([], v), stmt)
+
+    def unpack(self: Any, targets: list[Any], v: V, stmt: Any) -> None:
+        if v.kind == "seq" and v.data and v.rest is None and not any(isinstance(t, ir.Starred) for t in targets):
+            if len(v.data) == len(targets):
+                for t, x in zip(targets, v.data, strict=True):
+                    self.bind(t, x, stmt)
+                return
+        part = self.element(v)
+        for t in targets:
+            self.bind(t, part, stmt)
+
+    def element(self: Any, v: V) -> V:
+        """Any element of a container or any row of an array."""
+        if v.kind in ("seq", "dict"):
+            members = list(v.data.values() if v.kind == "dict" else v.data or [])
+            if v.rest is not None:
+                members.append(v.rest)
+            if not members:
+                return V("val")
+            out = members[0]
+            for m in members[1:8]:
+                out = join(out, m)
+            return out
+        if v.kind == "alt":
+            return self.element(v.data[0])
+        if v.kind == "iter":
+            return self.first_of(v)
+        return v if v.kind == "val" else derive([v])
+
+    def s_augassign(self: Any, s: ir.AugAssign) -> int:
+        target = s.target
+        old = self.ev(target)
+        rhs = self.ev(s.value)
+        if s.op == "+" and rhs.flags & LOSS:
+            rhs = self.commit_score(rhs, s, "accumulated")
+        if isinstance(target, ir.Sub) and s.op in "+-|^":
+            base = self.ev(target.value)
+            index = self.ev(target.index)
+            if index.flags & VAL and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
+                self.store(base, index, rhs, s)
+                return NORMAL
+        if old.kind == "seq" and s.op == "+":
+            self.scope_extend(old, rhs)
+            return NORMAL
+        out = self.binary(s.op, old, rhs, s)
+        if isinstance(target, ir.Name):
+            if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
+                self.write_param(old, rhs, s)
+            if old.kind == "val" and out.kind == "val" and old is not out:
+                # Tensors change in place, other names for the tensor see it.
+                old.flags |= out.flags
+                old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores
+                old.deps, old.keys = out.deps, out.keys
+                out = old
+            if out.kind in ("val", "const") and self.loops and not out.atoms and not out.flags & (LOSS | BPB):
+                if s.op in "+-" and (out.kind == "const" or not out.flags):
+                    out = clone(out)
+                    out.deps = out.deps | {self.loops[-1]}
+            self.scope.set(target.id, out)
+        elif isinstance(target, ir.Attr):
+            self.set_attr(self.ev(target.value), target.attr, out, s)
+        elif isinstance(target, ir.Sub):
+            self.set_item(self.ev(target.value), target, out, s)
+        return NORMAL
+
+    def scope_extend(self: Any, target: V, more: V) -> None:
+        part = self.element(more)
+        target.rest = part if target.rest is None else join(target.rest, part)
+
+    # ------------------------------------------------------------------ branches
+    def truth(self: Any, v: V) -> bool | None:
+        k = v.kind
+        if k == "const":
+            try:
+                return bool(v.const)
+            except Exception:
+                return None
+        if k in ("func", "class", "lib", "obj", "opt", "bound", "partial", "alt"):
+            return True
+        if k in ("seq", "dict") and v.data and v.rest is None:
+            return True
+        return None
+
+    def gate_text(self: Any, v: V) -> str:
+        if not v.knobs:
+            return ""
+        shown = []
+        for name, value in sorted(v.knobs, key=str)[:3]:
+            shown.append(f"{name}={value}" if value is not None else str(name))
+        return ", ".join(shown)
+
+    def s_if(self: Any, s: ir.If) -> int:
+        test = self.ev(s.test)
+        known = self.truth(test)
+        text = self.gate_text(test)
+        if known is not None and not (self.dormant and test.knobs):
+            live = s.body if known else s.orelse
+            if not live:
+                return NORMAL
+            if text:
+                self.guards.append(("yes", text))
+            status = self.block(live)
+            if text:
+                self.guards.pop()
+            return status
+        if known is None:
+            # Undecided at run time (rank, step, sizes): not a gate of the configuration.
+            return self.both(s.body, s.orelse, ("", ""), ("", ""))
+        live_state, dead_state = ("yes", text), ("no", text)
+        return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
+                         live=known)  # fmt: skip
+
+    def both(self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None) -> int:
+        names = self.scope.names
+        before = dict(names)
+        pushed = bool(g1[0])
+        if pushed:
+            self.guards.append(g1)
+        try:
+            first = self.block(body)
+        finally:
+            if pushed:
+                self.guards.pop()
+        after = dict(names)
+        names.clear()
+        names.update(before)
+        second = NORMAL
+        if orelse:
+            if pushed:
+                self.guards.append(g2)
+            try:
+                second = self.block(orelse)
+            finally:
+                if pushed:
+                    self.guards.pop()
+        if first and second:
+            # Neither way falls through: the statement after is not reached.
+            names.update({k: v for k, v in after.items() if k not in names})
+            return first if first == second else RETURN if RETURN in (first, second) and BREAK not in (first, second) \
+                and CONTINUE not in (first, second) else max(first, second)  # fmt: skip
+        if first and not second:
+            # Only the other way goes on (a guard such as `if not ok: raise`).
+            if live is True and first in (RETURN, RAISE):
+                return first if not self.dormant else NORMAL
+            return NORMAL
+        if second:
+            names.clear()
+            names.update(after)
+            return NORMAL
+        for k, v in after.items():
+            other = names.get(k)
+            if other is None:
+                names[k] = v
+            elif other is not v:
+                if live is True:
+                    names[k] = join(v, other) if v.kind != "const" else v
+                elif live is False:
+                    names[k] = join(other, v) if other.kind != "const" else other
+                else:
+                    names[k] = join(v, other)
+        return NORMAL
+
+    def s_match(self: Any, s: ir.Match) -> int:
+        self.ev(s.subject)
+        for case in s.cases:
+            for name in case.binds:
+                self.scope.set(name, V("val"))
+            self.both(case.body, [], ("", ""), ("", ""))
+        return NORMAL
+
+    def s_try(self: Any, s: ir.Try) -> int:
+        status = self.block(s.body)
+        if status == RAISE:
+            status = NORMAL
+            for h in s.handlers:
+                if h.name:
+                    self.scope.set(h.name, V("val"))
+                status = self.block(h.body)
+                break
+        elif status == NORMAL and s.orelse:
+            status = self.block(s.orelse)
+        elif status == NORMAL and s.handlers and self.handler_matters(s):
+            for h in s.handlers[:1]:
+                self.both(h.body, [], ("", ""), ("", ""))
+        if s.finalbody:
+            final = self.block(s.finalbody)
+            return final or status
+        return status
+
+    def handler_matters(self: Any, s: ir.Try) -> bool:
+        # A fallback after a failed import or file access is not what the reported run does.
+        return False
+
+    def s_with(self: Any, s: ir.With) -> int:
+        off = 0
+        for ctx, name in s.items:
+            v = self.ev(ctx)
+            if v.kind == "val" and v.const == "no_grad":
+                off += 1
+            if name is not None:
+                if v.kind == "obj":
+                    enter = v.data.cls.find("__enter__") if isinstance(v.data.cls, ClassV) else None
+                    if enter is not None:
+                        v = self.call_value(V("bound", data=(v, "__enter__")), [], {}, ctx)
+                self.bind(name, v, s)
+        self.no_grad += off
+        try:
+            return self.block(s.body)
+        finally:
+            self.no_grad -= off
+
+    # ------------------------------------------------------------------ loops
+    def s_for(self: Any, s: ir.For) -> int:
+        it = self.ev(s.iter)
+        loop = self.next_loop
+        self.next_loop += 1
+        turns = self.turns(it, loop)
+        if not turns:
+            return self.block(s.orelse) if s.orelse else NORMAL
+        return self.repeat(s.body, loop, turns, s, s.target)
+
+    def s_while(self: Any, s: ir.While) -> int:
+        loop = self.next_loop
+        self.next_loop += 1
+        plain, augmented = assigned_names(s.body)
+        self.enter_iteration(plain | augmented, (loop, 1), None)
+        test = self.ev(s.test)
+        known = self.truth(test)
+        if known is False and not (self.dormant and test.knobs):
+            return NORMAL
+        return self.repeat(s.body, loop, [None, None], s, None, s.test)
+
+    def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
+        """Names that the body changes: numbers among them now depend on the iteration."""
+        scope = self.scope
+        for name in names:
+            v = scope.names.get(name)
+            if v is None or v.kind not in ("const", "val"):
+                continue
+            if v.kind == "const":
+                if isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
+                    if before is not None and before.get(name) is not v and (isinstance(v.const, bool) or v.const is None):
+                        fresh = V("val")
+                        scope.names[name] = fresh
+                    continue
+                if before is not None and before.get(name) is not v:
+                    fresh = V("val")
+                    fresh.deps = frozenset([at])
+                    fresh.flags = v.flags
+                    scope.names[name] = fresh
+                else:
+                    fresh = clone(v)
+                    fresh.deps = v.deps | {at}
+                    scope.names[name] = fresh
+            elif not v.atoms and not v.flags & ~(META | VAL) and not v.models and not v.taint:
+                fresh = clone(v)
+                fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}
+                scope.names[name] = fresh
+
+    def repeat(self: Any, body: list, loop: int, turns: list, s: Any, target: Any, test: Any = None) -> int:
+        plain, augmented = assigned_names(body)
+        # Only counters matter: names assigned without looking at their old value get a new one anyway.
+        counters = augmented if target is not None else plain | augmented
+        result = NORMAL
+        before: dict | None = None
+        for number, value in enumerate(turns, 1):
+            at = (loop, number)
+            if number > 1 or target is not None:
+                self.enter_iteration(counters, at, before)
+            before = dict(self.scope.names)
+            self.loops.append(at)
+            try:
+                if target is not None:
+                    self.bind(target, value, s)
+                elif test is not None:
+                    self.ev(test)
+                status = self.block(body)
+            finally:
+                self.loops.pop()
+            if status in (RETURN, RAISE):
+                result = status
+                break
+            if status == BREAK:
+                break
+        return result
+
+    def turns(self: Any, it: V, loop: int) -> list[V]:
+        """The loop variable in each executed iteration; [] when the loop certainly does not run."""
+        if it.kind == "iter":
+            recipe = it.data
+            what = recipe[0]
+            if what == "range":
+                return self.range_turns(recipe, loop)
+            if what == "enumerate":
+                inner = self.turns(recipe[1], loop)
+                out = []
+                for n, v in enumerate(inner, 1):
+                    if n == 1 and recipe[2] == 0:
+                        index = const(0)
+                    else:
+                        index = V("val")
+                    index.deps = frozenset([(loop, n)])
+                    index.lv = (loop, n)
+                    out.append(seq([index, v]))
+                return out
+            if what == "zip":
+                columns = [self.turns(x, loop) for x in recipe[1]]
+                if not columns or any(not c for c in columns):
+                    return []
+                rows = min(len(c) for c in columns)
+                return [seq([c[i] for c in columns]) for i in range(rows)]
+        if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
+            items = list(it.const)[:2]
+            return [with_deps(const(x), frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
+        if it.kind == "dict":
+            keys = [k if isinstance(k, V) else const(k) for k in list(it.data)[:MAX_KNOWN]]
+            if not keys and it.rest is not None:
+                keys = [V("val"), V("val")]
+            return [with_deps(k, frozenset([(loop, n)])) for n, k in enumerate(keys, 1)]
+        if it.kind == "seq":
+            items = list(it.data or [])
+            if len(items) > MAX_KNOWN:
+                items = [items[0], items[-1]]
+            if it.rest is not None:
+                items = [*items[:1], it.rest, it.rest] if not items else [*items[:2], it.rest]
+            return [with_deps(x, frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
+        if it.kind == "alt":
+            return self.turns(it.data[0], loop)
+        if it.kind == "obj":
+            cls = it.data.cls
+            if isinstance(cls, ClassV) and cls.find("__iter__") is not None:
+                inner_it = self.call_value(V("bound", data=(it, "__iter__")), [], {}, None)
+                if inner_it.kind != "obj" or inner_it.data is not it.data:
+                    return self.turns(inner_it, loop)
+            if isinstance(cls, ClassV) and cls.find("__next__") is not None:
+                return [self.call_value(V("bound", data=(it, "__next__")), [], {}, None) for _ in range(2)]
+        base = it if it.kind == "val" else derive([it])
+        out = []
+        for n in (1, 2):
+            v = clone(base)
+            v.lv = None
+            deps = frozenset([(loop, n)])
+            v.deps = base.deps | deps
+            v.atoms = restrict(base.atoms, deps)
+            if it.flags & PARAM:
+                v.models = base.models
+            out.append(v)
+        return out
+
+    def range_turns(self: Any, recipe: tuple, loop: int) -> list[V]:
+        start, stop, step = recipe[1:]
+        bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
+        extra = start.deps | stop.deps
+        knobs = start.knobs | stop.knobs
+        values: list[Any]
+        if None not in bounds:
+            try:
+                r = range(*(int(b) for b in bounds))
+            except (ValueError, OverflowError):
+                return []
+            if len(r) == 0:
+                if self.dormant and knobs:
+                    values = [None, None]
+                else:
+                    return []
+            else:
+                values = [r[0]] if len(r) == 1 else [r[0], r[-1]]
+        else:
+            values = [bounds[0], None]
+        out = []
+        for n, x in enumerate(values, 1):
+            v = V("val") if x is None else const(x)
+            v.deps = frozenset([(loop, n)]) | extra
+            v.lv = (loop, n)
+            v.flags = (start.flags | stop.flags) & META
+            out.append(v)
+        return out
+
+    def first_of(self: Any, it: V) -> V:
+        loop = self.next_loop
+        self.next_loop += 1
+        turns = self.turns(it, loop)
+        if not turns:
+            return V("val")
+        out = turns[-1]
+        return strip_loop(out, loop)
+
+    def commit_score(self: Any, v: V, node: Any, how: str) -> V:
+        """A loss on validation targets becomes part of a total: from now on the tokens count as scored."""
+        if not v.flags & VAL or not v.atoms:
+            return v
+        if v.scores and how != "accumulated":
+            return v
+        e = self.event("SCORE", node, v, how=how, models=v.models, keys=v.keys)
+        out = clone(v)
+        out.scores = v.scores | {e.id}
+        return out
+
+
+def strip_loop(v: V, loop: int) -> V:
+    """A representative element that belongs to no iteration in particular."""
+    if v.kind == "seq":
+        out = clone(v)
+        out.data = [strip_loop(x, loop) for x in v.data or []]
+        return out
+    if v.kind in ("val", "const"):
+        out = clone(v)
+        out.deps = frozenset(d for d in v.deps if d[0] != loop)
+        out.atoms = frozenset((frozenset(d for d in a[0] if d[0] != loop), a[1], a[2]) for a in v.atoms)
+        if out.kind == "const":
+            fresh = V("val")
+            fresh.deps, fresh.flags, fresh.knobs = out.deps, out.flags, EMPTY
+            return fresh
+        out.lv = None
+        return out
+    return v
+
+
+__all__ = ["Statements", "join_atoms", "summary"]
