@@ -271,12 +271,8 @@ class _Lowerer:
         return self.with_(n, True)
 
     def on_Try(self, n: Any) -> ir.Stmt:
-        handlers = [
-            ir.Handler(self.opt(h.type), h.name, self.all(h.body), **self.at(h)) for h in n.handlers
-        ]
-        return ir.Try(
-            self.all(n.body), handlers, self.all(n.orelse), self.all(n.finalbody), **self.at(n)
-        )
+        handlers = [ir.Handler(self.opt(h.type), h.name, self.all(h.body), **self.at(h)) for h in n.handlers]
+        return ir.Try(self.all(n.body), handlers, self.all(n.orelse), self.all(n.finalbody), **self.at(n))
 
     on_TryStar = on_Try
 
@@ -323,7 +319,8 @@ class _Lowerer:
         return ir.Delete(self.all(n.targets), **self.at(n))
 
     def on_Import(self, n: ast.Import) -> ir.Stmt:
-        return ir.Import([(a.name, a.asname) for a in n.names], **self.at(n))
+        names = [(a.name, a.asname) for a in n.names]
+        return ir.Import(names, None, 0, False, **self.at(n))
 
     def on_ImportFrom(self, n: ast.ImportFrom) -> ir.Stmt:
         names = [(a.name, a.asname) for a in n.names]

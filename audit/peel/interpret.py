@@ -9,13 +9,15 @@ What would *run* code (exec, runpy, a loaded module, a Python subprocess) is rep
 from __future__ import annotations
 
 import ast
+import posixpath
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
 from audit.peel import pure
-from audit.peel.limits import MAX_RECURSION, Budget
-from audit.peel.values import UNKNOWN, Code, Function, Instance, Known, Method, Ref, VFile, VPath, is_known
+from audit.peel.limits import MAX_CALLS, MAX_RECURSION, Budget
+from audit.peel.values import UNKNOWN, Function, Instance, Method, Ref, VPath, is_known
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,17 +58,37 @@ class World:
     launches: list[Launch] = field(default_factory=list)
     touched: bool = False
 
+    @property
+    def self_path(self) -> str:
+        return f"{VPath.ROOT}/{self.path}"
+
+    @property
+    def here(self) -> str:
+        return posixpath.dirname(self.self_path)
+
+    def full(self, path: str) -> str:
+        """An absolute, normal form; relative paths start at the script's folder."""
+        return posixpath.normpath(posixpath.join(self.here, path))
+
     def load(self, path: str) -> bytes | None:
         """A file by the path that the wrapper uses: written before, itself, or beside the script."""
+        path = self.full(path)
         if path in self.files:
             return self.files[path]
-        if path == VPath.SELF:
+        if path == self.self_path:
             return self.own_text.encode("utf-8", "surrogatepass")
-        name = path.removeprefix(VPath.HERE).lstrip("/")
-        data = self.read(name)
+        data = self.read(self.name_of(path))
         if data is not None:
             self.budget.spend(len(data))
         return data
+
+    def name_of(self, path: str) -> str:
+        """Relative to the script's folder where it lies below it, else to the tree's root."""
+        path = self.full(path)
+        for prefix in (self.here, VPath.ROOT):
+            if path.startswith(prefix + "/"):
+                return path[len(prefix) + 1 :]
+        return posixpath.basename(path)
 
 
 class Interpreter:
@@ -74,14 +96,12 @@ class Interpreter:
 
     def __init__(self, world: World) -> None:
         self.world = world
-        self.globals: dict[str, Any] = {"__name__": "__main__", "__file__": VPath(VPath.SELF)}
-        self.depth = 0
+        self.globals: dict[str, Any] = {"__name__": "__main__", "__file__": world.self_path}
+        self.depth = self.calls = 0
 
     def run(self, tree: ast.Module) -> None:
-        try:
+        with suppress(_Return, _Stop):
             self.block(tree.body, self.globals)
-        except (_Return, _Stop):
-            pass
 
     # ----------------------------------------------------------- statements
 
@@ -136,11 +156,9 @@ class Interpreter:
         self.branch(s.body, scope)
 
     def branch(self, body: list[ast.stmt], scope: dict[str, Any]) -> None:
-        try:
+        # Whether it returns is unknown, so what follows is looked at too.
+        with suppress(_Return, _Stop):
             self.block(body, scope)
-        except (_Return, _Stop):
-            # Whether it returns is unknown, so what follows is looked at too.
-            pass
 
     def do_Try(self, s: ast.Try, scope: dict[str, Any]) -> None:
         self.block(s.body, scope)
@@ -187,10 +205,8 @@ class Interpreter:
                 if isinstance(key, str) and isinstance(value, str):
                     self.world.env[key] = value
             elif isinstance(holder, (dict, list)) and is_known(key):
-                try:
+                with suppress(TypeError, IndexError, KeyError):
                     holder[key] = value
-                except (TypeError, IndexError, KeyError):
-                    pass
 
     # ---------------------------------------------------------- expressions
 
@@ -375,6 +391,8 @@ class Interpreter:
         return UNKNOWN
 
     def user(self, function: Function, args: list[Any], kwargs: dict[str, Any]) -> Any:
+        if self.calls >= MAX_CALLS:
+            return UNKNOWN
         scope = dict(function.scope)
         spec = function.args
         names = [a.arg for a in [*spec.posonlyargs, *spec.args]]
@@ -388,10 +406,13 @@ class Interpreter:
         scope.update(kwargs)
         if spec.vararg:
             scope[spec.vararg.arg] = tuple(args[len(names) :])
+        self.calls += 1
         try:
             self.block(function.body, scope)
         except _Return as result:
             return result.value
+        finally:
+            self.calls -= 1
         return None
 
     def named(self, name: str, args: list[Any], kwargs: dict[str, Any], line: int) -> Any:
@@ -433,6 +454,3 @@ class Interpreter:
         )
         if how.startswith("os.exec"):
             raise _Stop
-
-
-__all__ = ["Code", "Interpreter", "Known", "Launch", "VFile", "World"]

@@ -9,7 +9,9 @@ MAX_DEPTH = 12
 #: Evaluated expressions and statements of one layer.
 MAX_STEPS = 300_000
 #: Depth of the evaluator's own recursion (calls of the wrapper's helper functions, nested expressions).
-MAX_RECURSION = 120
+MAX_RECURSION = 60
+#: Calls of the wrapper's own functions inside one another.
+MAX_CALLS = 10
 #: Dictionary of a raw LZMA stream, allocated before any byte is decoded.
 MAX_DICTIONARY = 256 * 2**20
 

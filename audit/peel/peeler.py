@@ -89,7 +89,7 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     plain = bool(_LEARNS.search(_without_strings(tree, text)))
     try:
         Interpreter(world).run(tree)
-    except Bomb:
+    except (Bomb, RecursionError):
         if plain:
             return False
         raise
@@ -112,9 +112,7 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     source = _text(launch.source) or ""
     result.layers.append(_layer_name(launch, world))
     if launch.name and launch.name not in world.files:
-        folder = path.rpartition("/")[0]
-        name = launch.name.removeprefix(VPath.HERE).lstrip("/")
-        result.path = f"{folder}/{name}" if folder else name
+        result.path = launch.name.removeprefix(VPath.ROOT).lstrip("/")
     result.env_defaults = {**world.env, **result.env_defaults}
     own = {launch.name}
     roots = [p for p in world.files if p not in own]

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import posixpath
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from audit.peel.decode import CONSTANTS, DECODERS, decode
 from audit.peel.limits import Bomb, Budget
-from audit.peel.values import UNKNOWN, Code, Function, Instance, Known, Method, Ref, VFile, VPath, is_known
+from audit.peel.values import UNKNOWN, Code, Instance, Method, Ref, VFile, VPath, is_known
 
 if TYPE_CHECKING:
     from audit.peel.interpret import World
@@ -139,8 +138,10 @@ def attribute(owner: Any, name: str) -> Any:
     if isinstance(owner, Ref):
         return reference(f"{owner.name}.{name}" if owner.name != "builtins.bytes" else f"bytes.{name}")
     if isinstance(owner, VPath):
-        if name in ("parent", "parents"):
-            return VPath(posixpath.dirname(owner.path) or VPath.HERE)
+        if name == "parent":
+            return VPath(posixpath.dirname(owner.path))
+        if name == "parents":
+            return Instance("parents", owner.path)
         if name in ("name", "stem", "suffix"):
             base = posixpath.basename(owner.path)
             return {"name": base, "stem": posixpath.splitext(base)[0], "suffix": posixpath.splitext(base)[1]}[
@@ -230,10 +231,11 @@ def subscript(owner: Any, key: Any) -> Any:
             return owner[key]  # type: ignore[index]
         except (KeyError, IndexError, TypeError, ValueError):
             return UNKNOWN
-    if isinstance(owner, VPath):  # path.parents[0]
-        return owner
-    if isinstance(owner, Ref) and owner.name in ("sys.argv",) and key == 0:
-        return VPath(VPath.SELF)
+    if isinstance(owner, Instance) and owner.kind == "parents" and isinstance(key, int) and 0 <= key < 64:
+        path = owner.state
+        for _ in range(key + 1):
+            path = posixpath.dirname(path)
+        return VPath(path)
     return UNKNOWN
 
 
@@ -247,8 +249,6 @@ def call(world: World, name: str, args: list[Any], kwargs: dict[str, Any]) -> An
         values = [_decodable(a) for a in args]
         if not values or not is_known(values[0]) or any(not is_known(v) for v in kwargs.values()):
             return UNKNOWN
-        if name == "codecs.decode" and len(values) > 1 and str(values[1]).lower() in ("rot13", "rot_13"):
-            pass
         world.ops.append(DECODERS[name][0])
         try:
             return decode(world.budget, name, values, kwargs)
@@ -339,7 +339,7 @@ def _path(world: World, *parts: Any) -> Any:
 
 
 def _dirname(world: World, path: Any) -> Any:
-    return VPath(posixpath.dirname(_text(path)) or VPath.HERE)
+    return VPath(posixpath.dirname(_text(path)))
 
 
 _FUNCTIONS: dict[str, Any] = {
@@ -378,14 +378,14 @@ _FUNCTIONS: dict[str, Any] = {
     "base64.b64encode": lambda w, v: UNKNOWN,
     "os.path.join": _path,
     "os.path.dirname": _dirname,
-    "os.path.abspath": lambda w, p: p,
+    "os.path.abspath": lambda w, p: VPath(w.full(_text(p))),
     "os.path.realpath": lambda w, p: p,
     "os.path.normpath": lambda w, p: p,
     "os.path.basename": lambda w, p: posixpath.basename(_text(p)),
     "os.fspath": lambda w, p: p,
-    "os.getcwd": lambda w: VPath(VPath.HERE),
-    "pathlib.Path": lambda w, *p: _path(w, *(p or (VPath.HERE,))),
-    "pathlib.Path.cwd": lambda w: VPath(VPath.HERE),
+    "os.getcwd": lambda w: VPath(w.here),
+    "pathlib.Path": lambda w, *p: _path(w, *(p or (w.here,))),
+    "pathlib.Path.cwd": lambda w: VPath(w.here),
     "pathlib.PurePath": _path,
     "tempfile.mkdtemp": _temp,
     "tempfile.gettempdir": _temp,
@@ -455,7 +455,9 @@ def _size_after(owner: Any, name: str, args: list[Any]) -> int:
 
 
 def _path_method(world: World, owner: VPath, name: str, args: list[Any]) -> Any:
-    if name in ("resolve", "absolute", "expanduser", "__enter__", "as_posix", "__fspath__", "__str__"):
+    if name in ("resolve", "absolute"):
+        return VPath(world.full(owner.path))
+    if name in ("expanduser", "__enter__", "as_posix", "__fspath__", "__str__"):
         return owner
     if name in ("with_name", "joinpath", "with_suffix"):
         texts = [str(_text(a)) for a in args]
@@ -480,7 +482,7 @@ def _read(world: World, path: str, mode: str) -> Any:
     data = world.load(path)
     if data is None:
         return UNKNOWN
-    if path not in world.files and path != VPath.SELF:
+    if world.full(path) not in world.files and world.full(path) != world.self_path:
         world.ops.append("sibling")
     return data if "b" in mode else data.decode("utf-8", "replace").replace("\r\n", "\n")
 
@@ -489,6 +491,7 @@ def _write(world: World, path: str, value: Any, append: bool) -> None:
     if isinstance(value, (str, bytes, bytearray)):
         data = value.encode("utf-8", "surrogatepass") if isinstance(value, str) else bytes(value)
         world.budget.spend(len(data))
+        path = world.full(path)
         world.files[path] = world.files.get(path, b"") + data if append else data
         world.touched = True
 
@@ -538,7 +541,7 @@ def launched(world: World, how: str, args: list[Any], kwargs: dict[str, Any]) ->
         if how == "runpy.run_module":
             target = target.replace(".", "/") + ".py"
         data = world.load(target)
-        return how.rpartition(".")[2], UNKNOWN if data is None else data, target
+        return how.rpartition(".")[2], UNKNOWN if data is None else data, world.full(target)
     return _subprocess(world, args)
 
 
@@ -551,25 +554,7 @@ def _subprocess(world: World, args: list[Any]) -> tuple[str, Any, str] | None:
             words += arg
     for word in words:
         name = _text(word)
-        if isinstance(name, str) and name.endswith(".py") and name != VPath.SELF:
+        if isinstance(name, str) and name.endswith(".py") and world.full(name) != world.self_path:
             data = world.load(name)
-            return None if data is None else ("subprocess", data, name)
+            return None if data is None else ("subprocess", data, world.full(name))
     return None
-
-
-__all__ = [
-    "BUILTINS",
-    "RUNNERS",
-    "Function",
-    "Iterable",
-    "Known",
-    "attribute",
-    "binary",
-    "call",
-    "compare",
-    "iterable",
-    "launched",
-    "method",
-    "reference",
-    "subscript",
-]

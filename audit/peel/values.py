@@ -35,12 +35,11 @@ class Ref:
 
 @dataclass(frozen=True, slots=True)
 class VPath:
-    """A path. ``HERE`` is the script's folder, ``SELF`` the script, ``TEMP`` a temporary folder."""
+    """A path. The submission's tree lies at ``ROOT``; ``TEMP`` is a temporary folder."""
 
     path: str
-    HERE: ClassVar[str] = "<here>"
-    SELF: ClassVar[str] = "<here>/<self>"
-    TEMP: ClassVar[str] = "<temp>"
+    ROOT: ClassVar[str] = "/submission"
+    TEMP: ClassVar[str] = "/tmp/unpacked"
 
 
 @dataclass(slots=True)

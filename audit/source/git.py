@@ -6,8 +6,8 @@ difference to the base branch; it is compared with the base branch as it was bef
 
 from __future__ import annotations
 
+import os
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 from audit.contracts import InputError
@@ -16,7 +16,7 @@ from audit.source.tree import GitTree
 BASES = ("refs/remotes/origin/main", "refs/heads/main", "refs/remotes/origin/master", "refs/heads/master")
 
 
-def open_repository(path: Path | str) -> Any:
+def open_repository(path: str | os.PathLike[str]) -> Any:
     """The repository at ``path`` (bare, or a work tree). Raises InputError if there is none."""
     try:
         import pygit2
