@@ -75,6 +75,7 @@ class Fact:
 
     ``raw`` is the text as printed: its digits decide the interval that the value stands for.
     ``scope`` tells runs apart (a log's file name, a seed), ``""`` for the whole submission.
+    ``label`` is the place's own word for the quantity (an evaluation's name, a column's head).
     """
 
     name: str
@@ -83,6 +84,7 @@ class Fact:
     line: int
     raw: str = ""
     scope: str = ""
+    label: str = ""
 
 
 @dataclass(slots=True, kw_only=True)

@@ -50,58 +50,59 @@ def trace(
     The first run follows the submitted configuration. The second also enters branches that a knob closes;
     events found only there carry ``active="no"`` and the gate.
     """
-    knobs = knobs if knobs is not None else NoKnobs()
+    reader = _Reader(knobs)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 12_000))
     try:
         interest = Interest(list(modules.values()))
         live = Machine(
-            modules, primary, knobs, dormant=False, seconds=budget * 0.6, max_steps=max_steps, interest=interest
+            modules, primary, reader, dormant=False, seconds=budget * 0.6, max_steps=max_steps, interest=interest
         )
         result = live.run()
         seen = {(e.kind, e.path, e.line) for e in result.events}
         shadow = Machine(
-            modules, primary, knobs, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest
+            modules, primary, reader, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest
         )
         extra = shadow.run()
     finally:
         sys.setrecursionlimit(limit)
     result.conflicts = find_conflicts(result)
     found = {(c.update.path, c.update.line, c.score.path, c.score.line) for c in result.conflicts}
-    dormant = find_conflicts(extra)
-    base = result.events[-1].id + 1 if result.events else 1
-    shift = base + 10
-    for e in extra.events:
-        if (e.kind, e.path, e.line) in seen:
-            continue
-        e.active = "no"
-        result.events.append(_moved(e, shift))
-    for c in dormant:
+    for c in find_conflicts(extra):
         if (c.update.path, c.update.line, c.score.path, c.score.line) in found:
             continue
-        closed = [x for x in (c.update, c.score) if x.active == "no"]
-        if not closed:
-            # Both lie on the live path but meet only when a closed branch is entered in between.
-            pass
+        # Seen only when closed branches are entered: the submitted configuration does not get there.
+        c.active = "no"
         result.conflicts.append(c)
-        c.update = _as_dormant(c.update, closed)
+    shift = 1_000_000
+    for e in extra.events:
+        e.id += shift
+        e.taint = frozenset(t + shift for t in e.taint)
+        e.scores = frozenset(t + shift for t in e.scores)
+        if (e.kind, e.path, e.line) not in seen:
+            e.active = "no"
+            result.events.append(e)
+    result.dormant_entered = extra.entered - result.entered
     result.steps += extra.steps
     for k, v in extra.knobs_read.items():
         result.knobs_read.setdefault(k, v)
     return result
 
 
-def _moved(e: Event, shift: int) -> Event:
-    if e.id < shift:
-        e.id += shift
-        e.taint = frozenset(t + shift for t in e.taint)
-        e.scores = frozenset(t + shift for t in e.scores)
-        e.detail["moved"] = True
-    return e
+class _Reader:
+    """One face for every way of answering for a knob."""
 
+    def __init__(self, knobs: Any) -> None:
+        self.lookup = getattr(knobs, "lookup", None)
+        self.plain = getattr(knobs, "value", None)
 
-def _as_dormant(e: Event, closed: list[Event]) -> Event:
-    e.active = "no"
-    if closed and e.gate is None:
-        e.gate = closed[0].gate
-    return e
+    def value(self, name: str, default: Any) -> tuple[Any, str]:
+        if self.lookup is not None:
+            found = self.lookup(name)
+            if found is None:
+                return default, "code"
+            return found.value, "ambiguous" if found.ambiguous else found.source
+        if self.plain is not None:
+            got = self.plain(name, default)
+            return got if isinstance(got, tuple) else (got, "")
+        return default, "code"

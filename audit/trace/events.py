@@ -58,6 +58,8 @@ class Conflict:
     ``before``: the same tokens had been scored earlier, before the update (rescoring).
     ``shared_loop``: update and score lie in one loop nest over the stream (chunk loop, epoch loop).
     ``revisited``: the two lie in different iterations of a loop that does not select the tokens (epochs).
+    ``saved_after``: an artifact that depends on the update was written after it (so it came before quantization).
+    ``reported``: the score reaches a printed or returned bits-per-byte figure.
     """
 
     update: Event
@@ -67,6 +69,10 @@ class Conflict:
     before: Event | None = None
     shared_loop: bool = False
     revisited: bool = False
+    saved_after: bool = False
+    reported: bool = False
+    active: Tristate = "yes"
+    gate: str | None = None
 
 
 @dataclass(slots=True, kw_only=True)
@@ -81,6 +87,7 @@ class Trace:
     models: dict[int, Any] = field(default_factory=dict)
     steps: int = 0
     knobs_read: dict[str, Any] = field(default_factory=dict)
+    dormant_entered: set[int] = field(default_factory=set)
 
     def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
         """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""
@@ -117,8 +124,14 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
     by_id = {e.id: e for e in trace.events}
     found: list[Conflict] = []
-    seen: set[tuple[int, int, int]] = set()
+    pairs: dict[tuple, Conflict] = {}
     scored: list[Event] = []
+    reported = trace.reported_scores()
+    saves: dict[int, int] = {}
+    for e in trace.events:
+        if e.kind == "SAVE":
+            for uid in e.taint:
+                saves[uid] = e.id
     for s in trace.events:
         if s.kind != "SCORE" or not s.flags & VAL:
             continue
@@ -129,26 +142,32 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
             if clash is None:
                 continue
-            key = (u.line, s.line, hash((u.path, s.path)))
-            if key in seen:
+            key = (u.kind, u.path, u.line, s.path, s.line)
+            old = pairs.get(key)
+            if old is not None:
+                old.reported |= s.id in reported
                 continue
-            seen.add(key)
+            mine = {loop for loop, _ in u.loops}
             before = next(
                 (
                     e
                     for e in scored
-                    if e.id < u.id and any(not disjoint(clash[0], b) and b[0] <= clash[0][0] | b[0] for b in e.atoms)
+                    if e.id < u.id and e.id in reported and mine & {loop for loop, _ in e.loops}
+                    and any(not disjoint(clash[0], b) for b in e.atoms) and e.function == u.function
                 ),
                 None,
-            )
-            shared = {loop for loop, _ in u.loops} & {loop for loop, _ in s.loops}
-            at_u, at_s = dict(u.loops), dict(s.loops)
-            revisited = any(at_u[x] != at_s[x] for x in shared)
-            found.append(
-                Conflict(
-                    update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
-                    shared_loop=bool(shared), revisited=revisited,
-                )
             )  # fmt: skip
+            shared = mine & {loop for loop, _ in s.loops}
+            at_u, at_s = dict(u.loops), dict(s.loops)
+            state = "no" if "no" in (u.active, s.active) else "unknown" if "unknown" in (u.active, s.active) else "yes"
+            closed = u.gate if u.active == "no" else s.gate if s.active == "no" else u.gate or s.gate
+            c = Conflict(
+                update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
+                shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared),
+                saved_after=uid in saves, reported=s.id in reported,
+                active=state, gate=closed,  # type: ignore[arg-type]
+            )  # fmt: skip
+            pairs[key] = c
+            found.append(c)
         scored.append(s)
     return found

@@ -791,6 +791,9 @@ class Library:
                 if out.flags & VAL:
                     out.atoms = WHOLE_ATOMS
                 self.event("READ", node, out)
+            elif self.loops:
+                # A counter or queue kept in a file: a new answer in every iteration.
+                out.deps = out.deps | {self.loops[-1]}
             return out
         if name == "backward":
             self.backward(recv)
@@ -861,7 +864,7 @@ class Library:
             return self.call_lib(f"{recv.data}.{name}", args, kwargs, node, f)
         if name.endswith("_") and not name.endswith("__"):
             return self.in_place(recv, name, args, kwargs, node)
-        if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add") and self.loops:
+        if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
         if name in IDENTITY:

@@ -329,8 +329,14 @@ def disjoint(update: Atom, score: Atom) -> bool:
     """Are the tokens of an update certainly none of those being scored?"""
     du, ds = update[0], score[0]
     if du and ds:
-        at = dict(ds)
+        at: dict[int, set[int]] = {}
+        for loop, iteration in ds:
+            at.setdefault(loop, set()).add(iteration)
+        mine: dict[int, set[int]] = {}
         for loop, iteration in du:
-            if loop in at and at[loop] != iteration and (loop, iteration) not in ds:
+            if loop in at:
+                mine.setdefault(loop, set()).add(iteration)
+        for loop, iterations in mine.items():
+            if iterations.isdisjoint(at[loop]):
                 return True
     return update[2] is not None and update[2] == score[1]
