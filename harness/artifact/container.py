@@ -127,7 +127,10 @@ def to_bytes(
         "family": family,
         "config": dict(config),
         "recipe": dict(recipe or {}),
-        "tensors": [[r.name, list(r.shape), r.grid, int(r.scales.size), int(r.by_column)] for r in tensors],
+        "tensors": [
+            [r.name, list(r.shape), r.grid, int(r.scales.size), int(r.columns.size), int(r.by_column)]
+            for r in tensors
+        ],
         "sections": sections,
         "sha256": hashlib.sha256(b"".join(raw[plane] for plane in PLANES)).hexdigest(),
     }
@@ -212,9 +215,9 @@ def _check_table(table: object) -> list[dict[str, Any]]:
         raise Corrupt("the tensor table is no list, or too long")
     entries: list[dict[str, Any]] = []
     for row in table:
-        if not (isinstance(row, list) and len(row) == 5):
-            raise Corrupt("a row of the tensor table has not five fields")
-        name, shape, grid, scales, by_column = row
+        if not (isinstance(row, list) and len(row) == 6):
+            raise Corrupt("a row of the tensor table has not six fields")
+        name, shape, grid, scales, factors, by_column = row
         if not (isinstance(name, str) and 0 < len(name) <= 500):
             raise Corrupt("a tensor's name is no text, empty or too long")
         if not (isinstance(shape, list) and len(shape) <= 8 and all(_is_count(n, 1 << 40) for n in shape)):
@@ -224,14 +227,29 @@ def _check_table(table: object) -> list[dict[str, Any]]:
             size *= axis
         if size > 1 << 40:
             raise Corrupt(f"tensor {name!r} is impossibly large")
-        rows, _ = matrix_shape(shape)
+        rows, columns = matrix_shape(shape)
         if not isinstance(grid, str) or grid not in INTEGER_GRIDS | FLOAT_GRIDS:
             raise Corrupt(f"tensor {name!r} lies on an unknown grid")
         allowed = (1, rows) if grid in INTEGER_GRIDS else (0,)
-        if type(scales) is not int or scales not in allowed or by_column not in (0, 1):
+        factors_allowed = (0, columns) if grid in INTEGER_GRIDS else (0,)
+        if type(factors) is not int or factors not in factors_allowed:
+            raise Corrupt(f"tensor {name!r} has an impossible number of column factors")
+        if (
+            type(scales) is not int
+            or scales not in allowed
+            or type(by_column) is not int
+            or by_column not in (0, 1)
+        ):
             raise Corrupt(f"tensor {name!r} has an impossible number of scales or order")
         entries.append(
-            {"name": name, "shape": shape, "grid": grid, "scales": scales, "by_column": bool(by_column)}
+            {
+                "name": name,
+                "shape": shape,
+                "grid": grid,
+                "scales": scales,
+                "columns": factors,
+                "by_column": bool(by_column),
+            }
         )
     if len({entry["name"] for entry in entries}) != len(entries):
         raise Corrupt("two tensors have the same name")

@@ -1,7 +1,7 @@
 """The grids a weight can be stored on, and the record of one stored tensor.
 
 A quantized matrix keeps one signed integer per weight and one half-precision scale per row (or one for
-the whole matrix): ``weight = code * scale``. The grid's name fixes the largest code, its *clip range*:
+the whole matrix), and optionally one factor per column: ``weight = code * scale[row] * factor[column]``. The grid's name fixes the largest code, its *clip range*:
 ``int5`` 15, ``int6`` 31, ``int8`` 127. Small control tensors (norms, gates, scales) stay floating point.
 
 Numpy alone: the reading path of an artifact must not need torch.
@@ -10,7 +10,7 @@ Numpy alone: the reading path of an artifact must not need torch.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -52,6 +52,7 @@ class Record:
     ``values``: int8 codes of shape (rows, columns) on an integer grid; on a floating grid the stored
     words, flat: float16, bfloat16 as uint16 bit patterns, or float32.
     ``scales``: float16, one per row or a single one; empty on floating grids.
+    ``columns``: float16, one factor per column, or empty.
     ``shape``: the tensor's own shape.
     ``by_column``: the codes are laid out column after column in the file (often compresses better).
     """
@@ -61,6 +62,7 @@ class Record:
     grid: str
     values: np.ndarray
     scales: np.ndarray
+    columns: np.ndarray = field(default_factory=lambda: np.zeros(0, np.float16))
     by_column: bool = False
 
     @property
@@ -76,6 +78,8 @@ class Record:
         if self.quantized:
             scales = self.scales.astype(np.float32).reshape(-1, 1)
             dense = self.values.astype(np.float32) * scales
+            if self.columns.size:
+                dense *= self.columns.astype(np.float32)
         elif self.grid == "bf16":
             dense = (self.values.astype(np.uint32) << 16).view(np.float32)
         else:
@@ -90,28 +94,37 @@ def quantized_record(
     codes: np.ndarray,
     scales: np.ndarray,
     *,
+    column_factors: np.ndarray | None = None,
     by_column: bool = False,
 ) -> Record:
-    """A record from codes (rows, columns) and scales (rows or 1), checked against the grid."""
+    """A record from codes (rows, columns), scales (rows or 1) and factors (columns), checked against the grid."""
     rows, columns = matrix_shape(shape)
     clip = clip_range(grid)
     if codes.shape != (rows, columns):
         raise InputError(f"tensor {name}: codes have shape {codes.shape}, expected {(rows, columns)}")
     if codes.size and (int(codes.max()) > clip or int(codes.min()) < -clip):
         raise InputError(f"tensor {name}: a code lies outside [-{clip}, {clip}], the range of {grid}")
-    scales = np.ascontiguousarray(scales, dtype=np.float16).reshape(-1)
-    if scales.size not in (1, rows):
+    halves = np.ascontiguousarray(scales, dtype=np.float16).reshape(-1)
+    if halves.size not in (1, rows):
         raise InputError(
-            f"tensor {name}: {scales.size} scales for {rows} rows; expected one each, or a single one"
+            f"tensor {name}: {halves.size} scales for {rows} rows; expected one each, or a single one"
         )
-    if not np.isfinite(scales).all():
+    factors = (
+        np.zeros(0, np.float16)
+        if column_factors is None
+        else np.asarray(column_factors, np.float16).reshape(-1)
+    )
+    if factors.size not in (0, columns):
+        raise InputError(f"tensor {name}: {factors.size} column factors for {columns} columns")
+    if not (np.isfinite(halves).all() and np.isfinite(factors).all()):
         raise InputError(f"tensor {name}: a scale is not finite in half precision; the weights are too large")
     return Record(
         name=name,
         shape=tuple(int(n) for n in shape),
         grid=grid,
         values=np.ascontiguousarray(codes, dtype=np.int8),
-        scales=scales,
+        scales=halves,
+        columns=factors,
         by_column=by_column,
     )
 
@@ -122,7 +135,7 @@ def float_record(name: str, array: np.ndarray, grid: str = "fp16") -> Record:
     if grid == "bf16":
         bits = dense.view(np.uint32)
         # Round to nearest even; a plain shift would truncate.
-        values = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
+        values: np.ndarray = ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype(np.uint16)
     elif grid == "fp16":
         with np.errstate(over="ignore"):
             values = dense.astype(np.float16)

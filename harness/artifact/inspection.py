@@ -40,7 +40,9 @@ def examine(artifact: Artifact) -> dict[str, Any]:
     rows = []
     for record in artifact.records:
         if record.quantized:
-            used = code_bytes.get(record.name, 0.0) + rest["halves"] * 2 * record.scales.size
+            used = code_bytes.get(record.name, 0.0) + rest["halves"] * 2 * (
+                record.scales.size + record.columns.size
+            )
         else:
             used = (
                 rest["words" if record.grid == "fp32" else "halves"] * FLOAT_GRIDS[record.grid] * record.size

@@ -1,7 +1,7 @@
 """How the values of many tensors are arranged in the body of an artifact: three planes.
 
 ``codes``: one byte per integer, tensor after tensor, row by row or column by column.
-``halves``: every 16-bit value (scales first, then fp16 and bf16 tensors), all low bytes, then all high
+``halves``: every 16-bit value (row scales, column factors, then fp16 and bf16 tensors), all low bytes, then all high
 bytes: the high bytes (sign and exponent) are alike and compress, the low ones hardly do.
 ``words``: fp32 tensors, split into four byte planes in the same way.
 
@@ -39,6 +39,7 @@ def planes(records: Sequence[Record]) -> dict[str, bytes]:
     quantized = [r for r in records if r.quantized]
     codes = b"".join(flat_codes(r).tobytes() for r in quantized)
     halves = [r.scales.view(np.uint16) for r in quantized]
+    halves += [r.columns.view(np.uint16) for r in quantized]
     halves += [r.values.view(np.uint16) for r in records if r.grid in ("fp16", "bf16")]
     words = [r.values.view(np.uint32) for r in records if r.grid == "fp32"]
     return {
@@ -55,7 +56,7 @@ def plane_sizes(table: Sequence[dict]) -> dict[str, int]:
         rows, columns = matrix_shape(entry["shape"])
         if entry["grid"] in INTEGER_GRIDS:
             sizes["codes"] += rows * columns
-            sizes["halves"] += 2 * entry["scales"]
+            sizes["halves"] += 2 * (entry["scales"] + entry["columns"])
         elif entry["grid"] == "fp32":
             sizes["words"] += 4 * rows * columns
         else:
@@ -76,12 +77,10 @@ def records_from_planes(
         at[plane] += count
         return source[start : start + count]
 
-    # All scales lie before the 16-bit tensors, so two passes.
-    scales = {
-        e["name"]: take("halves", half_values, e["scales"]).view(np.float16)
-        for e in table
-        if e["grid"] in INTEGER_GRIDS
-    }
+    # All scales lie first, then all factors, then the 16-bit tensors.
+    quantized = [e for e in table if e["grid"] in INTEGER_GRIDS]
+    scales = {e["name"]: take("halves", half_values, e["scales"]).view(np.float16) for e in quantized}
+    factors = {e["name"]: take("halves", half_values, e["columns"]).view(np.float16) for e in quantized}
     records = []
     for entry in table:
         name, grid, shape = entry["name"], entry["grid"], tuple(entry["shape"])
@@ -91,7 +90,7 @@ def records_from_planes(
             clip = INTEGER_GRIDS[grid]
             if flat.size and (int(flat.max()) > clip or int(flat.min()) < -clip):
                 raise Corrupt(f"tensor {name} has a code outside its grid {grid}")
-            if not np.isfinite(scales[name]).all():
+            if not (np.isfinite(scales[name]).all() and np.isfinite(factors[name]).all()):
                 raise Corrupt(f"tensor {name} has a scale that is not finite")
             by_column = entry["by_column"]
             values = flat.reshape(columns, rows).T if by_column else flat.reshape(rows, columns)
@@ -109,6 +108,7 @@ def records_from_planes(
                 grid=grid,
                 values=values,
                 scales=scales.get(name, np.zeros(0, np.float16)),
+                columns=factors.get(name, np.zeros(0, np.float16)),
                 by_column=by_column,
             )
         )
