@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from reference_model.config import ModelConfig
 from reference_model.model.attention import Attention
 from reference_model.model.layers import rms_norm
-from reference_model.model.mlp import MLP, make_mlp
+from reference_model.model.mlp import make_mlp
 
 
 class Lanes(nn.Module):

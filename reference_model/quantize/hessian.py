@@ -1,0 +1,212 @@
+"""Hessians of the layer-wise squared error: H = sum over inputs of x x^T, one per matrix.
+
+The error that a layer's output suffers from weights Q instead of W is tr((W - Q) H (W - Q)^T). Matrices that
+read the same input (queries, keys and values) share one H. The tied output head reads the normalised last
+hidden state, so the embedding has a Hessian too.
+
+``row_weights`` adds what the *loss* makes of an output error: the mean squared gradient of each output, a
+diagonal Fisher estimate. It lets the rate of one tensor be weighed against that of another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from audit.contracts import InputError
+
+
+@dataclass(slots=True, kw_only=True)
+class Hessians:
+    """``inputs``: name -> (columns, columns) float32, mean of x x^T; ``rows``: name -> (rows,) mean squared gradients.
+
+    ``samples``: how many input vectors each H was accumulated from.
+    """
+
+    inputs: dict[str, torch.Tensor] = field(default_factory=dict)
+    rows: dict[str, torch.Tensor] = field(default_factory=dict)
+    samples: dict[str, int] = field(default_factory=dict)
+
+
+class _Accumulator:
+    """Sums x x^T per module; inputs that are the same memory in one forward pass are multiplied once."""
+
+    def __init__(self) -> None:
+        self.sums: dict[str, torch.Tensor] = {}
+        self.counts: dict[str, int] = {}
+        self._seen: dict[tuple[int, tuple[int, ...]], torch.Tensor] = {}
+        self._keep: list[torch.Tensor] = []
+
+    def add(self, name: str, x: torch.Tensor) -> None:
+        key = (x.data_ptr(), tuple(x.shape))
+        gram = self._seen.get(key)
+        if gram is None:
+            flat = x.detach().reshape(-1, x.shape[-1]).float()
+            gram = flat.T @ flat
+            self._seen[key] = gram
+            # Held until the pass ends, so that its memory is not given to another tensor meanwhile.
+            self._keep.append(x)
+        self.sums[name] = self.sums[name] + gram if name in self.sums else gram.clone()
+        self.counts[name] = self.counts.get(name, 0) + x.numel() // x.shape[-1]
+
+    def end_of_pass(self) -> None:
+        self._seen.clear()
+        self._keep.clear()
+
+
+def _quantizable(model: Any) -> dict[str, Any]:
+    if not hasattr(model, "quantizable"):
+        raise InputError("this model does not say which of its layers can be quantized (no quantizable())")
+    return model.quantizable()
+
+
+@contextmanager
+def _watch(model: Any, accumulator: _Accumulator) -> Iterator[None]:
+    handles = []
+    for name, module in _quantizable(model).items():
+        handles.append(
+            module.register_forward_pre_hook(lambda _module, args, name=name: accumulator.add(name, args[0]))
+        )
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _tied_name(model: Any) -> str | None:
+    """State name of an embedding that is also the output head, where the model says so."""
+    return "embed.weight" if getattr(model, "head", 0) is None and hasattr(model, "body") else None
+
+
+def _run(model: Any, ids: torch.Tensor, accumulator: _Accumulator, tied: str | None) -> torch.Tensor:
+    if tied is None:
+        return model.forward_logits(ids)
+    hidden = model.body(ids)
+    accumulator.add(tied, hidden)
+    return model.logits(hidden)
+
+
+def collect(model: Any, batches: Iterable[torch.Tensor], *, fisher: bool = False) -> Hessians:
+    """Runs the model over the batches and returns the Hessians.
+
+    With ``fisher`` each batch also runs backward, with targets drawn from the model's own distribution (the
+    true Fisher needs no data labels), for the row weights.
+    """
+    device = next(model.parameters()).device
+    accumulator = _Accumulator()
+    tied = _tied_name(model)
+    modules = _quantizable(model)
+    squares: dict[str, torch.Tensor] = {}
+    positions = 0
+    generator = torch.Generator(device=device).manual_seed(0)
+    training = model.training
+    model.eval()
+    try:
+        with _watch(model, accumulator):
+            for ids in batches:
+                ids = ids.to(device)
+                positions += ids.numel()
+                if fisher:
+                    _backward(model, ids, accumulator, tied, modules, squares, generator)
+                else:
+                    with torch.no_grad():
+                        _run(model, ids, accumulator, tied)
+                accumulator.end_of_pass()
+    finally:
+        model.train(training)
+    if not positions:
+        raise InputError("the calibration source yielded no tokens")
+    found = Hessians(samples=dict(accumulator.counts))
+    found.inputs = {name: total / accumulator.counts[name] for name, total in accumulator.sums.items()}
+    found.rows = {name: total / positions for name, total in squares.items()}
+    return found
+
+
+def _backward(
+    model: Any,
+    ids: torch.Tensor,
+    accumulator: _Accumulator,
+    tied: str | None,
+    modules: dict[str, Any],
+    squares: dict[str, torch.Tensor],
+    generator: torch.Generator,
+) -> None:
+    def watch_output(name: str, output: torch.Tensor) -> None:
+        def keep(gradient: torch.Tensor) -> None:
+            total = gradient.detach().float().reshape(-1, gradient.shape[-1]).square().sum(dim=0)
+            squares[name] = squares[name] + total if name in squares else total
+
+        output.register_hook(keep)
+
+    handles = [
+        module.register_forward_hook(lambda _module, _args, output, name=name: watch_output(name, output))
+        for name, module in modules.items()
+    ]
+    # Frozen weights would leave outputs without a gradient graph.
+    frozen = [p for p in model.parameters() if not p.requires_grad]
+    for parameter in frozen:
+        parameter.requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            logits = _run(model, ids, accumulator, tied)
+            if tied is not None:
+                watch_output(tied, logits)
+            odds = torch.softmax(logits.detach().float(), dim=-1).reshape(-1, logits.shape[-1])
+            drawn = torch.multinomial(odds, 1, generator=generator)[:, 0]
+            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), drawn, reduction="sum")
+            loss.backward()
+    finally:
+        for handle in handles:
+            handle.remove()
+        for parameter in model.parameters():
+            parameter.grad = None
+        for parameter in frozen:
+            parameter.requires_grad_(False)
+
+
+class OnlineHessians:
+    """Hessians accumulated while training goes on: a separate forward pass every ``every`` steps.
+
+    Older steps fade with ``decay`` per accumulation, since the model that is quantized is the last one. The
+    trainer calls ``step(model, step, ids)`` with the training batch it has just used; nothing else is read.
+    """
+
+    def __init__(self, every: int = 25, decay: float = 0.95) -> None:
+        if every < 1 or not 0 < decay <= 1:
+            raise InputError("online Hessians need every >= 1 and a decay in (0, 1]")
+        self.every, self.decay = every, decay
+        self._sums: dict[str, torch.Tensor] = {}
+        self._weight = 0.0
+        self._samples: dict[str, int] = {}
+
+    def step(self, model: Any, step: int, ids: torch.Tensor) -> bool:
+        """Accumulates when it is time; says whether it did."""
+        if step % self.every:
+            return False
+        now = collect(model, [ids])
+        self._weight = self._weight * self.decay + 1.0
+        for name, gram in now.inputs.items():
+            self._sums[name] = self._sums[name] * self.decay + gram if name in self._sums else gram
+            self._samples[name] = self._samples.get(name, 0) + now.samples[name]
+        return True
+
+    def hessians(self) -> Hessians:
+        if not self._weight:
+            raise InputError("no online Hessian was accumulated; train for more steps")
+        return Hessians(
+            inputs={name: total / self._weight for name, total in self._sums.items()}, samples=dict(self._samples)
+        )
+
+    def state(self) -> dict[str, Any]:
+        """Plain tensors, to travel in a checkpoint as ``hessians``."""
+        return {"inputs": self.hessians().inputs, "samples": dict(self._samples)}
+
+
+def from_state(state: dict[str, Any]) -> Hessians:
+    """Hessians that ``OnlineHessians.state`` saved."""
+    return Hessians(inputs=dict(state["inputs"]), samples=dict(state.get("samples", {})))
