@@ -1,0 +1,1 @@
+"""Test-time adaptation: recipes behind one protocol, fed by grants of already scored tokens."""

@@ -1,0 +1,235 @@
+"""Scores windows: the model answers logits, the harness takes the log-softmax and picks the target.
+
+The whole vocabulary is normalised here (claim P3 holds by construction), targets are gathered from the
+harness's own stream, and which targets were scored is read off the positions that the token tensors carry
+themselves, not off the plan. Scores stay on the device until the chunk is done: one synchronisation per chunk.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from audit.contracts import InputError
+from harness.adapt.grant import Ranks
+from harness.evaluate.plan import Plan
+from harness.evaluate.stream import Stream
+from harness.provenance.positions import NONE
+from harness.provenance.tracked import Tracked, plain, track
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Numerics:
+    """How numbers are computed. ``precision``: float64, float32, or bf16 (autocast over float32 weights)."""
+
+    device: str = "cpu"
+    precision: str = "float32"
+    compile: bool = False
+    batch: int = 32
+    deterministic: bool = False
+    seed: int = 0
+
+    def check(self) -> None:
+        if self.precision not in ("float64", "float32", "bf16"):
+            raise InputError(f"unknown precision {self.precision!r}; choose float64, float32 or bf16")
+        if self.batch < 1:
+            raise InputError(f"batch {self.batch} must be at least 1 window")
+
+    def autocast(self) -> torch.autocast:
+        kind = torch.device(self.device).type
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+
+
+class CannotScore(InputError):
+    """The model's answer is no set of logits over the vocabulary."""
+
+
+@dataclass(slots=True, kw_only=True)
+class ChunkScores:
+    """First scores of a chunk: ``nll`` float32/64 (n,) for targets from ``lo`` on; repeats for official plans."""
+
+    lo: int
+    nll: np.ndarray
+    repeat_nats: float
+    repeat_bytes: int
+    windows: int
+    misplaced: list[str]
+
+    @property
+    def hi(self) -> int:
+        return self.lo + len(self.nll)
+
+
+def answer_of(model: torch.nn.Module) -> Callable[[torch.Tensor, int], torch.Tensor]:
+    """``(inputs (B, T), n) -> logits (B, n, V)`` of the last n positions, whatever the model's protocol.
+
+    The protocol is ``forward_logits(inputs, *, last=n)``; a model without ``last`` computes all and is cut.
+    """
+    forward = getattr(model, "forward_logits", None) or model.forward
+    try:
+        knows_last = "last" in inspect.signature(forward).parameters
+    except (TypeError, ValueError):
+        knows_last = False
+    if knows_last:
+        return lambda inputs, n: forward(inputs, last=n)
+    return lambda inputs, n: forward(inputs)[:, -n:]
+
+
+class Scorer:
+    """Scores a plan's windows chunk by chunk on one device (and, of several ranks, this rank's share)."""
+
+    def __init__(
+        self, model: torch.nn.Module, stream: Stream, plan: Plan, numerics: Numerics, ranks: Ranks | None = None
+    ) -> None:
+        self.stream, self.plan, self.numerics, self.ranks = stream, plan, numerics, ranks or Ranks()
+        self.device = torch.device(numerics.device)
+        self.answer = answer_of(model)
+        self.dtype = torch.float64 if numerics.precision == "float64" else torch.float32
+        tokens = torch.from_numpy(stream.tokens.astype(np.int32))
+        positions = torch.arange(len(tokens), dtype=torch.int32)
+        self.tokens = tokens.to(self.device)
+        self._tracked = track(self.tokens, positions, NONE, None)
+        self._step = torch.compile(self._score, dynamic=False) if numerics.compile else self._score
+        self._probe: Callable[[torch.Tensor, int], None] | None = None
+        # The commonest shape is worth padding up to under compilation; odd ones run as they are.
+        self._main = int(np.bincount(plan.lengths).argmax())
+
+    def on_batch(self, probe: Callable[[torch.Tensor, int], None] | None) -> None:
+        """Calls ``probe(inputs, n)`` after every batch of this chunk, with the real inputs."""
+        self._probe = probe
+
+    def _score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(B, T) inputs and (B, n) targets to (B, n) negative log-likelihoods in nats."""
+        logits = self.answer(inputs, targets.shape[1]).to(self.dtype)  # (B, n, V)
+        if logits.ndim != 3 or logits.shape[2] < self.stream.vocab:
+            raise CannotScore(f"logits {tuple(logits.shape)} do not cover the vocabulary of {self.stream.vocab}")
+        picked = logits.gather(2, targets.unsqueeze(2)).squeeze(2)
+        return torch.logsumexp(logits, 2) - picked
+
+    def log_probabilities(self, inputs: torch.Tensor, n: int) -> torch.Tensor:
+        """(B, T) inputs to (B, n, V) normalised log-probabilities of the last n positions."""
+        with torch.no_grad(), self.numerics.autocast():
+            return torch.log_softmax(self.answer(inputs, n).to(self.dtype), 2)
+
+    def windows(self, first: int, last: int) -> tuple[Tracked, Tracked]:
+        """Tracked inputs (B, T) and targets (B, n) of windows ``first .. last - 1``, which share one shape."""
+        p = self.plan
+        length, n = int(p.lengths[first]), int(p.score_to[first] - p.score_from[first])
+        starts = p.starts[first:last]
+        step = int(starts[1] - starts[0]) if len(starts) > 1 else 1
+        if step > 0 and (np.diff(starts) == step).all():
+            # Evenly spaced windows are one strided view of the stream, and so is their shadow.
+            start, rows = int(starts[0]), len(starts)
+            inputs = self._tracked.as_strided((rows, length), (step, 1), start)
+            targets = self._tracked.as_strided((rows, n), (step, 1), start + length - n + 1)
+        else:
+            index = torch.from_numpy(starts)[:, None] + torch.arange(length + 1)
+            block = self._tracked[index.to(self.device)]
+            inputs, targets = block[:, :-1], block[:, length - n + 1 :]
+        return inputs.long(), targets.long()  # type: ignore[return-value]
+
+    @torch.no_grad()
+    def score_chunk(self, chunk: int) -> ChunkScores:
+        """First scores of all targets of one chunk. Raises `CannotScore` for malformed or non-finite logits."""
+        lo, hi = self.plan.scored(chunk)
+        first = torch.zeros(hi - lo, dtype=self.dtype, device=self.device)
+        seen = np.zeros(hi - lo, dtype=np.int32)
+        repeats = torch.zeros((), dtype=torch.float64, device=self.device)
+        repeat_bytes, misplaced, count = 0, [], 0
+        fresh_from, score_to = self.plan.fresh_from, self.plan.score_to
+        with self.numerics.autocast():
+            for a, b in self.plan.batches(chunk, self.numerics.batch, self.ranks.rank, self.ranks.world):
+                inputs, targets = self.windows(a, b)
+                nll = self._run(plain(inputs), plain(targets))  # (B, n)
+                where = targets.shadow.numpy() - 1  # type: ignore[union-attr]  # target index = token position - 1
+                if (inputs.shadow.numpy()[:, -where.shape[1] :] != where).any():  # type: ignore[union-attr]
+                    misplaced.append(f"windows {a}:{b}: inputs and targets are not one token apart")
+                count += b - a
+                begin = fresh_from[a:b, None]
+                if (begin[:, 0] == where[:, 0]).all():
+                    self._commit(first, seen, nll, where, lo, misplaced)
+                else:
+                    fresh = where >= begin
+                    old = torch.from_numpy(~fresh).to(self.device)
+                    repeats += nll.double().masked_fill(~old, 0.0).sum()
+                    repeat_bytes += int(self.stream.target_bytes[where[~fresh]].sum(dtype=np.int64))
+                    for row in np.flatnonzero(fresh.any(1)):
+                        keep = fresh[row]
+                        self._commit(
+                            first, seen, nll[row : row + 1, -int(keep.sum()) :], where[row : row + 1, keep], lo, misplaced
+                        )
+                if (score_to[a:b] - 1 != where[:, -1]).any():
+                    misplaced.append(f"windows {a}:{b}: their last targets are not the plan's")
+                if self._probe is not None:
+                    self._probe(plain(inputs), targets.shape[1])
+        nll_all, seen = self._all_ranks(first, seen)
+        if (seen != 1).any():
+            misplaced.append(f"chunk {chunk}: {int((seen != 1).sum())} targets were not scored exactly once")
+        values = nll_all.cpu().numpy()
+        if not np.isfinite(values).all():
+            at = lo + int(np.flatnonzero(~np.isfinite(values))[0])
+            raise CannotScore(f"the model's logits are not finite for target {at}")
+        # log-sum-exp of logits that differ by less than rounding can undercut the picked one.
+        return ChunkScores(
+            lo=lo, nll=np.maximum(values, 0.0), repeat_nats=float(repeats), repeat_bytes=repeat_bytes,
+            windows=count, misplaced=misplaced,
+        )  # fmt: skip
+
+    def _run(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        rows = len(inputs)
+        if self.numerics.compile and rows < self.numerics.batch and inputs.shape[1] == self._main:
+            pad = self.numerics.batch - rows
+            inputs = torch.cat([inputs, inputs[-1:].expand(pad, -1)])
+            targets = torch.cat([targets, targets[-1:].expand(pad, -1)])
+        try:
+            nll = self._step(inputs, targets)
+        except (RuntimeError, IndexError, TypeError, AttributeError) as error:
+            raise CannotScore(f"the model cannot answer {tuple(inputs.shape)} inputs: {error}") from error
+        if nll.shape != targets.shape:
+            raise CannotScore(f"the model's logits do not fit: scores {tuple(nll.shape)}, targets {tuple(targets.shape)}")
+        return nll[:rows]
+
+    def _commit(
+        self, first: torch.Tensor, seen: np.ndarray, nll: torch.Tensor, where: np.ndarray, lo: int, misplaced: list[str]
+    ) -> None:
+        """Puts (B, n) scores to their targets. A contiguous run, the normal case, is one copy."""
+        flat = where.reshape(-1) - lo
+        if flat.min() < 0 or flat.max() >= len(first):
+            misplaced.append(f"targets {int(where.min())}:{int(where.max()) + 1} lie outside their chunk")
+            return
+        if flat[-1] - flat[0] == len(flat) - 1 and (np.diff(flat) == 1).all():
+            first[int(flat[0]) : int(flat[-1]) + 1] = nll.reshape(-1)
+        else:
+            first[torch.from_numpy(flat).to(self.device)] = nll.reshape(-1)
+        np.add.at(seen, flat, 1)
+
+    def _all_ranks(self, first: torch.Tensor, seen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
+        """Unites the ranks' shares; adding zeros is exact."""
+        if self.ranks.world == 1:
+            return first, seen
+        import torch.distributed as dist
+
+        counts = torch.from_numpy(seen).to(self.device)
+        dist.all_reduce(first)
+        dist.all_reduce(counts)
+        self.ranks.sequence += 1
+        return first, counts.cpu().numpy()
+
+    def warm_up(self) -> None:
+        """Runs every common window shape once on random tokens, so that lazy caches exist before the baseline."""
+        p = self.plan
+        shapes = np.stack([p.lengths, p.score_to - p.score_from], 1)
+        kinds, counts = np.unique(shapes, axis=0, return_counts=True)
+        order = sorted(range(len(kinds)), key=lambda i: (-counts[i], -kinds[i][0]))[:8]
+        longest = int(np.argmax(kinds[:, 0]))
+        generator = torch.Generator().manual_seed(self.numerics.seed)
+        with torch.no_grad(), self.numerics.autocast():
+            for i in dict.fromkeys([longest, *order]):
+                length, n = int(kinds[i][0]), int(kinds[i][1])
+                rows = self.numerics.batch if self.numerics.compile and length == self._main else 1
+                inputs = torch.randint(0, self.stream.vocab, (rows, length), generator=generator).to(self.device)
+                self._run(inputs, inputs[:, -n:].contiguous())

@@ -1,0 +1,147 @@
+"""From a command line's arguments to finished scorecards: reads the inputs, shows progress, handles Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from audit.contracts import InputError
+from harness.adapt.grant import Ranks
+from harness.artifact.container import Artifact, read_artifact
+from harness.artifact.models import build_model
+from harness.evaluate.command import exit_of
+from harness.evaluate.run import Evaluation, Options, Progress
+from harness.evaluate.score import Numerics
+from harness.evaluate.stream import Stream, open_stream
+
+
+def numerics_of(args: argparse.Namespace) -> Numerics:
+    """Device, precision and batch, with what `auto` stands for filled in."""
+    device = args.device
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    elif device.startswith("cuda") and not torch.cuda.is_available():
+        raise InputError(f"--device {device}: no CUDA device here; use --device cpu")
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        raise InputError(f"--device {device}: no such device; use cpu, cuda or auto") from None
+    if kind == "cuda" and (local := os.environ.get("LOCAL_RANK")) is not None:
+        device = f"cuda:{local}"
+    precision = args.precision if args.precision != "auto" else "bf16" if kind == "cuda" else "float32"
+    return Numerics(
+        device=device, precision=precision, compile=args.compile, deterministic=args.deterministic,
+        seed=args.seed, batch=args.batch or (128 if kind == "cuda" else 16),
+    )  # fmt: skip
+
+
+def identity_of(artifact: Artifact) -> dict[str, Any]:
+    """How a scorecard's header names an artifact."""
+    return {"name": Path(artifact.path).name, "sha256": artifact.digest, "bytes": artifact.file_bytes,
+            "family": artifact.family}  # fmt: skip
+
+
+@contextlib.contextmanager
+def ranks_of(numerics: Numerics) -> Iterator[Ranks]:
+    """The process group of a ``torchrun``; a single rank otherwise."""
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    if world == 1:
+        yield Ranks()
+        return
+    import torch.distributed as dist
+
+    mine = not dist.is_initialized()
+    if mine:
+        dist.init_process_group("nccl" if numerics.device.startswith("cuda") else "gloo")
+    try:
+        yield Ranks(rank=dist.get_rank(), world=dist.get_world_size())
+    finally:
+        if mine:
+            dist.destroy_process_group()
+
+
+@contextlib.contextmanager
+def progress_bar(total: int, label: str, quiet: bool) -> Iterator[Progress | None]:
+    """A bar on a terminal, a line every ten seconds elsewhere; always on stderr."""
+    if quiet:
+        yield None
+        return
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
+        from rich.progress import Progress as Bar
+
+        columns = (TextColumn(label), BarColumn(), TextColumn("{task.completed:,}/{task.total:,}"),
+                   TimeRemainingColumn(), TextColumn("{task.fields[bpb]}"))  # fmt: skip
+        with Bar(*columns, console=Console(stderr=True)) as bar:
+            task = bar.add_task(label, total=total, bpb="")
+            yield lambda done, _all, bpb: bar.update(task, completed=done, bpb=f"{bpb:.4f} bits per byte")
+        return
+    last = [time.monotonic()]
+
+    def line(done: int, everything: int, bpb: float) -> None:
+        if time.monotonic() - last[0] >= 10 or done == everything:
+            last[0] = time.monotonic()
+            print(f"{label}: {done:,} of {everything:,} targets, {bpb:.4f} bits per byte", file=sys.stderr, flush=True)
+
+    yield line
+
+
+def load_inputs(args: argparse.Namespace) -> tuple[Artifact, Stream]:
+    """Reads and checks the artifact and the validation stream."""
+    artifact = read_artifact(args.artifact)
+    stream = open_stream(
+        args.data, args.tokenizer, context=args.context, max_tokens=args.max_tokens, sidecar=args.byte_sidecar
+    )
+    return artifact, stream
+
+
+def options_of(args: argparse.Namespace, ttt: str, chosen: dict[str, Any]) -> Options:
+    return Options(
+        context=args.context, stride=args.stride, variant=args.plan, ttt=ttt, ttt_set=chosen,
+        numerics=numerics_of(args), probes=args.probes,
+    )  # fmt: skip
+
+
+def evaluate(
+    args: argparse.Namespace, ttt: str, chosen: dict[str, Any], out: Path, inputs: tuple[Artifact, Stream] | None = None
+) -> dict[str, Any] | None:
+    """One evaluation. Returns its summary, or None on ranks other than the first."""
+    artifact, stream = inputs or load_inputs(args)
+    options = options_of(args, ttt, chosen)
+    with ranks_of(options.numerics) as ranks:
+        if not args.quiet and ranks.rank == 0:
+            print(f"eval: {stream.targets:,} targets, context {args.context}, stride {args.stride}, adaptation {ttt}, "
+                  f"{options.numerics.precision} on {options.numerics.device}", file=sys.stderr, flush=True)  # fmt: skip
+        model = build_model(artifact, options.numerics.device)
+        evaluation = Evaluation(model, stream, options, identity=identity_of(artifact), ranks=ranks)
+        with progress_bar(stream.targets, f"eval {ttt}", args.quiet or ranks.rank > 0) as progress:
+            try:
+                result = evaluation.run(out, resume=args.resume, progress=progress)
+            except KeyboardInterrupt:
+                print(f"eval: interrupted; {out} holds an incomplete scorecard, continue it with --resume", file=sys.stderr)
+                raise
+        if ranks.rank > 0:
+            return None
+    footer = {k: v for k, v in result.footer.items() if k not in ("state",)}
+    return {"schema": "referee.eval/1", "out": str(out), **footer, "exit": int(exit_of(result.claims))}
+
+
+def sweep(args: argparse.Namespace, settings: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, Any]]:
+    """Several adaptation settings on one artifact, each with a scorecard of its own under ``--out``."""
+    inputs = load_inputs(args)
+    rows = []
+    for number, (name, chosen) in enumerate(settings):
+        label = name + (":" + ",".join(f"{k}={v}" for k, v in chosen.items()) if chosen else "")
+        summary = evaluate(args, name, chosen, Path(args.out) / f"{number:02d}-{name}", inputs)
+        if summary is not None:
+            rows.append({"setting": label, **summary})
+    return rows

@@ -1,0 +1,82 @@
+"""``referee verify``: checks a scorecard offline, without torch; replays chunks of it on request."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from typing import Any
+
+from audit.contracts import Command, Exit, InputError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scorecard", metavar="SCORECARD", help="the scorecard's folder")
+    parser.add_argument("--artifact", metavar="FILE", help="check that this is the artifact that was scored")
+    parser.add_argument("--data", metavar="DIR", help="validation shards: recount bytes, check digests")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the shards' tokenizer (with --data)")
+    parser.add_argument("--byte-sidecar", metavar="PATH", help="the byte-count shards, if the run used them")
+    parser.add_argument("--replay", type=int, default=0, metavar="K",
+                        help="execute K randomly chosen chunks again (needs torch, --artifact, --data, --tokenizer)")  # fmt: skip
+    parser.add_argument("--decode", type=int, default=0, metavar="N",
+                        help="decode the first N targets from the artifact and a bit stream alone (needs the same)")  # fmt: skip
+    parser.add_argument("--device", default="cpu", help="device for --replay and --decode (default cpu)")
+    parser.add_argument("--statement", metavar="FILE", help="also write the result as an in-toto statement")
+    parser.add_argument("--format", choices=("text", "json"), default="text")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        import numpy  # noqa: F401
+    except ImportError:
+        raise InputError("verify needs numpy; install it with: pip install numpy") from None
+    from harness.scorecard.verify import verify
+
+    again = args.replay > 0 or args.decode > 0
+    if again and not (args.artifact and args.data and args.tokenizer):
+        raise InputError("--replay and --decode need --artifact, --data and --tokenizer")
+    verdict = verify(
+        args.scorecard, artifact=args.artifact, tokenizer=args.tokenizer, data=args.data, sidecar=args.byte_sidecar
+    )
+    if again and not verdict.problems:
+        try:
+            from harness.evaluate.replay import decode_slice, replay
+        except ImportError as error:
+            raise InputError(f"--replay and --decode need torch ({error}); install the eval extra") from None
+        if args.replay:
+            replay(verdict, args)
+        if args.decode:
+            decode_slice(verdict, args)
+    if args.statement:
+        from harness.scorecard.statement import write_statement
+
+        write_statement(args.statement, args.scorecard, verdict)
+    print(json.dumps(verdict.summary(), indent=1) if args.format == "json" else text_of(verdict))
+    return int(verdict.exit)
+
+
+def text_of(verdict: Any) -> str:
+    """The outcome for people: what is wrong first."""
+    found = verdict.summary()
+    head = {
+        Exit.OK: "verified", Exit.VIOLATION: "REJECTED",
+        Exit.UNDETERMINED: "not shown" if verdict.complete else "INCOMPLETE",
+    }[verdict.exit]  # fmt: skip
+    lines = [f"scorecard {head}"]
+    lines += [f"  problem: {p}" for p in verdict.problems[:20]]
+    if len(verdict.problems) > 20:
+        lines.append(f"  … and {len(verdict.problems) - 20} more problems")
+    if found["bits_per_byte"] is not None:
+        partial = " (PARTIAL)" if found["partial"] else ""
+        lines.append(f"  {found['scored']:,} targets, {found['bytes']:,} bytes, {found['bits_per_byte']:.6f} bits per byte{partial}")
+    lines += [f"  {name} {c['status']:<10} {c['reason']}" for name, c in verdict.claims.items()]
+    lines += [f"  note: {n}" for n in verdict.notes]
+    return "\n".join(lines)
+
+
+COMMAND = Command(
+    name="verify",
+    help="check a scorecard offline: chain, coverage, order, sums, bytes, bits per byte; replay chunks of it",
+    add_arguments=add_arguments,
+    run=run,
+    epilog="Exit codes: 0 verified, 1 tampered or violated, 2 unreadable input, 3 incomplete or order not shown.",
+)
