@@ -1,14 +1,15 @@
 """The auditor's pipeline: peel, lower, knobs, trace, evidence, rules, verdict.
 
 Each stage is another package's work; this module only hands one stage's result to the next, keeps
-the clock, and makes sure that a failing stage ends in ``undetermined`` with its reason and never in
-a crash or in ``clean``.
+the clock, and makes sure that a failing stage or rule ends in ``undetermined`` with its reason and never in
+a crash or in ``clean``. Only a failure outside of these (the program's own front) is exit code 70.
 """
 
 from __future__ import annotations
 
 import hashlib
 import time
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -99,6 +100,8 @@ def audit_files(files: SubmissionFiles, options: Options, timings: Timings | Non
     submission.sha256 = hashlib.sha256(files.read(files.primary) or b"").hexdigest()
     submission.peeled = list(ctx.peeled.layers) if ctx.peeled is not None else []
     findings, obligations = run_rules(rules, ctx, timings)
+    with timings.stage("classify"), _guard(ctx, "classify"):
+        _classify(submission, ctx)
     with timings.stage("verdict"):
         _conclude(submission, rules, findings, obligations, ctx)
     if options.dump_source is not None:
@@ -133,8 +136,10 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
     available = set()
     if ctx.module is not None:
         available.add("source")
-    if files.logs():
-        available.add("log")
+    with _guard(ctx, "evidence"):
+        # "log" stands for any paper that states figures: logs, submission.json, README tables.
+        if len(ctx.facts) or files.logs():
+            available.add("log")
     ctx.available = frozenset(available)
     return ctx
 
@@ -146,14 +151,20 @@ def _guard(ctx: Context, stage: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except ModuleNotFoundError:
-        pass  # TODO remove once every stage has landed
+    except ImportError as error:
+        if error.name not in ("audit", "audit.evidence", "audit.knobs"):  # TODO until every stage has landed
+            raise
     except (Exception, RecursionError) as error:
-        ctx.problems.append(
-            Problem(
-                kind="internal", path=ctx.primary, line=0, reason=f"{stage}: {type(error).__name__}: {error}"
-            )
-        )
+        reason = f"{stage}: {where_it_broke(error)}"
+        ctx.problems.append(Problem(kind="internal", path=ctx.primary, line=0, reason=reason))
+
+
+def where_it_broke(error: BaseException) -> str:
+    """The error and the innermost place in one line: what a bug report needs and a report can show."""
+    frames = traceback.extract_tb(error.__traceback__)
+    at = f" ({Path(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    said = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}{': ' if said else ''}{said}{at}"
 
 
 def _rules(options: Options) -> list[Rule]:
@@ -183,9 +194,7 @@ def run_rules(
         except (Exception, RecursionError) as error:
             stated.append(
                 Obligation(
-                    rule=rule.id,
-                    status="undetermined",
-                    reason=f"the check failed: {type(error).__name__}: {error}",
+                    rule=rule.id, status="undetermined", reason=f"the check failed: {where_it_broke(error)}"
                 )
             )
         timings.rules[rule.id] = timings.rules.get(rule.id, 0.0) + time.perf_counter() - start
@@ -200,8 +209,11 @@ def _conclude(
     ctx: Context,
 ) -> None:
     options = ctx.options
-    lines = {path: text.splitlines() for path, text in ctx.sources.items()}
-    lines |= {module.path: lines[key] for key, module in ctx.modules.items()}
+    # A wrapper's findings lie in the file that it unpacked.
+    texts_at = ctx.sources | {
+        m.path: ctx.sources[key] for key, m in ctx.modules.items() if key in ctx.sources
+    }
+    lines = {path: text.splitlines() for path, text in texts_at.items()}
 
     def source_line(path: str, number: int) -> str | None:
         if path not in lines:
@@ -212,7 +224,7 @@ def _conclude(
 
     weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
     if not options.ignore_suppressions:
-        weighed = suppress.apply(weighed, ctx.sources)
+        weighed = suppress.apply(weighed, texts_at)
     submission.excerpts = _excerpts(weighed, source_line)
     if options.baseline:
         texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
@@ -221,31 +233,36 @@ def _conclude(
     for finding in weighed:
         by_rule.setdefault(finding.rule, []).append(finding)
     submission.obligations = [settle(r, by_rule.get(r.id, []), stated[r.id]) for r in rules]
-    for problem in ctx.problems:
-        if problem.kind == "internal":
-            submission.obligations.append(
-                Obligation(
-                    rule="S1", status="undetermined", reason=f"a stage of the audit failed: {problem.reason}"
-                )
-            )
+    if broken := [problem.reason for problem in ctx.problems if problem.kind == "internal"]:
+        # What a failed stage would have said is unread, just as an opaque payload is.
+        submission.obligations = [
+            o for o in submission.obligations if o.rule != "S1" or o.status == "undetermined"
+        ]
+        submission.obligations += [
+            Obligation(rule="S1", status="undetermined", reason=f"a stage of the audit failed: {reason}")
+            for reason in broken
+        ]
     rank = {"violation": 0, "warning": 1, "note": 2}
     submission.findings = sorted(weighed, key=lambda f: (f.suppressed is not None, rank[f.severity]))
     submission.facts = list(ctx.facts)
     submission.record_ready = _record_ready(rules, by_rule, submission.obligations)
     submission.verdict, submission.reason = decide(
-        rules, submission.findings, submission.obligations, ctx.available
+        rules, submission.findings, submission.obligations, ctx.available, options.policy
     )
-    if ctx.trace is not None:
-        try:
-            from audit import classify
-        except ImportError:
-            return
-        with_kind = {"ttt": classify.ttt, "cache": classify.cache}
-        kinds = {}
-        for name, classifier in with_kind.items():
-            kind, active = classifier(ctx.trace)
-            kinds[name] = {"kind": kind, "active": active}
-        submission.ttt, submission.cache = kinds["ttt"], kinds["cache"]
+
+
+def _classify(submission: Submission, ctx: Context) -> None:
+    """What kind of test-time training and of cache the submission contains; unknown without a trace."""
+    from audit import classify
+
+    if ctx.trace is None:
+        submission.ttt = {"kind": "none", "active": "unknown"}
+        submission.cache = {"kind": "none", "active": "unknown"}
+        return
+    kind, active = classify.ttt(ctx.trace)
+    submission.ttt = {"kind": kind, "active": active}
+    kind, active = classify.cache(ctx.trace)
+    submission.cache = {"kind": kind, "active": active}
 
 
 def _excerpts(

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
@@ -58,13 +59,36 @@ Check = Callable[[Any], Iterator[Finding | Obligation]]
 
 @cache
 def rule_modules() -> dict[str, ModuleType]:
-    """Rule id -> module, in the order of the rulebook (F, D, M, B, E, S; numbers ascending)."""
+    """Rule id -> module, in the order of the rulebook (F, D, M, B, E, S; numbers ascending).
+
+    A rule file that does not even import is one failed check, not the end of every audit: a
+    stand-in takes its id from the file's name, and its ``check`` raises what the import raised.
+    """
     import audit.rules as package
 
     found = {}
     for info in pkgutil.iter_modules(package.__path__):
-        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        try:
+            module = importlib.import_module(f"{package.__name__}.{info.name}")
+        except Exception as error:
+            module = _broken(info.name, error)
         if isinstance(getattr(module, "RULE", None), Rule):
             found[module.RULE.id] = module
     order = "FDMBES"
     return dict(sorted(found.items(), key=lambda item: (order.index(item[0][0]), int(item[0][1:]))))
+
+
+def _broken(name: str, error: Exception) -> ModuleType:
+    module = ModuleType(name, f"{name} could not be loaded: {error}")
+    if match := re.match(r"([fdmbes])0*(\d+)_(\w+)$", name):
+        module.RULE = Rule(  # type: ignore[attr-defined]
+            id=match[1].upper() + match[2], name=match[3].replace("_", "-"), title=match[3].replace("_", " "),
+            illegal="INVALID", authority="README", severity="violation", needs=(),
+        )  # fmt: skip
+        module.ILLEGAL, module.LEGAL = [], []  # type: ignore[attr-defined]
+
+    def check(_ctx: Any) -> Iterator[Finding | Obligation]:
+        raise ImportError(f"the rule's file could not be loaded: {error}") from error
+
+    module.check = check  # type: ignore[attr-defined]
+    return module
