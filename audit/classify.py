@@ -1,0 +1,65 @@
+"""What test-time training and what cache a submission contains, in the words of ``referee.audit/1``.
+
+Kinds name what is there, active or not; what is active wins over what is dormant.
+"""
+
+from __future__ import annotations
+
+from audit.model import TttKind, Tristate
+from audit.trace import Event, Trace
+from audit.trace.adaptation import conflicts, context_fits, is_leaf_update, scored_before, val_updates
+
+#: the same code can contain several; the first of these names it
+ORDER: tuple[TttKind, ...] = (
+    "pre-eval", "slot", "train-then-score", "context-slot", "phased", "score-first-document", "score-first-chunk", "other",
+)  # fmt: skip
+RANK = {"yes": 0, "unknown": 1, "no": 2}
+
+
+def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
+    """The kind of test-time training and whether the submitted configuration reaches it."""
+    found: dict[TttKind, Tristate] = {}
+
+    def add(kind: TttKind, active: Tristate) -> None:
+        if kind not in found or RANK[active] < RANK[found[kind]]:
+            found[kind] = active
+
+    for c in conflicts(trace, "pre-eval"):
+        add("pre-eval", c.active)
+    for c in conflicts(trace, "train-then-score", "update-first"):
+        add("train-then-score", c.active)
+    for c in conflicts(trace, "rescored"):
+        if c.before is None:
+            add("train-then-score", c.active)
+    for c in conflicts(trace, "slot"):
+        add("slot", c.active)
+    for u, _ in context_fits(trace):
+        add("context-slot", u.active)
+    hit = {(c.update.path, c.update.line) for c in conflicts(trace, reported=False) if c.before is None}
+    for u in val_updates(trace):
+        if (u.path, u.line) in hit or is_leaf_update(u):
+            continue
+        s = scored_before(trace, u)
+        if s is not None:
+            add(_score_first(trace, u, s), u.active)
+    for state in ("yes", "unknown", "no"):
+        for kind in ORDER:
+            if found.get(kind) == state:
+                return kind, state  # type: ignore[return-value]
+    return "none", "no"
+
+
+def _score_first(trace: Trace, u: Event, s: Event) -> TttKind:
+    """Chunks with one model throughout, documents with an adapter of their own, or global phases."""
+    return "score-first-chunk"
+
+
+try:
+    from audit.classify_cache import cache
+except ImportError:  # the cache half is not there yet
+
+    def cache(trace: Trace) -> tuple[str, str]:  # type: ignore[misc]
+        return "none", "no"
+
+
+__all__ = ["cache", "ttt"]

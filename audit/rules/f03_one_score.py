@@ -1,0 +1,140 @@
+"""F3 one score: every target is scored once, and the first score is the reported one.
+
+**What.** The stream is scored again after the model or a table has taken it in, and the later figure is the
+one that counts: a second pass, several epochs of which the last one is accumulated, a rescoring of the
+first chunks with full caches.
+
+**Why.** Score-first in every pass does not help: at the second visit the state has seen the token.
+
+**Ruling.** #568 (valerio-oai, 2026-03-24): multi-epoch adaptation whose last epoch is scored is training on
+evaluation data. #677 and #991 (valerio-oai, 2026-03-27 and 28): no rescoring with the adapted model.
+Two-pass n-gram tables (#846, #868, #888 and others) were closed in the same sweep.
+
+**Look-alikes that are legal.** Several evaluations of the same *frozen* artifact, each from freshly loaded
+weights (#1413); overlapping windows in which each target is accumulated once; epoch loops that run once (#633);
+several training epochs on a chunk whose score was already committed.
+
+**How it is decided.** A breach is a reported score that depends on an update or a table entry made from the
+same tokens, where those tokens had been scored before or where a loop that does not select tokens (epochs,
+passes) comes between.
+
+**See also.** F1, F2, F4 (minimum over passes).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.flow import conflict_finding, example, holds, unread, violated
+from audit.trace.adaptation import conflicts
+
+RULE = Rule(
+    id="F3",
+    name="one-score",
+    title="Every target is scored once; the first score is the score",
+    illegal="INVALID",
+    authority="MAINT",
+    severity="violation",
+    since="2026-03-24",
+)
+
+ILLEGAL = [
+    example(
+        "several epochs over the stream, of which the last is scored",
+        """\
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for epoch in range(4):
+    for c in range(0, val.numel() - 1, 32768):
+        loss = nll(model, val[None, c : c + 32768], val[None, c + 1 : c + 32769])
+        if epoch == 3:
+            total += loss.detach().sum()
+        opt.zero_grad()
+        loss.mean().backward()
+        opt.step()  #!
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
+        "score-first first, then everything is scored again with the adapted model",
+        """\
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for c in range(0, val.numel() - 1, 32768):
+    x, y = val[None, c : c + 32768], val[None, c + 1 : c + 32769]
+    with torch.no_grad():
+        total += nll(model, x, y).sum()
+    opt.zero_grad()
+    nll(model, x, y).mean().backward()
+    opt.step()  #!
+print(f"first pass val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+print(f"val_bpb:{evaluate(model, val):.4f}")
+""",
+    ),
+]
+LEGAL = [
+    example(
+        "two evaluations, each of freshly loaded weights",
+        """\
+torch.save(model.state_dict(), "final_model.pt")
+frozen = Model()
+frozen.load_state_dict(torch.load("final_model.pt"))
+print(f"round trip val_bpb:{evaluate(frozen, val):.4f}")
+adapted = Model()
+adapted.load_state_dict(torch.load("final_model.pt"))
+total = torch.zeros(())
+opt = torch.optim.SGD(adapted.parameters(), lr=1e-3)
+for c in range(0, val.numel() - 1, 32768):
+    x, y = val[None, c : c + 32768], val[None, c + 1 : c + 32769]
+    with torch.no_grad():
+        total += nll(adapted, x, y).sum()
+    opt.zero_grad()
+    nll(adapted, x, y).mean().backward()
+    opt.step()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
+        "an epoch loop that runs once",
+        """\
+epochs = int(os.environ.get("EPOCHS", "1"))
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for epoch in range(epochs):
+    for c in range(0, val.numel() - 1, 32768):
+        loss = nll(model, val[None, c : c + 32768], val[None, c + 1 : c + 32769])
+        if epoch == epochs - 1:
+            total += loss.detach().sum()
+        opt.zero_grad()
+        loss.mean().backward()
+        opt.step()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    if ctx.trace is None:
+        yield unread(RULE, ctx) or holds(RULE, "")
+        return
+    found = []
+    for c in conflicts(ctx.trace, "rescored", "table"):
+        if c.update.kind == "STORE":
+            how = f"line {c.score.line} scores tokens again after the table took them in at line {c.update.line}"
+        elif c.before is not None:
+            how = f"scored at line {c.before.line}, trained on at line {c.update.line}, scored again at line {c.score.line}"
+        else:
+            how = f"line {c.score.line} scores tokens that an earlier epoch trained on (line {c.update.line})"
+        found.append(conflict_finding(RULE, c, how))
+    yield from found
+    if any(f.active == "yes" for f in found):
+        yield violated(RULE, found)
+    elif (gap := unread(RULE, ctx)) is not None:
+        yield gap
+    else:
+        scores = {(e.path, e.line) for e in ctx.trace.of("SCORE", active=True) if e.on_val}
+        yield holds(RULE, f"no reported score at {len(scores)} places depends on state made from its own tokens")

@@ -1,0 +1,107 @@
+"""What the rules on information flow share: findings from conflicts, and the obligation of an unread trace.
+
+No rule lives here. A rule says what is wrong; this module says where, along which path, and whether the
+submitted configuration gets there.
+"""
+
+from __future__ import annotations
+
+from audit.context import Context
+from audit.model import Confidence, Finding, Obligation, Step
+from audit.rules.base import Example, Rule
+from audit.trace import Conflict, Event, Trace
+
+
+def event_finding(
+    rule: Rule, e: Event, message: str, *, confidence: Confidence = "high", steps: tuple[Step, ...] = ()
+) -> Finding:
+    """A finding at the event, with the calls that lead to it."""
+    return Finding(
+        rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
+        message=message, path=e.path, line=e.line, end_line=max(e.end_line, e.line), active=e.active, gate=e.gate,
+        trace=steps or tuple(e.steps(message)),
+    )  # fmt: skip
+
+
+def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confidence = "high") -> Finding:
+    """A finding at the update, with the path: tokens scored first if they were, the update, the score."""
+    u, s = c.update, c.score
+    steps: list[Step] = []
+    if c.before is not None:
+        steps += [Step(path=c.before.path, line=c.before.line, message="the tokens are scored here first")]
+    what = "the table takes in the tokens" if u.kind == "STORE" else "the state is fitted to the tokens"
+    steps += u.steps(what)
+    steps += s.steps("the same tokens are scored with it")
+    return Finding(
+        rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
+        message=message, path=u.path, line=u.line, end_line=max(u.end_line, u.line), active=c.active, gate=c.gate,
+        trace=tuple(steps),
+    )  # fmt: skip
+
+
+def unread(rule: Rule, ctx: Context, need_scores: bool = True) -> Obligation | None:
+    """Why nothing can be said to hold: no trace, a trace cut short, or no score found in it. Else None."""
+    trace: Trace | None = ctx.trace
+    if trace is None:
+        return Obligation(rule=rule.id, status="undetermined", reason="the program could not be traced")
+    if trace.exhausted:
+        return Obligation(rule=rule.id, status="undetermined", reason=f"the trace is incomplete: {trace.exhausted}")
+    if need_scores and not any(e.on_val for e in trace.of("SCORE", active=True)):
+        return Obligation(
+            rule=rule.id, status="undetermined", reason="no place was found where validation tokens are scored"
+        )
+    return None
+
+
+def holds(rule: Rule, reason: str) -> Obligation:
+    return Obligation(rule=rule.id, status="holds", reason=reason)
+
+
+def violated(rule: Rule, findings: list[Finding]) -> Obligation:
+    first = findings[0]
+    return Obligation(rule=rule.id, status="violated", reason=f"{first.path}:{first.line}: {first.message}")
+
+
+#: What every example needs around the few lines that matter: shards, a model, an artifact.
+PRELUDE = """\
+import glob, os, numpy as np, torch
+import torch.nn as nn, torch.nn.functional as F
+
+def shard(pattern):
+    return torch.from_numpy(np.fromfile(sorted(glob.glob(pattern))[0], dtype="<u2").astype(np.int64))
+
+class Model(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+    def forward(self, x):
+        return self.head(self.emb(x))
+
+def nll(model, x, y):
+    return F.cross_entropy(model(x).transpose(1, 2), y, reduction="none")
+
+def evaluate(model, val, L=1024):
+    total = torch.zeros(())
+    for i in range(0, val.numel() - 1, L):
+        with torch.no_grad():
+            total += nll(model, val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()
+    return total.item() / 0.6931471805599453 / n_bytes
+
+val, train = shard("data/fineweb_val_*.bin"), shard("data/fineweb_train_*.bin")
+n_bytes = 151_080_000
+model = Model()
+optimizer = torch.optim.AdamW(model.parameters(), lr=1e-3)
+for step in range(1000):
+    optimizer.zero_grad()
+    nll(model, train[None, step * 64 : step * 64 + 64], train[None, step * 64 + 1 : step * 64 + 65]).mean().backward()
+    optimizer.step()
+
+"""
+
+
+def example(name: str, body: str, files: tuple[tuple[str, str], ...] = ()) -> Example:
+    """An example: ``PRELUDE`` and ``body``; lines that end in ``#!`` are those that must fire."""
+    lines = (PRELUDE + body).splitlines()
+    marked = tuple(n for n, line in enumerate(lines, 1) if line.endswith("#!"))
+    code = "\n".join(line[:-2].rstrip() if line.endswith("#!") else line for line in lines) + "\n"
+    return Example(name=name, code=code, lines=marked, files=files)

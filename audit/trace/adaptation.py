@@ -1,0 +1,105 @@
+"""What kind of adaptation each conflict is: the trace's answer to the rules on test-time training.
+
+A `Conflict` says that a score may rest on an update that saw the scored tokens. Which rule that breaks
+depends on what was updated (the model, or a tensor made for the window) and on where the tokens had been
+before: never scored, scored in an earlier pass, or scored with the same window.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit.trace.events import Conflict, Event, Trace
+from audit.trace.values import PARAM, VAL, disjoint
+
+#: breach kinds: pre-eval, train-then-score, update-first, rescored, slot, context-slot, table
+Shape = str
+
+
+def shape_of(c: Conflict) -> Shape:
+    """One word for what the conflict is; names of functions play no role."""
+    if c.update.kind == "STORE":
+        return "table"
+    if is_leaf_update(c.update):
+        if c.shared_loop and not c.revisited or c.update.function == c.score.function:
+            return "slot"
+        return "train-then-score"
+    if c.revisited or c.before is not None:
+        return "rescored"
+    if c.shared_loop:
+        return "update-first"
+    if c.saved_after:
+        return "pre-eval"
+    return "train-then-score"
+
+
+def is_leaf_update(u: Event) -> bool:
+    """Was only a tensor made for the purpose fitted (a delta, a bias), and no model's parameter."""
+    return u.kind == "UPDATE" and not u.detail.get("models") and bool(u.detail.get("leaves"))
+
+
+def context_only(c: Conflict) -> bool:
+    """Was the fitted region cut off where the scored one begins (a mask ``[.., :s]`` against ``[s:]``)."""
+    low, high = c.update_atom[1], c.update_atom[2]
+    scored = c.score_atom[1]
+    return high is not None and high == scored and low != scored
+
+
+def context_fits(trace: Trace) -> list[tuple[Event, Event]]:
+    """(update, score) pairs: a tensor fitted on a window's context, then used on its scored part."""
+    by_id = {e.id: e for e in trace.events}
+    found = []
+    for s in trace.of("SCORE"):
+        for uid in s.taint:
+            u = by_id.get(uid)
+            if u is None or not is_leaf_update(u) or not u.flags & VAL:
+                continue
+            if any(a[2] is not None and a[2] == b[1] for a in u.atoms for b in s.atoms):
+                found.append((u, s))
+    return found
+
+
+def conflicts(trace: Trace, *shapes: Shape, reported: bool = True) -> list[Conflict]:
+    """Conflicts of these shapes (all without any) whose score reaches a printed figure, active ones first."""
+    rank = {"yes": 0, "unknown": 1, "no": 2}
+    found = [
+        c for c in trace.conflicts if (not shapes or shape_of(c) in shapes) and (c.reported or not reported)
+    ]
+    return sorted(found, key=lambda c: rank[c.active])
+
+
+def val_updates(trace: Trace, active: bool | None = None) -> Iterator[Event]:
+    """Updates of a model or a tensor from losses on validation tokens."""
+    for e in trace.of("UPDATE", active=active):
+        if e.flags & VAL:
+            yield e
+
+
+def scored_before(trace: Trace, u: Event) -> Event | None:
+    """A score that covers the update's tokens and was committed before it, in the same loop nest."""
+    open_loops = dict(u.loops)
+    for s in trace.of("SCORE"):
+        if s.id >= u.id:
+            break
+        if s.flags & VAL and any(not disjoint(a, b) for a in u.atoms for b in s.atoms):
+            at = dict(s.loops)
+            shared = open_loops.keys() & at.keys()
+            if shared and all(at[x] == open_loops[x] for x in shared):
+                return s
+    return None
+
+
+def places(events: list[Event]) -> list[Event]:
+    """One event per source position, in order."""
+    seen: set[tuple[Any, ...]] = set()
+    kept = []
+    for e in events:
+        key = (e.kind, e.path, e.line)
+        if key not in seen:
+            seen.add(key)
+            kept.append(e)
+    return kept
+
+
+__all__ = ["PARAM", "conflicts", "context_fits", "context_only", "is_leaf_update", "places", "scored_before", "shape_of", "val_updates"]
