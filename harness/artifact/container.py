@@ -172,6 +172,13 @@ def _refuse_constant(text: str) -> float:
     raise ValueError(f"{text} is no JSON number")
 
 
+def _finite(text: str) -> float:
+    value = float(text)
+    if value in (float("inf"), float("-inf")):
+        raise ValueError(f"{text} is out of range")
+    return value
+
+
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) != len(pairs):
@@ -185,7 +192,12 @@ def _parse_header(packed: bytes) -> dict[str, Any]:
         text = decoder.decompress(packed, MAX_HEADER)
         if not decoder.eof or decoder.unused_data:
             raise Corrupt("the header is cut or too long")
-        header = json.loads(text.decode(), parse_constant=_refuse_constant, object_pairs_hook=_no_duplicates)
+        header = json.loads(
+            text.decode(),
+            parse_constant=_refuse_constant,
+            parse_float=_finite,
+            object_pairs_hook=_no_duplicates,
+        )
     except (zlib.error, ValueError, RecursionError) as error:
         raise Corrupt(f"the header is damaged: {error}") from error
     if not isinstance(header, dict) or set(header) != {
@@ -224,7 +236,7 @@ def _check_table(table: object) -> list[dict[str, Any]]:
             raise Corrupt(f"tensor {name!r} has an impossible shape")
         size = 1
         for axis in shape:
-            size *= axis
+            size *= max(axis, 1)  # an empty tensor may not hide an axis that overflows
         if size > 1 << 40:
             raise Corrupt(f"tensor {name!r} is impossibly large")
         rows, columns = matrix_shape(shape)

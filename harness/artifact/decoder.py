@@ -17,7 +17,7 @@ _RUNNER = "import base64,lzma;exec(lzma.decompress(base64.b85decode(''),lzma.FOR
 _HERE = Path(__file__).resolve().parent
 #: What each module contributes to the reading path, by name; imports between them disappear in the bundle.
 _IMPORTS = """import hashlib, json, lzma, struct, zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 import brotli, constriction, numpy as np, zstandard
 """
@@ -37,7 +37,7 @@ _READING: dict[str, set[str]] = {
         "_Coder", "_classes", "decode_plane", "_decode_one",
     },
     "container": {
-        "MAGIC", "VERSION", "PREAMBLE", "MAX_HEADER", "MAX_RAW", "CODE_CODECS", "COMPRESSORS", "_refuse_constant",
+        "MAGIC", "VERSION", "PREAMBLE", "MAX_HEADER", "MAX_RAW", "CODE_CODECS", "COMPRESSORS", "_refuse_constant", "_finite",
         "_no_duplicates", "_parse_header", "_is_count", "_check_table", "_check_sections", "from_bytes",
     },
 }  # fmt: skip

@@ -104,7 +104,8 @@ def quantized_record(
         raise InputError(f"tensor {name}: codes have shape {codes.shape}, expected {(rows, columns)}")
     if codes.size and (int(codes.max()) > clip or int(codes.min()) < -clip):
         raise InputError(f"tensor {name}: a code lies outside [-{clip}, {clip}], the range of {grid}")
-    halves = np.ascontiguousarray(scales, dtype=np.float16).reshape(-1)
+    with np.errstate(over="ignore"):  # infinities are refused below
+        halves = np.ascontiguousarray(scales, dtype=np.float16).reshape(-1)
     if halves.size not in (1, rows):
         raise InputError(
             f"tensor {name}: {halves.size} scales for {rows} rows; expected one each, or a single one"

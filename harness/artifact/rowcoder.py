@@ -28,8 +28,8 @@ LOWEST, HIGHEST = -40, 56
 LEVEL_CLIP = 63
 _ENTRY = struct.Struct("<Bbb")
 _ROWS, _COLUMNS = 1, 2
-#: A file may not claim more than this many integers per coded byte (a bomb would).
-MAX_RATIO = 256
+#: A file may not claim more than this many integers per coded byte (a bomb would); the writer pads to keep it.
+MAX_RATIO = 2048
 
 
 def _class_level(key: int) -> float:
@@ -60,7 +60,7 @@ def _fit(codes: np.ndarray, mode: int) -> tuple[np.ndarray, np.ndarray]:
     """Row and column levels whose sum predicts log2 of the magnitude; zeros for what the mode leaves out."""
     magnitude = np.abs(codes.astype(np.float32))
     rows, columns = codes.shape
-    row = np.full(rows, float(magnitude.mean()), np.float64)
+    row = np.full(rows, max(float(magnitude.mean()), 1e-3), np.float64)
     column = np.ones(columns, np.float64)
     for _ in range(3 if mode == _ROWS | _COLUMNS else 1):
         if mode & _ROWS:
@@ -151,7 +151,10 @@ def _encode(records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
             encode_symbols(encoder, tables, int(key), codes[keys == key].astype(np.int32) + clip)
         coder.next_tensor()
         used[record.name] = 4 * (encoder.num_words() - before) + _ENTRY.size
-    return b"".join(entries) + encoder.get_compressed().astype("<u4").tobytes(), used
+    plane = b"".join(entries) + encoder.get_compressed().astype("<u4").tobytes()
+    # Almost constant tensors compress below what a reader believes; words past the end are never read.
+    short = -(-sum(r.size for r in records if r.quantized) // MAX_RATIO) - 64 - len(plane)
+    return plane + b"\0" * (4 * max(0, -(-short // 4))), used
 
 
 def decode_plane(table: Sequence[dict], data: bytes) -> np.ndarray:
