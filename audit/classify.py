@@ -29,19 +29,19 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
     for c in conflicts(trace, "train-then-score", "update-first"):
         add("train-then-score", c.active)
     for c in conflicts(trace, "rescored"):
-        if c.before is None:
+        if c.revisited or c.before is None:
             add("train-then-score", c.active)
     for c in conflicts(trace, "slot"):
         add("slot", c.active)
     for u, _ in context_fits(trace):
         add("context-slot", u.active)
-    hit = {(c.update.path, c.update.line) for c in conflicts(trace, reported=False) if c.before is None}
+    hit = {(c.update.path, c.update.line) for c in conflicts(trace, reported=False) if c.before is None or c.revisited}
+    first: list[Event] = []
     for u in val_updates(trace):
-        if (u.path, u.line) in hit or is_leaf_update(u):
-            continue
-        s = scored_before(trace, u)
-        if s is not None:
-            add(_score_first(trace, u, s), u.active)
+        if (u.path, u.line) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
+            first.append(u)
+    for u in first:
+        add(_score_first(u, first), u.active)
     for state in ("yes", "unknown", "no"):
         for kind in ORDER:
             if found.get(kind) == state:
@@ -49,9 +49,14 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
     return "none", "no"
 
 
-def _score_first(trace: Trace, u: Event, s: Event) -> TttKind:
-    """Chunks with one model throughout, documents with an adapter of their own, or global phases."""
-    return "score-first-chunk"
+def _score_first(u: Event, others: list[Event]) -> TttKind:
+    """Documents: an adapter of their own, built or reset for each. Phased: the model itself besides. Else chunks."""
+    around = {loop for loop, _ in u.loops}
+    kin = [o for o in others if around & {loop for loop, _ in o.loops} and o.active == u.active]
+    fresh = {bool(o.detail.get("fresh")) for o in kin}
+    if fresh == {True, False}:
+        return "phased"
+    return "score-first-document" if fresh == {True} else "score-first-chunk"
 
 
 try:

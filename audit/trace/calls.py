@@ -7,13 +7,15 @@ from typing import Any
 from audit import ir
 from audit.trace.values import (
     EMPTY, GEN, LOGITS, LOSS, META, PARAM, RAND, SOURCES, TGT, TRAIN, VAL, ClassV, Closure, Instance, Optimizer, V,
-    clone, const, derive, join, mapping, restrict, seq, summary, with_deps,
+    clone, const, derive, join, mapping, models_in, restrict, seq, summary, with_deps,
 )  # fmt: skip
 
 MAX_DEPTH = 36
 PLAIN = frozenset(
     """to cuda cpu bfloat16 float half eval train requires_grad_ double compile share_memory""".split()
 )
+WIPES = frozenset("zero_ fill_ normal_ uniform_ kaiming_uniform_ kaiming_normal_ zeros_ constant_ xavier_uniform_".split())
+DATA_CALLS = frozenset("cross_entropy backward linear matmul softmax load_state_dict".split())
 
 
 class Calls:
@@ -164,7 +166,7 @@ class Calls:
         line = getattr(node, "line", 0)
         if cls.is_optimizer:
             return self.make_optimizer(args, kwargs, node)
-        inst = Instance(cls, self.next_serial, line)
+        inst = Instance(cls, self.next_serial, line, tuple(self.loops))
         self.next_serial += 1
         v = V("obj", data=inst)
         if cls.is_model:
@@ -189,6 +191,16 @@ class Calls:
         elif args or kwargs:
             inst.attrs.update(kwargs)
         return v
+
+    def wipes(self: Any, fn: Any, depth: int = 0) -> bool:
+        """Does a method set parameters to fixed or random values (a reset between documents)."""
+        calls = self.interest.summary(fn).calls
+        if fn.name == "forward" or calls & DATA_CALLS:
+            return False
+        if calls & WIPES:
+            return True
+        inner = [f for name in calls for f in self.interest.nodes.get(name, ()) if f is not fn] if depth == 0 else []
+        return any(self.wipes(f, 1) for f in inner)
 
     def model_attributes(self: Any, inst: Instance, init: Any, args: list[V], kwargs: dict[str, V]) -> None:
         """`self.x = x` of a model's constructor; the rest of it builds layers."""
@@ -261,8 +273,8 @@ class Calls:
         out = derive(values)
         out.models = f.models
         for a in [*args, *kwargs.values()]:
-            if a.kind == "obj" and a.models:
-                out.models = out.models | a.models
+            if a.kind in ("obj", "alt", "seq"):
+                out.models = out.models | models_in(a)
         out.flags &= ~(TGT | META)
         out.shape0 = None
         out.mask = None
@@ -313,7 +325,7 @@ class Calls:
     def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str) -> None:
         if not data.flags & SOURCES:
             return
-        e = self.event("UPDATE", node, data, how=how, models=models, leaves=len(leaves),
+        e = self.event("UPDATE", node, data, how=how, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         ids = frozenset([e.id]) if data.flags & VAL else EMPTY
         for serial in models:
@@ -325,6 +337,14 @@ class Calls:
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
             leaf.flags |= data.flags & (VAL | TRAIN | RAND | GEN)
+
+    def fresh(self: Any, models: frozenset) -> bool:
+        """Were all these models built or reset within a loop that is open now (adapters per document)."""
+        open_loops = {loop for loop, _ in self.loops}
+        owners = [self.serials[m].data for m in models if m in self.serials]
+        return bool(owners) and all(
+            open_loops & o.wiped or open_loops & {loop for loop, _ in o.born} for o in owners
+        )
 
     def write_param(self: Any, target: V, value: V, node: Any) -> None:
         """`p.data.add_(…)`: a write to parameters outside an optimizer."""
@@ -352,6 +372,8 @@ class Calls:
             method = cls.find(name)
             if method is not None and method.kind == "func":
                 if cls.is_model and not (method.const in ("static", "classmethod")):
+                    if self.loops and not any(a.flags & SOURCES for a in args) and self.wipes(method.data.node):
+                        recv.data.wiped.update(loop for loop, _ in self.loops)
                     return self.call_model(recv, name, args, kwargs, node)
                 if method.const == "static":
                     return self.call_closure(method, args, kwargs, node)

@@ -108,6 +108,7 @@ class Interest:
     def __init__(self, modules: list[ir.Module]) -> None:
         self.summaries: dict[int, Summary] = {}
         self.by_name: dict[str, list[Summary]] = {}
+        self.nodes: dict[str, list[ir.FunctionDef]] = {}
         for m in modules:
             self._collect(m.body)
         self._settle()
@@ -118,6 +119,7 @@ class Interest:
                 s = summarise(n)
                 self.summaries[id(n)] = s
                 self.by_name.setdefault(n.name, []).append(s)
+                self.nodes.setdefault(n.name, []).append(n)
 
     def _settle(self) -> None:
         hot = {name for name, group in self.by_name.items() if any(s.own for s in group)}

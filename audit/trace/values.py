@@ -123,15 +123,18 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("cls", "attrs", "state", "serial", "hooks", "line")
+    __slots__ = ("cls", "attrs", "state", "serial", "hooks", "line", "born", "wiped", "stored")
 
-    def __init__(self, cls: Any, serial: int, line: int) -> None:
+    def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
         self.attrs: dict[str, V] = {}
         self.state = V("val")
         self.serial = serial
         self.hooks = 0
         self.line = line
+        self.born = born  # loop iterations in which it was built
+        self.wiped: set[int] = set()  # loops in which a method of its own reset its parameters
+        self.stored = False  # its parameters were read back from a file
 
 
 class Optimizer:
@@ -141,6 +144,18 @@ class Optimizer:
         self.models = models
         self.leaves = leaves
         self.line = line
+
+
+def models_in(v: V, depth: int = 0) -> frozenset:
+    """Serials of the models that a value is, may be, or contains."""
+    if v.kind == "obj":
+        return v.models
+    if v.kind == "alt":
+        return frozenset().union(*(models_in(x, depth + 1) for x in v.data)) if depth < 3 else EMPTY
+    if v.kind == "seq" and depth < 2:
+        found = frozenset().union(*(models_in(x, depth + 1) for x in (v.data or [])[:8]))
+        return found | models_in(v.rest, depth + 1) if v.rest is not None else found
+    return EMPTY
 
 
 def join_atoms(a: frozenset, b: frozenset) -> frozenset:
