@@ -135,7 +135,7 @@ def _sizes(r: _Reader, text: str) -> Iterator[Fact]:
     scale = {"MB": 1e6, "MiB": 2**20, "KB": 1e3, "KiB": 2**10}.get(suffix or "", 1.0)
     if suffix is None and value(raw) < 1000:
         return
-    if "code" in low and "size" in low or low.startswith("code bytes"):
+    if ("code" in low and "size" in low) or low.startswith("code bytes"):
         name = "code_bytes"
     elif "limit" in low or "cap" in low.split() or "budget" in low or "target" in low or "param" in low:
         return
