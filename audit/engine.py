@@ -127,7 +127,7 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
         from audit.knobs import resolve
 
         defaults = ctx.peeled.env_defaults if ctx.peeled is not None else {}
-        ctx.knobs = resolve(files, ctx.sources, dict(options.env), ctx.facts, defaults)
+        ctx.knobs = resolve(files, ctx.sources, dict(options.env), ctx.facts, defaults, ctx.modules)
     if ctx.module is not None:
         with timings.stage("trace"), _guard(ctx, "trace"):
             from audit.trace import trace

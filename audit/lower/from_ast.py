@@ -173,7 +173,7 @@ class _Lowerer:
         return ir.Await(self.go(n.value), **self.at(n))
 
     def on_Yield(self, n: ast.Yield) -> ir.Expr:
-        return ir.Yield(self.opt(n.value), **self.at(n))
+        return ir.Yield(self.opt(n.value), False, **self.at(n))
 
     def on_YieldFrom(self, n: ast.YieldFrom) -> ir.Expr:
         return ir.Yield(self.go(n.value), True, **self.at(n))

@@ -1,0 +1,72 @@
+"""What the reported run set: the values of a submission's environment knobs and options.
+
+A verdict concerns the submission as reported. Code that a knob keeps closed is judged by what the
+submitted configuration says about that knob, and the configuration is found where people leave it:
+in logs, README commands, run scripts, ``submission.json`` and launchers, in this order of standing.
+Defaults, also those that depend on other knobs, come from presets or are declared twice, are left
+to the trace, which evaluates them as the script does.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from audit import ir
+from audit.knobs import commands, logs
+from audit.knobs.declared import declarations
+from audit.knobs.model import Claim, Declaration, Knobs, KnobValue
+from audit.source.files import SubmissionFiles
+
+__all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "resolve"]
+
+
+def resolve(
+    files: SubmissionFiles,
+    program_sources: Mapping[str, str],
+    env: Mapping[str, str],
+    facts: Any = None,
+    env_defaults: Mapping[str, str] | None = None,
+    modules: Mapping[str, ir.Module] | None = None,
+) -> Knobs:
+    """The knobs of one submission.
+
+    ``program_sources``: peeled texts of the program. ``env``: overrides by the user, which beat
+    everything. ``env_defaults``: what a wrapper sets before its payload runs. ``modules``: the lowered
+    program; with it, log lines that a single branch prints count as statements. ``facts`` is not
+    needed (logs are read here) and accepted for the engine's sake.
+    """
+    declared = declarations(program_sources)
+    stated: dict[str, list[Claim]] = {}
+    for claim in (*logs.claims(files, declared, modules or {}), *commands.claims(files, declared)):
+        stated.setdefault(claim.name, []).append(claim)
+    values = {name: _settle(found) for name, found in stated.items()}
+    for name, value in (env_defaults or {}).items():
+        # A wrapper that assigns beats the command line only where the command line is silent.
+        values.setdefault(name, KnobValue(value=value, source="wrapper"))
+    for name, value in env.items():
+        values[name] = KnobValue(value=value, source="env")
+    return Knobs(values=values, declared=declared, claims={k: tuple(v) for k, v in stated.items()})
+
+
+def _settle(found: Iterable[Claim]) -> KnobValue:
+    """The value of the statements with the highest standing; ambiguous where these disagree."""
+    best = max(c.rank for c in found)
+    top = [c for c in found if c.rank == best]
+    counts = Counter(_normal(c.value) for c in top)
+    (value, votes), *others = counts.most_common()
+    chosen = next(c for c in top if _normal(c.value) == value)
+    # One stray run among several does not make the reported configuration doubtful.
+    ambiguous = any(count * 3 > votes for _other, count in others)
+    return KnobValue(
+        value=chosen.value, source=chosen.source, path=chosen.path, line=chosen.line, ambiguous=ambiguous
+    )
+
+
+def _normal(value: str) -> str:
+    """Spellings of one number are one value."""
+    try:
+        return repr(float(value))
+    except ValueError:
+        return value

@@ -1,0 +1,206 @@
+"""What a submission's papers say was typed: README code blocks, shell scripts, ``submission.json``.
+
+Only knobs that the program reads count, so that ordinary shell variables and prose do no harm.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from audit.knobs.declared import spelled
+from audit.knobs.model import Claim, Declaration
+from audit.source.files import SubmissionFiles
+
+BLOCK, JSON, SCRIPT, LAUNCHER, PROSE = 50, 45, 40, 30, 20
+MAX_TEXT = 400_000
+
+_SET = re.compile(r"""(?<![\w$.{-])([A-Za-z_]\w*)=("[^"\n]*"|'[^'\n]*'|[^\s;|&`"'()]*)""")
+_PAIR = re.compile(r"""["']([A-Z][A-Z0-9_]+)["']\s*(?::|\]\s*=)\s*(?:str\(\s*)?(["'][^"'\n]*["']|[-+]?[\d.]+|True|False)""")
+_FENCE = re.compile(r"^\s*(```+|~~~+)\s*([\w+-]*)")
+_RUNS = re.compile(r"\b(?:torchrun|python[\d.]*|accelerate|uv|srun|modal|mpirun|deepspeed)\b")
+_SCRIPT = re.compile(r"([\w./-]+\.py)\b")
+_OPTION = re.compile(r"""(?<!\S)(--[A-Za-z][\w-]*)(?:[= ]\s*("[^"]*"|'[^']*'|(?!--)[^\s\\]+))?""")
+_DEFAULTED = re.compile(r"^\$\{\w+:?[-=](.*)\}$")
+_CODE = re.compile(r"`([^`\n]+)`")
+_HISTORY = re.compile(r"ablat|baseline|previous|negative|did ?n.t|fail|prior|optional|alternativ|smoke|debug|sanity|prepare|data prep", re.I)
+
+
+def claims(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Iterator[Claim]:
+    """Every statement of the papers near the primary script about a declared knob."""
+    for path in files.readmes()[:4]:
+        if text := _text(files, path):
+            yield from _readme(files, declared, path, text)
+    for path in files.ending("submission.json", "config.json", "run.json", "metadata.json"):
+        if text := _text(files, path):
+            yield from _json(declared, path, text)
+    for path in files.shell_scripts():
+        if text := _text(files, path):
+            yield from _shell(files, declared, path, text)
+    for path in files.ending(".py"):
+        if path != files.primary and (text := _text(files, path)) and "environ" in text + "env=":
+            yield from _launcher(files, declared, path, text)
+
+
+def _text(files: SubmissionFiles, path: str) -> str:
+    text = files.text(path) or ""
+    return text if len(text) <= MAX_TEXT else ""
+
+
+def _value(raw: str) -> str | None:
+    """The literal value of a shell word; None where it depends on another variable."""
+    value = raw[1:-1] if raw[:1] in "\"'" and raw[-1:] == raw[:1] else raw
+    if match := _DEFAULTED.match(value):
+        value = match[1].strip("\"'")
+    value = value.rstrip(",;.")
+    return None if "$" in value or value.startswith(("<", "...")) else value
+
+
+def _runs_another(files: SubmissionFiles, line: str) -> bool:
+    """Whether the command runs a different script of the submission than the one being judged."""
+    if not _RUNS.search(line):
+        return False
+    named = {m.rpartition("/")[2] for m in _SCRIPT.findall(line)}
+    primary = (files.primary or "").rpartition("/")[2]
+    if primary in named:
+        return False
+    beside = [p for p in files.ending(".py") if p.rpartition("/")[2] in named]
+    # A launcher that names the script passes the knobs on to it.
+    return any(primary not in (files.text(p) or "") for p in beside)
+
+
+def _assignments(
+    declared: Mapping[str, Declaration], line: str, path: str, number: int, rank: int
+) -> Iterator[Claim]:
+    for match in _SET.finditer(line):
+        name = match[1]
+        value = _value(match[2])
+        if name in declared and value is not None:
+            yield _claim(declared, name, value, path, number, rank)
+        elif value and ("=" in value) and match[2][:1] in "\"'":
+            # A launcher's own option may hold a list of assignments: "A=1;B=2" or "A=1,B=2".
+            yield from _assignments(declared, re.sub(r"[;,](?=[A-Z_]+=)", " ", value), path, number, rank)
+    if "=" in line:
+        for quoted in re.findall(r"""["']([A-Z_]\w*=[^"'\n]*)["']""", line):
+            yield from _assignments(declared, re.sub(r"[;,](?=[A-Z_]+=)", " ", quoted), path, number, rank)
+    script = _SCRIPT.search(line)
+    if _RUNS.search(line) and script:
+        for match in _OPTION.finditer(line, script.end()):
+            if match[1] in declared:
+                yield _claim(declared, match[1], _value(match[2] or "True") or "", path, number, rank)
+
+
+def _claim(
+    declared: Mapping[str, Declaration], name: str, value: str, path: str, line: int, rank: int
+) -> Claim:
+    if not name.startswith("-"):
+        value = spelled(value, declared[name].default)
+    return Claim(name=name, value=value, source="command", path=path, line=line, rank=rank)
+
+
+def _logical(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
+    """Joins lines that a backslash continues; comment lines in between are dropped."""
+    start, built = 0, ""
+    for number, line in lines:
+        stripped = line.strip()
+        if stripped.startswith("#"):
+            continue
+        if not built:
+            start = number
+        if stripped.endswith("\\"):
+            built += stripped[:-1] + " "
+            continue
+        yield start, built + re.sub(r"\s#\s.*$", "", stripped)
+        built = ""
+    if built:
+        yield start, built
+
+
+def _readme(
+    files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
+) -> Iterator[Claim]:
+    fence, language, heading = "", "", ""
+    block: list[tuple[int, str]] = []
+    for number, line in enumerate(text.splitlines(), 1):
+        match = _FENCE.match(line)
+        if match and (not fence or match[1].startswith(fence)):
+            if fence:
+                if language not in ("python", "py", "diff", "cpp", "c", "json"):
+                    yield from _block(files, declared, path, block, heading)
+                fence, block = "", []
+            else:
+                fence, language = match[1][:3], match[2].lower()
+            continue
+        if fence:
+            block.append((number, line))
+            continue
+        if line.startswith("#"):
+            heading = line
+        for code in _CODE.findall(line):
+            rank = SCRIPT if _RUNS.search(code) and ".py" in code else PROSE
+            yield from _assignments(declared, code, path, number, rank)
+    if block:
+        yield from _block(files, declared, path, block, heading)
+
+
+def _block(
+    files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, block: list[tuple[int, str]], heading: str
+) -> Iterator[Claim]:
+    rank = PROSE if _HISTORY.search(heading) else BLOCK
+    for number, line in _logical(block):
+        if not _runs_another(files, line):
+            yield from _assignments(declared, line, path, number, rank)
+
+
+def _shell(
+    files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
+) -> Iterator[Claim]:
+    for number, line in _logical(list(enumerate(text.splitlines(), 1))):
+        if not _runs_another(files, line):
+            yield from _assignments(declared, line, path, number, SCRIPT)
+
+
+def _launcher(
+    files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
+) -> Iterator[Claim]:
+    """A Python file beside the script that starts it and sets its environment in a dictionary."""
+    primary = (files.primary or "").rpartition("/")[2]
+    if primary not in text or not re.search(r"subprocess|os\.exec|os\.system|runpy|modal", text):
+        return
+    for number, line in enumerate(text.splitlines(), 1):
+        for match in _PAIR.finditer(line):
+            if match[1] in declared:
+                yield _claim(declared, match[1], match[2].strip("\"'"), path, number, LAUNCHER)
+
+
+def _json(declared: Mapping[str, Declaration], path: str, text: str) -> Iterator[Claim]:
+    try:
+        document = json.loads(text)
+    except (ValueError, RecursionError):
+        return
+    by_attr = {d.attr.lower(): d.name for d in declared.values() if d.attr}
+
+    def line_of(word: str) -> int:
+        at = text.find(word)
+        return text.count("\n", 0, at) + 1 if at >= 0 else 1
+
+    def walk(value: Any, depth: int, inside: bool) -> Iterator[Claim]:
+        if depth > 6:
+            return
+        if isinstance(value, dict):
+            for key, inner in value.items():
+                name = key if key in declared else by_attr.get(key.lower()) if inside else None
+                if name is not None and isinstance(inner, (str, int, float, bool)):
+                    yield _claim(declared, name, str(inner), path, line_of(f'"{key}"'), JSON)
+                else:
+                    settings = inside or bool(re.search(r"env|hyper|config|knob|setting|param|flag", key, re.I))
+                    yield from walk(inner, depth + 1, settings)
+        elif isinstance(value, list):
+            for inner in value[:200]:
+                yield from walk(inner, depth + 1, inside)
+        elif isinstance(value, str) and "=" in value and len(value) < 5000:
+            yield from _assignments(declared, value, path, line_of(value[:40]), JSON)
+
+    yield from walk(document, 0, False)

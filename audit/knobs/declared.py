@@ -1,0 +1,91 @@
+"""Which knobs a script reads, off its text: environment variables and command-line options.
+
+A regular expression is enough here and works on what no parser accepts: the result only says under
+which names a value may be stated elsewhere. What a knob *does* is the trace's business.
+"""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+
+from audit.knobs.model import Declaration
+
+#: ``os.environ.get("NAME", default``, ``os.environ["NAME"]``, ``getenv(...)``, ``_env_int("NAME", 3``
+_READ = re.compile(
+    r"""(?:environ|getenv|[Ee]nv\w*|ENV\w*|_e|_b|_f|_i|_int|_bool|_float|_str|\bE|\bg)\s*(?:\.\s*(?:get|setdefault|pop)\s*)?"""
+    r"""[(\[]\s*(?P<q>["'])(?P<name>[A-Za-z_]\w*)(?P=q)\s*(?:,\s*(?:default\s*=\s*)?(?:str\(|int\(|float\()?\s*"""
+    r"""(?P<default>"[^"\n]*"|'[^'\n]*'|[-+]?[\d.][\d_.eE+-]*|True|False|None))?"""
+)
+_ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=:]\s*[^=;#]{0,160}$""", re.S)
+_OPTION = re.compile(
+    r"""add_argument\(\s*(?P<names>(?:["']-{1,2}[\w-]+["']\s*,?\s*)+)(?P<rest>[^\n]*(?:\n[^\n]*){0,4}?\))"""
+)
+_NAME = re.compile(r"""["'](-{1,2}[\w-]+)["']""")
+_DEFAULT = re.compile(r"""default\s*=\s*("[^"\n]*"|'[^'\n]*'|[-+]?[\d.][\d_.eE+-]*|True|False|None)""")
+
+
+def declarations(sources: Mapping[str, str]) -> dict[str, Declaration]:
+    """Knob name -> its last declaration (what Python would keep), over all ``sources``."""
+    found: dict[str, Declaration] = {}
+    for path, text in sources.items():
+        for item in _of(text, path):
+            before = found.get(item.name)
+            if before is not None and item.default is None and before.default is not None:
+                continue  # a later plain read tells less than the declaration did
+            if before is not None and not item.attr:
+                item = Declaration(
+                    name=item.name, default=item.default, attr=before.attr, path=path, line=item.line
+                )
+            found[item.name] = item
+    return found
+
+
+def _of(text: str, path: str) -> Iterator[Declaration]:
+    starts = [0, *(m.end() for m in re.finditer("\n", text))]
+    for match in _READ.finditer(text):
+        name = match["name"]
+        if not name.isupper() and "environ" not in match[0] and "getenv" not in match[0]:
+            continue
+        line = bisect_right(starts, match.start())
+        head = text[max(0, match.start() - 200) : match.start()]
+        head = head[max(head.rfind(";"), _statement(head)) + 1 :]
+        attr = _ATTR.search(head)
+        yield Declaration(
+            name=name, default=_plain(match["default"]), attr=attr[1] if attr else "", path=path, line=line
+        )
+    for match in _OPTION.finditer(text):
+        names = _NAME.findall(match["names"])
+        long = next((n for n in names if n.startswith("--")), names[0])
+        default = _DEFAULT.search(match["rest"])
+        value = _plain(default[1]) if default else "0" if "store_true" in match["rest"] else None
+        attr_name = long.lstrip("-").replace("-", "_")
+        line = bisect_right(starts, match.start())
+        yield Declaration(name=long, default=value, attr=attr_name, path=path, line=line)
+
+
+def _statement(head: str) -> int:
+    """The last line break in ``head`` that ends a statement: what stands before it asks for no more."""
+    at = len(head)
+    while (at := head.rfind("\n", 0, at)) >= 0:
+        if head[:at].rstrip()[-1:] not in tuple("([{,=+-*/\\"):
+            return at
+    return -1
+
+
+def _plain(literal: str | None) -> str | None:
+    """Without quotes; a bare True is 1, which every way of reading a switch accepts."""
+    if literal is None:
+        return None
+    return literal[1:-1] if literal[:1] in "\"'" else {"True": "1", "False": "0"}.get(literal, literal)
+
+
+def spelled(value: str, default: str | None) -> str:
+    """``value`` as the script can read it: a dump prints True where the environment held 1."""
+    if value in ("True", "true", "False", "false"):
+        on = value.lower() == "true"
+        if default is not None and default.lower() in ("true", "false"):
+            return str(on) if default[:1].isupper() else str(on).lower()
+        return "1" if on else "0"
+    return value

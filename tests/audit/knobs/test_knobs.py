@@ -1,0 +1,162 @@
+"""The reported configuration is found where people leave it, and contradictions are said to be such."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.knobs import Knobs, resolve
+from audit.lower import lower
+from audit.source import MemoryTree, SubmissionFiles
+
+SCRIPT = '''
+import os, argparse
+class Args:
+    ttt_enabled = bool(int(os.environ.get("TTT_ENABLED", "0")))
+    lr: float = float(os.environ.get("TTT_LEARNING_RATE", 1e-3))
+    mode = os.getenv("EVAL_MODE", "sliding")
+    iters = int(
+        os.environ.get("ITERATIONS", "20000")
+    )
+    flag = _env_bool("SWITCH", False)
+parser = argparse.ArgumentParser()
+parser.add_argument("--chunk-size", "-c", type=int, default=32)
+args = Args()
+def main():
+    use = args.ttt_enabled and True
+    if use:
+        print(f"adapting with {args.lr:.4f} now")
+    print(f"start lr={args.lr}{f' using adapters rank 4' if args.mode == 'lora' else ''}")
+main()
+'''
+
+
+def knobs(extra: dict[str, str], env: dict[str, str] | None = None, script: str = SCRIPT, **more: object) -> Knobs:
+    files = {f"r/{k}": v for k, v in extra.items()} | {"r/train_gpt.py": script}
+    submission = SubmissionFiles(
+        target="t", tree=MemoryTree(files), primary="r/train_gpt.py", paths=list(files), changed=list(files)
+    )
+    modules = {"r/train_gpt.py": lower(script, "r/train_gpt.py")}
+    return resolve(submission, {"r/train_gpt.py": script}, env or {}, modules=modules, **more)  # type: ignore[arg-type]
+
+
+def value(found: Knobs, name: str) -> tuple[str, str] | None:
+    knob = found.lookup(name)
+    return None if knob is None else (knob.value, knob.source)
+
+
+def test_declarations_carry_default_and_the_name_that_dumps_use() -> None:
+    found = knobs({}).declared
+    assert (found["TTT_ENABLED"].default, found["TTT_ENABLED"].attr, found["TTT_ENABLED"].line) == ("0", "ttt_enabled", 4)
+    assert (found["TTT_LEARNING_RATE"].default, found["TTT_LEARNING_RATE"].attr) == ("1e-3", "lr")
+    assert (found["ITERATIONS"].default, found["ITERATIONS"].attr) == ("20000", "iters")
+    assert found["EVAL_MODE"].default == "sliding"
+    assert found["SWITCH"].default == "0"
+    assert found["--chunk-size"].default == "32"
+
+
+def test_a_knob_declared_twice_keeps_the_last_default() -> None:
+    script = 'import os\na = os.environ.get("K", "1")\nb = os.environ.get("K", "2")\n'
+    assert knobs({}, script=script).default("K") == "2"
+
+
+def test_nobody_sets_a_knob_then_the_default_of_the_code_holds() -> None:
+    assert knobs({"README.md": "A fine run."}).lookup("TTT_ENABLED") is None
+
+
+@pytest.mark.parametrize(
+    "readme",
+    [
+        "```bash\nTTT_ENABLED=1 torchrun --nproc_per_node=8 train_gpt.py\n```",
+        "```\nexport TTT_ENABLED=1\ntorchrun train_gpt.py\n```",
+        "```bash\nSEED=1 \\\n  TTT_ENABLED='1' \\\n# a note\n  torchrun train_gpt.py\n```",
+        '```sh\nmodal run launch.py --extra-env "LN_SCALE=1;TTT_ENABLED=1;X=2"\n```',
+        "Run `TTT_ENABLED=1 torchrun train_gpt.py`.",
+    ],
+)
+def test_readme_commands(readme: str) -> None:
+    assert value(knobs({"README.md": readme}), "TTT_ENABLED") == ("1", "command")
+
+
+def test_a_command_for_another_script_says_nothing() -> None:
+    extra = {"README.md": "```\nTTT_ENABLED=1 python other.py\n```", "other.py": "pass"}
+    assert knobs(extra).lookup("TTT_ENABLED") is None
+
+
+def test_python_blocks_are_not_commands() -> None:
+    assert knobs({"README.md": "```python\nTTT_ENABLED=1\n```"}).lookup("TTT_ENABLED") is None
+
+
+def test_options_after_the_script() -> None:
+    found = knobs({"README.md": "```\npython train_gpt.py --chunk-size 64\n```"})
+    assert value(found, "--chunk-size") == ("64", "command")
+
+
+def test_shell_scripts_with_defaults_and_submission_json() -> None:
+    assert value(knobs({"run.sh": 'export TTT_ENABLED="${TTT_ENABLED:-1}"\n'}), "TTT_ENABLED") == ("1", "command")
+    assert knobs({"run.sh": "export TTT_ENABLED=$FLAG\n"}).lookup("TTT_ENABLED") is None
+    assert value(knobs({"submission.json": '{"env": {"TTT_ENABLED": 1}}'}), "TTT_ENABLED") == ("1", "command")
+    assert knobs({"submission.json": '{"env": '}).lookup("TTT_ENABLED") is None
+
+
+def test_a_launcher_in_python_sets_the_environment() -> None:
+    launcher = 'import subprocess, os\nenv = {**os.environ, "TTT_ENABLED": "1"}\nsubprocess.run(["torchrun", "train_gpt.py"], env=env)\n'
+    assert value(knobs({"go.py": launcher}), "TTT_ENABLED") == ("1", "command")
+
+
+@pytest.mark.parametrize(
+    "log",
+    [
+        "Hyperparameters:\n  lr: 0.1\n  ttt_enabled: True\n",
+        "world_size:8 ttt_enabled:1 grad_accum:1\n",
+        "Namespace(lr=0.1, ttt_enabled=True)\n",
+        '{"ttt_enabled": true, "lr": 0.1}\n',
+    ],
+)
+def test_dumps_in_logs_are_translated_to_the_environment(log: str) -> None:
+    assert value(knobs({"train.log": log}), "TTT_ENABLED") == ("1", "log")
+
+
+def test_the_log_beats_the_command_that_was_written_down() -> None:
+    found = knobs({"train.log": "  ttt_enabled: False\n", "README.md": "```\nTTT_ENABLED=1 torchrun train_gpt.py\n```"})
+    assert value(found, "TTT_ENABLED") == ("0", "log")
+    assert {c.value for c in found.claims["TTT_ENABLED"]} == {"0", "1"}
+
+
+def test_the_program_text_that_a_log_begins_with_is_not_a_statement() -> None:
+    log = "import os\nttt_enabled = True\ndef main():\n    pass\n" + "=" * 60 + "\nstep:1 loss:2\n"
+    assert knobs({"train.log": log}).lookup("TTT_ENABLED") is None
+
+
+def test_a_line_that_one_branch_alone_prints_shows_its_knob() -> None:
+    assert value(knobs({"train.log": "step 1\nadapting with 0.0020 now\n"}), "TTT_ENABLED") == ("1", "log")
+    assert value(knobs({"train.log": "start lr=0.1 using adapters rank 4\n"}), "EVAL_MODE") == ("lora", "log")
+    assert knobs({"train.log": "start lr=0.1\n"}).lookup("EVAL_MODE") is None
+
+
+def test_a_line_that_is_printed_elsewhere_too_shows_nothing() -> None:
+    script = SCRIPT + '\nprint("adapting with ", 3)\n'
+    assert knobs({"train.log": "adapting with 0.0020 now\n"}, script=script).lookup("TTT_ENABLED") is None
+
+
+def test_only_logs_of_the_reported_score_count() -> None:
+    extra = {
+        "submission.json": '{"val_bpb": 1.12345}',
+        "train_a.log": "ttt_enabled: True\nfinal val_bpb:1.123452\n",
+        "train_b.log": "ttt_enabled: False\nfinal val_bpb:1.2222\n",
+        "train_c.log": "ttt_enabled: False\nfinal val_bpb:1.3333\n",
+    }
+    found = knobs(extra).lookup("TTT_ENABLED")
+    assert found is not None and (found.value, found.ambiguous) == ("1", False)
+
+
+def test_contradicting_runs_make_a_knob_ambiguous() -> None:
+    extra = {"train_a.log": "ttt_enabled: True\n", "train_b.log": "ttt_enabled: False\n"}
+    found = knobs(extra).lookup("TTT_ENABLED")
+    assert found is not None and found.ambiguous
+
+
+def test_user_beats_log_and_wrapper_comes_last() -> None:
+    extra = {"train.log": "ttt_enabled: True\n"}
+    found = knobs(extra, env={"TTT_ENABLED": "0"}, env_defaults={"TTT_ENABLED": "0", "EVAL_MODE": "full"})
+    assert value(found, "TTT_ENABLED") == ("0", "env")
+    assert value(found, "EVAL_MODE") == ("full", "wrapper")
