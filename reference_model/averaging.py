@@ -33,14 +33,17 @@ class Averages:
     def update(self, step: int, scale: float) -> None:
         """After optimizer step ``step`` (counted from 1) at learning-rate scale ``scale``.
 
-        EMA: a <- decay * a + (1 - decay) * w every step. SWA: running mean of a sample every
+        EMA: a <- decay * a + (1 - decay) * w every step; with ``ema_warmup`` the decay starts low, so that
+        the initial weights do not linger in a run of a few hundred steps. SWA: running mean of a sample every
         ``swa_every`` steps; with ``swa_below`` < 1 only late in the warm-down (tight SWA, PR 827).
         """
         config = self.config
         if self.ema is not None:
             names, weights = zip(*self.model.named_parameters(), strict=True)
-            torch._foreach_lerp_([self.ema[n] for n in names], [w.detach() for w in weights], 1 - config.ema)
-        if config.swa_every and step % config.swa_every == 0 and scale < config.swa_below:
+            decay = min(config.ema, (1 + step) / (10 + step)) if config.ema_warmup else config.ema
+            torch._foreach_lerp_([self.ema[n] for n in names], [w.detach() for w in weights], 1 - decay)
+        late = config.swa_below >= 1.0 or scale < config.swa_below
+        if config.swa_every and step % config.swa_every == 0 and late:
             self.samples += 1
             if self.swa is None:
                 self.swa = self._copy()

@@ -127,6 +127,7 @@ class OptimConfig:
     row_normalize: bool = False  # MuonEq-R: rows of the momentum normalised first (PR 827)
     weight_decay: float = 0.04  # decoupled, on the matrices
     adam_decay: float = 0.04  # decoupled, on the tables
+    scalar_decay: float = 0.0  # decoupled, on all the rest (PR 726 decays these too)
     beta1: float = 0.9
     beta2: float = 0.95
     eps: float = 1e-8
@@ -180,8 +181,11 @@ class ScheduleConfig:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AverageConfig:
     ema: float = 0.0  # decay per step; 0 is off
+    ema_warmup: bool = False  # decay at most (1 + t) / (10 + t): a short run forgets its start
     swa_every: int = 0  # steps between samples; 0 is off
-    swa_below: float = 1.0  # sample only while the learning-rate scale is under this; 0.2 is tight SWA
+    swa_below: float = (
+        1.0  # sample only while the learning-rate scale is under this: 0.2 is tight SWA, 1 always
+    )
     use: str = "raw"  # raw, ema, swa, or blend (chosen here, never by validation score: rule D1)
     blend: float = 0.5  # share of SWA in the blend with EMA
 
@@ -201,6 +205,8 @@ class CompressConfig:
     qat_bits: int = 0  # late quantization-aware training on this grid; 0 is off
     qat_below: float = 0.15  # starts once the learning-rate scale is under this
     prune: float = 0.0  # share of each matrix's smallest magnitudes set to zero at the end
+    hessian_every: int = 0  # steps between passes that accumulate H = X^T X for GPTQ (PR 1072); 0 is off
+    hessian_tokens: int = 16_384  # training tokens of one such pass on rank 0; the clock counts it
 
     def check(self) -> None:
         if self.qat_bits not in (0, 4, 5, 6, 7, 8):
@@ -215,6 +221,7 @@ class RunConfig:
     compile: str = "off"  # off, block (each block on its own: short compile time) or model
     mlp: str = "eager"  # eager, fused (linear -> LeakyReLU squared) or mega (norm to residual)
     attention: str = "eager"  # eager or fused (QK norm + RoPE + gain in one kernel)
+    stop_after: int = 0  # stop at this step with the schedule unchanged; 0 runs to the schedule's end
     checkpoint_every: int = 0  # steps between checkpoints; 0 is only at the end and on SIGTERM
     log_every: int = 10
     validate_tokens: int = 131_072  # targets of the validation prefix that bits per byte is measured on
@@ -256,6 +263,31 @@ class Recipe:
         """sha256 over the canonical JSON of everything the recipe says."""
         text = json.dumps(self.as_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def shrink(recipe: Recipe) -> Recipe:
+    """The same parts at a size that a CPU trains in seconds: 11 layers stay 11, width 512 becomes 64.
+
+    Ratios are kept (heads per key head, MLP width, rotated share of a head); tables and batches shrink;
+    kernels and compilation, which want a GPU, are off.
+    """
+    model, data = recipe.model, recipe.data
+    heads = min(model.heads, 4)
+    small = dataclasses.replace(
+        model, dim=16 * heads, heads=heads, kv_heads=max(1, heads * model.kv_heads // model.heads),
+        mlp_hidden=max(model.moe_experts, 1) * max(1, 16 * heads * model.mlp_hidden // model.dim // max(model.moe_experts, 1)),
+        rope_dims=2 * round(8 * model.rope_dims / model.head_dim),
+        bigram_size=min(model.bigram_size, 65), bigram_dim=min(model.bigram_dim, 8), value_dim=min(model.value_dim, 8),
+    )  # fmt: skip
+    return dataclasses.replace(
+        recipe,
+        model=small,
+        data=dataclasses.replace(data, context=32, batch_tokens=256, micro_tokens=0),
+        compress=dataclasses.replace(recipe.compress, hessian_tokens=64),
+        run=dataclasses.replace(
+            recipe.run, compile="off", mlp="eager", attention="eager", validate_tokens=4096, log_every=1
+        ),
+    ).check()
 
 
 PARTS = ("model", "optim", "data", "schedule", "average", "compress", "run")

@@ -38,7 +38,7 @@ class Optimizers:
         self.names = [name for kind in ("embed", "scalar") for name, _ in groups[kind]]
         self.small = [param for kind in ("embed", "scalar") for _, param in groups[kind]]
         rates = {"embed": config.embed_lr, "scalar": config.scalar_lr}
-        decay = {"embed": config.adam_decay, "scalar": 0.0}
+        decay = {"embed": config.adam_decay, "scalar": config.scalar_decay}
         self.adam = torch.optim.AdamW(
             [
                 {

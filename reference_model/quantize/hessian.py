@@ -4,8 +4,12 @@ The error that a layer's output suffers from weights Q instead of W is tr((W - Q
 read the same input (queries, keys and values) share one H. The tied output head reads the normalised last
 hidden state, so the embedding has a Hessian too.
 
-``row_weights`` adds what the *loss* makes of an output error: the mean squared gradient of each output, a
-diagonal Fisher estimate. It lets the rate of one tensor be weighed against that of another.
+``rows`` adds what the *loss* makes of an output error: the mean squared gradient of each output, a diagonal
+Fisher estimate. With it ``sum over rows of rows[r] * (w_r - q_r) H (w_r - q_r)^T`` is (twice) the expected loss in
+nats per token, the same unit for every tensor, and the rate of one tensor can be weighed against that of another.
+A lookup table has the same form with the roles exchanged: H is the second moment of the gradient at its output,
+and a row's weight is how often the row is read. A table that is also the output head has both terms; since
+``rows`` of a head follow the token frequencies too, they are joined into one H with the frequencies as weights.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from typing import Any
 import torch
 
 from audit.contracts import InputError
+from harness.provenance.tracked import positions_of
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +88,11 @@ def _tied_name(model: Any) -> str | None:
     return "embed.weight" if getattr(model, "head", 0) is None and hasattr(model, "body") else None
 
 
+def _tables(model: Any) -> dict[str, torch.nn.Embedding]:
+    """Lookup tables by the state name of their weight."""
+    return {f"{name}.weight": m for name, m in model.named_modules() if isinstance(m, torch.nn.Embedding)}
+
+
 def _run(model: Any, ids: torch.Tensor, accumulator: _Accumulator, tied: str | None) -> torch.Tensor:
     if tied is None:
         return model.forward_logits(ids)
@@ -91,17 +101,23 @@ def _run(model: Any, ids: torch.Tensor, accumulator: _Accumulator, tied: str | N
     return model.logits(hidden)
 
 
+def refuse_stream(ids: torch.Tensor) -> None:
+    """Raises ``InputError`` for tokens that carry positions of an evaluation stream (``harness.provenance``)."""
+    if positions_of(ids).intervals:
+        raise InputError("calibration on tokens of the evaluation stream is forbidden; use training tokens")
+
+
 def collect(model: Any, batches: Iterable[torch.Tensor], *, fisher: bool = False) -> Hessians:
-    """Runs the model over the batches and returns the Hessians.
+    """Runs the model over the batches of ids (B, T) and returns the Hessians.
 
     With ``fisher`` each batch also runs backward, with targets drawn from the model's own distribution (the
-    true Fisher needs no data labels), for the row weights.
+    true Fisher needs no data labels): row weights, and Hessians of lookup tables. Raises ``InputError`` for
+    tokens that the harness knows to be of the evaluation stream, and when there are none at all.
     """
     device = next(model.parameters()).device
     accumulator = _Accumulator()
     tied = _tied_name(model)
-    modules = _quantizable(model)
-    squares: dict[str, torch.Tensor] = {}
+    moments = _Moments()
     positions = 0
     generator = torch.Generator(device=device).manual_seed(0)
     training = model.training
@@ -109,10 +125,11 @@ def collect(model: Any, batches: Iterable[torch.Tensor], *, fisher: bool = False
     try:
         with _watch(model, accumulator):
             for ids in batches:
+                refuse_stream(ids)
                 ids = ids.to(device)
                 positions += ids.numel()
                 if fisher:
-                    _backward(model, ids, accumulator, tied, modules, squares, generator)
+                    _backward(model, ids, accumulator, tied, moments, generator)
                 else:
                     with torch.no_grad():
                         _run(model, ids, accumulator, tied)
@@ -123,8 +140,44 @@ def collect(model: Any, batches: Iterable[torch.Tensor], *, fisher: bool = False
         raise InputError("the calibration source yielded no tokens")
     found = Hessians(samples=dict(accumulator.counts))
     found.inputs = {name: total / accumulator.counts[name] for name, total in accumulator.sums.items()}
-    found.rows = {name: total / positions for name, total in squares.items()}
+    found.rows = {name: total / positions for name, total in moments.squares.items()}
+    for name, gram in moments.grams.items():
+        reads = moments.reads[name]
+        # Half a count more: a row that the calibration text never read is rare, not impossible.
+        often = (reads + 0.5) / (reads.sum() + 0.5 * reads.numel())
+        joined = gram / positions
+        if name == tied:
+            joined = joined + found.inputs[name] * found.rows[name].sum()
+        found.inputs[name], found.rows[name] = joined, often
+        found.samples[name] = positions
     return found
+
+
+class _Moments:
+    """What backward passes leave: squared gradients per output, gradient moments and reads of lookup tables."""
+
+    def __init__(self) -> None:
+        self.squares: dict[str, torch.Tensor] = {}
+        self.grams: dict[str, torch.Tensor] = {}
+        self.reads: dict[str, torch.Tensor] = {}
+
+    def output(self, name: str, value: torch.Tensor) -> None:
+        def keep(gradient: torch.Tensor) -> None:
+            total = gradient.detach().float().reshape(-1, gradient.shape[-1]).square().sum(dim=0)
+            self.squares[name] = self.squares[name] + total if name in self.squares else total
+
+        value.register_hook(keep)
+
+    def table(self, name: str, rows: int, ids: torch.Tensor, value: torch.Tensor) -> None:
+        counts = torch.bincount(ids.reshape(-1), minlength=rows).float()
+        self.reads[name] = self.reads[name] + counts if name in self.reads else counts
+
+        def keep(gradient: torch.Tensor) -> None:
+            flat = gradient.detach().float().reshape(-1, gradient.shape[-1])
+            gram = flat.T @ flat
+            self.grams[name] = self.grams[name] + gram if name in self.grams else gram
+
+        value.register_hook(keep)
 
 
 def _backward(
@@ -132,20 +185,18 @@ def _backward(
     ids: torch.Tensor,
     accumulator: _Accumulator,
     tied: str | None,
-    modules: dict[str, Any],
-    squares: dict[str, torch.Tensor],
+    moments: _Moments,
     generator: torch.Generator,
 ) -> None:
-    def watch_output(name: str, output: torch.Tensor) -> None:
-        def keep(gradient: torch.Tensor) -> None:
-            total = gradient.detach().float().reshape(-1, gradient.shape[-1]).square().sum(dim=0)
-            squares[name] = squares[name] + total if name in squares else total
-
-        output.register_hook(keep)
-
     handles = [
-        module.register_forward_hook(lambda _module, _args, output, name=name: watch_output(name, output))
-        for name, module in modules.items()
+        module.register_forward_hook(lambda _module, _args, output, name=name: moments.output(name, output))
+        for name, module in _quantizable(model).items()
+    ]
+    handles += [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: moments.table(name, module.num_embeddings, args[0], output)
+        )
+        for name, module in _tables(model).items()
     ]
     # Frozen weights would leave outputs without a gradient graph.
     frozen = [p for p in model.parameters() if not p.requires_grad]
@@ -155,10 +206,12 @@ def _backward(
         with torch.enable_grad():
             logits = _run(model, ids, accumulator, tied)
             if tied is not None:
-                watch_output(tied, logits)
+                moments.output(tied, logits)
             odds = torch.softmax(logits.detach().float(), dim=-1).reshape(-1, logits.shape[-1])
             drawn = torch.multinomial(odds, 1, generator=generator)[:, 0]
-            loss = torch.nn.functional.cross_entropy(logits.reshape(-1, logits.shape[-1]).float(), drawn, reduction="sum")
+            loss = torch.nn.functional.cross_entropy(
+                logits.reshape(-1, logits.shape[-1]).float(), drawn, reduction="sum"
+            )
             loss.backward()
     finally:
         for handle in handles:
@@ -194,6 +247,20 @@ class OnlineHessians:
             self._sums[name] = self._sums[name] * self.decay + gram if name in self._sums else gram
             self._samples[name] = self._samples.get(name, 0) + now.samples[name]
         return True
+
+    @property
+    def ready(self) -> bool:
+        """Whether anything was accumulated yet."""
+        return self._weight > 0
+
+    def resume_state(self) -> dict[str, Any]:
+        """What an interrupted run needs to go on accumulating bit for bit."""
+        sums = {name: total.clone() for name, total in self._sums.items()}
+        return {"sums": sums, "weight": self._weight, "samples": dict(self._samples)}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continues from ``resume_state``."""
+        self._sums, self._weight, self._samples = dict(state["sums"]), state["weight"], dict(state["samples"])
 
     def hessians(self) -> Hessians:
         if not self._weight:

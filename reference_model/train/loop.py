@@ -21,6 +21,7 @@ from reference_model.data.prefetch import on_device
 from reference_model.model.count import flops_per_token, parameters
 from reference_model.optim import Optimizers
 from reference_model.prune import prune_smallest
+from reference_model.quantize.hessian import OnlineHessians
 from reference_model.train import checkpoint, setup
 from reference_model.train.clock import Clock
 from reference_model.train.logs import Logs
@@ -49,6 +50,8 @@ class Trainer:
         self.model = setup.make_model(recipe, ranks.device)
         self.optimizers = Optimizers(self.model, recipe.optim)
         self.averages = Averages(recipe.average, self.model)
+        every = recipe.compress.hessian_every
+        self.hessians = OnlineHessians(every) if every else None
         self.loss_of = setup.compile_model(self.model, recipe.run.compile)
         self.clock = Clock()
         self.step = 0
@@ -76,6 +79,7 @@ class Trainer:
             "averages": self.averages.state_dict(),
             "sampler": self.sampler_state,
             "random": torch.get_rng_state(),
+            "hessians": None if self.hessians is None else self.hessians.resume_state(),
         }
 
     def restore(self, path: Path) -> None:
@@ -92,6 +96,8 @@ class Trainer:
                 own[name].copy_(tensor)
         self.optimizers.load_state_dict(state["optimizers"])
         self.averages.load_state_dict(state["averages"])
+        if self.hessians is not None:
+            self.hessians.restore(state["hessians"])
         self.sampler_state = state["sampler"]
         self.data.loader.sampler.load_state_dict(state["sampler"])
         torch.set_rng_state(state["random"])
@@ -117,17 +123,16 @@ class Trainer:
         recipe = self.recipe.as_dict()
         config = recipe["model"] | {"repeat_active": self.repeat_active}
         if self.ranks.first:
-            state = {name: tensor.float().cpu() for name, tensor in self.model.state_dict().items()}
-            checkpoint.save(
-                path,
-                {
-                    "family": checkpoint.FAMILY,
-                    "config": config,
-                    "state": state,
-                    "step": self.step,
-                    "recipe": recipe,
-                },
-            )
+            content: dict[str, Any] = {
+                "family": checkpoint.FAMILY,
+                "config": config,
+                "state": {name: tensor.float().cpu() for name, tensor in self.model.state_dict().items()},
+                "step": self.step,
+                "recipe": recipe,
+            }
+            if self.hessians is not None and self.hessians.ready:
+                content["hessians"] = self.hessians.state()
+            checkpoint.save(path, content)
         return path
 
     # ---- the loop -----------------------------------------------------------------------------
@@ -175,7 +180,10 @@ class Trainer:
             elapsed, stop = self.ranks.agree(self.clock.elapsed, self.signal is not None)
             if stop:
                 return False
-            if schedule.progress(recipe.schedule, self.step, elapsed) >= 1.0:
+            if (
+                schedule.progress(recipe.schedule, self.step, elapsed) >= 1.0
+                or self.step == run.stop_after > 0
+            ):
                 return True
             scale = schedule.lr_scale(recipe.schedule, self.step, elapsed)
             self._switches(scale)
@@ -184,6 +192,8 @@ class Trainer:
             self.step += 1
             self.sampler_state = state
             self.averages.update(self.step, scale)
+            if self.hessians is not None and self.ranks.first and self.step % self.hessians.every == 0:
+                self._accumulate(tokens)
             if self.ranks.device.type == "cuda":
                 # Let the host run one step ahead of the device, no more: the clock stays honest.
                 pending.append(torch.cuda.Event())
@@ -214,6 +224,20 @@ class Trainer:
             self.logs.line(f"repeat_layers:on step:{self.step}")
         bits = recipe.compress.qat_bits
         qat.enable(self.model, bits if bits and scale < recipe.compress.qat_below else 0)
+
+    def _accumulate(self, tokens: torch.Tensor) -> None:
+        """One pass for the online Hessians (PR 1072), on training data this rank has just used.
+
+        Uncompiled and with eager kernels, since hooks must see each matrix's input. It runs inside the
+        training clock: calibration on training data is training (rule B1).
+        """
+        assert self.hessians is not None
+        run = self.recipe.run
+        rows = max(1, self.recipe.compress.hessian_tokens // self.recipe.data.context)
+        self.model.use_kernels()
+        with torch.compiler.set_stance("force_eager"):
+            self.hessians.step(self.model, self.step, tokens[:rows, :-1])
+        self.model.use_kernels(mlp=run.mlp, attention=run.attention)
 
     def _activate_repeats(self) -> None:
         self.model.activate_repeats()

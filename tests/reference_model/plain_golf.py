@@ -6,6 +6,7 @@ package is used. ``state`` is a Golf's state dict; everything is float64.
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import torch
@@ -72,7 +73,7 @@ def embedded(c, state, ids):
     x = state["embed.weight"][ids]
     if c.bigram_size:
         rows = [c.bigram_size - 1]
-        for before, now in zip(ids[:-1], ids[1:], strict=True):
+        for before, now in itertools.pairwise(ids):
             rows.append(((36313 * now) ^ (27191 * before)) % (c.bigram_size - 1))
         x = x + state["bigram.embed.weight"][rows] @ state["bigram.proj.weight"].T * state["bigram.scale"]
     x = rms(x)
@@ -122,7 +123,7 @@ def logits(c, state, ids, repeats=False):
     plan = []  # (layer, gate)
     for layer in range(c.layers):
         times = c.gated_repeats if c.gated_repeats and layer == c.gated_layer else 1
-        plan += [(layer, i if times > 1 or c.gated_repeats and layer == c.gated_layer else None)
+        plan += [(layer, i if times > 1 or (c.gated_repeats and layer == c.gated_layer) else None)
                  for i in range(times)]  # fmt: skip
     if c.loops > 1:
         plan = plan[: c.loop_from] + plan[c.loop_from : c.loop_to + 1] * c.loops + plan[c.loop_to + 1 :]

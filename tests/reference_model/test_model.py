@@ -79,7 +79,7 @@ def test_outputs_and_gradients_follow_the_definition(switch):
     changes = SWITCHES[switch]
     model = shaken(**changes)
     ids = torch.tensor([IDS])
-    targets = torch.tensor([IDS[1:] + [4]])
+    targets = torch.tensor([[*IDS[1:], 4]])
     got = model.forward_logits(ids).double()
     state = {n: p.detach().clone().requires_grad_() for n, p in model.named_parameters()}
     want = plain.logits(model.config, state, IDS, repeats=bool(changes.get("repeat_layers")))
