@@ -10,7 +10,7 @@ import torch
 
 from audit.contracts import InputError
 from harness.adapt.lora import DocumentLoRA
-from harness.adapt.recipes import Adaptation, ChunkTTT, NoAdaptation, Phased, PeriodicReset
+from harness.adapt.recipes import Adaptation, ChunkTTT, NoAdaptation, PeriodicReset, Phased
 from harness.adapt.select import Discriminative, FreezeFirst, LastBlocks, constant, cosine
 
 #: What each named recipe starts from; every key can be overridden.

@@ -6,23 +6,24 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from typing import Any
 
 from audit.contracts import Command, Exit, InputError
+from harness.evaluate.outcome import sweep_text, text_of
 
 TTT = ("none", "sgd", "adamw", "lora", "phased")  # harness.adapt.catalog.NAMES, which needs torch
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("artifact", metavar="ARTIFACT", help="packed model, as written by `referee pack`")
-    parser.add_argument("--data", required=True, metavar="DIR", help="folder, file or glob of validation shards")
-    parser.add_argument("--tokenizer", required=True, metavar="FILE", help="the shards' tokenizer")
-    parser.add_argument("--out", required=True, metavar="DIR", help="folder for the scorecard")
+    parser.add_argument("--data", "--shards", required=True, metavar="DIR", help="folder, file or glob of validation shards")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the shards' tokenizer (default: the one in the data folder)")
+    parser.add_argument("--out", default="scorecard", metavar="DIR", help="folder for the scorecard (default: scorecard)")
     parser.add_argument("--context", type=int, default=2048, metavar="N", help="inputs per window (default 2048)")
     parser.add_argument("--stride", type=int, default=64, metavar="N", help="targets per window (default 64)")
     parser.add_argument("--plan", choices=("strict", "official"), default="strict",
                         help="strict: every target once; official: the contest scripts' own windows")  # fmt: skip
     parser.add_argument("--ttt", choices=TTT, default="none", help="adaptation on already scored chunks")
+    parser.add_argument("--chunk", type=int, metavar="N", help="targets per chunk (default: the adaptation's own)")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides",
                         help="setting of the adaptation, e.g. lr=0.002, chunk=32768, epochs=3 (repeatable)")  # fmt: skip
     parser.add_argument("--sweep", action="append", default=[], metavar="TTT[:K=V,…]",
@@ -35,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch", type=int, metavar="N", help="windows per forward pass (default 128 on a GPU, else 16)")
     parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
     parser.add_argument("--deterministic", action="store_true", help="deterministic kernels: same bits again when continued")
+    parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: what torch chooses)")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--probes", type=int, default=16, metavar="N", help="batches probed for causality (default 16)")
     parser.add_argument("--resume", action="store_true", help="continue the incomplete scorecard in --out")
@@ -62,6 +64,11 @@ def pairs(texts: list[str]) -> dict[str, str]:
     return found
 
 
+def chosen_of(args: argparse.Namespace, overrides: dict[str, str]) -> dict[str, str]:
+    """The overrides of an adaptation, ``--chunk`` among them."""
+    return overrides if args.chunk is None else {"chunk": str(args.chunk), **overrides}
+
+
 def run(args: argparse.Namespace) -> int:
     from harness.evaluate.session import evaluate, sweep
 
@@ -71,11 +78,15 @@ def run(args: argparse.Namespace) -> int:
         settings = []
         for text in args.sweep:
             name, _, rest = text.partition(":")
-            settings.append((name, pairs([p for p in rest.split(",") if p])))
+            settings.append((name, chosen_of(args, pairs([p for p in rest.split(",") if p]))))
         rows = sweep(args, settings)
-        _print_sweep(rows, args)
+        if args.format == "json":
+            print(json.dumps({"schema": "referee.eval-sweep/1", "rows": rows}, indent=1))
+        elif rows:
+            print(sweep_text(rows))
+            print("Choosing a setting by its validation score is not ruled on by the contest (rule F18).", file=sys.stderr)
         return max((row["exit"] for row in rows), default=0)
-    summary = evaluate(args, args.ttt, pairs(args.overrides), Path(args.out))
+    summary = evaluate(args, args.ttt, chosen_of(args, pairs(args.overrides)), Path(args.out))
     if summary is None:
         return int(Exit.OK)  # a rank other than the first
     if args.format == "json":
@@ -83,42 +94,6 @@ def run(args: argparse.Namespace) -> int:
     else:
         print(text_of(summary))
     return int(summary["exit"])
-
-
-def exit_of(claims: dict[str, dict[str, Any]]) -> Exit:
-    """Violated anywhere: 1. Order not shown: 3. Else 0."""
-    if any(c["status"] == "violated" for c in claims.values()):
-        return Exit.VIOLATION
-    return Exit.OK if claims["P1"]["status"] == "shown" else Exit.UNDETERMINED
-
-
-def text_of(summary: dict[str, Any]) -> str:
-    """The result for people."""
-    partial = "  PARTIAL: only the first tokens of the split" if summary["partial"] else ""
-    seconds = summary["seconds"]
-    rate = summary["targets"] / max(seconds["score"], 1e-9)
-    lines = [
-        f"bits per byte   {summary['bits_per_byte']:.6f}{partial}",
-        f"nats per target {summary['nats_per_target']:.6f}   targets {summary['targets']:,}   bytes {summary['bytes']:,}",
-        f"time            scoring {seconds['score']:.1f} s ({rate:,.0f} targets/s), adaptation {seconds['adapt']:.1f} s",
-    ]
-    if summary.get("official"):
-        o = summary["official"]
-        lines.append(f"official        {o['bits_per_byte']:.6f} counting the {o['targets'] - summary['targets']} repeats")
-    lines += [f"{name} {c['status']:<10}  {c['reason']}" for name, c in summary["claims"].items()]
-    lines.append(f"scorecard       {summary['out']}")
-    return "\n".join(lines)
-
-
-def _print_sweep(rows: list[dict[str, Any]], args: argparse.Namespace) -> None:
-    if args.format == "json":
-        print(json.dumps(rows, indent=1))
-        return
-    width = max(len(row["setting"]) for row in rows)
-    for row in rows:
-        mark = "  PARTIAL" if row["partial"] else ""
-        print(f"{row['setting']:<{width}}  {row['bits_per_byte']:.6f}  P1 {row['claims']['P1']['status']}{mark}")
-    print("Choosing a setting by its validation score is not ruled on by the contest (rule F18).", file=sys.stderr)
 
 
 COMMAND = Command(

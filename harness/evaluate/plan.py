@@ -13,6 +13,7 @@ adapted on, then the next chunk begins.
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -70,7 +71,7 @@ class Plan:
         """SHA-256 over the arrays (little-endian int64): two plans with one digest do the same thing."""
         state = hashlib.sha256(f"{self.variant} {self.total} {self.context} {self.stride}".encode())
         for array in (self.starts, self.lengths, self.score_from, self.score_to, self.chunk_targets, self.chunk_windows):
-            state.update(np.ascontiguousarray(array, dtype="<i8"))
+            state.update(np.ascontiguousarray(array, dtype="<i8").data)
         return state.hexdigest()
 
     def batches(self, chunk: int, size: int, rank: int = 0, world: int = 1) -> Iterator[tuple[int, int]]:
@@ -88,7 +89,7 @@ class Plan:
         shape = np.stack([self.lengths[lo:hi], counts, tails])
         breaks = np.flatnonzero((shape[:, 1:] != shape[:, :-1]).any(axis=0)) + 1
         edges = [lo, *(lo + breaks).tolist(), hi]
-        for a, b in zip(edges, edges[1:], strict=False):
+        for a, b in itertools.pairwise(edges):
             for at in range(a, b, size):
                 yield at, min(at + size, b)
 
@@ -106,7 +107,7 @@ def boundaries(total: int, chunk: int | None, documents: Sequence[int] | None = 
         marks = sorted({0, total, *(int(d) for d in documents if 0 < d < total)})
         edges.update(marks)
         if chunk is not None:
-            for a, b in zip(marks, marks[1:], strict=False):
+            for a, b in itertools.pairwise(marks):
                 edges.update(range(a, b, chunk))
     return np.array(sorted(edges), dtype=np.int64)
 

@@ -43,7 +43,7 @@ class Options:
     variant: str = "strict"
     ttt: str = "none"
     ttt_set: dict[str, Any] = field(default_factory=dict)
-    numerics: Numerics = Numerics()
+    numerics: Numerics = field(default_factory=Numerics)
     probes: int = 16
     proof: bool = True  # False switches ledger, fingerprints and probes off: for measuring their cost
     snapshot_seconds: float = 120.0
@@ -179,7 +179,7 @@ class Evaluation:
         self.seconds = {"score": 0.0, "adapt": 0.0}
         self.doubts: list[str] = []  # why P1 is not shown
         self.faults: list[str] = []  # why P1 is violated
-        self.repeat = {"nats": 0.0, "bytes": 0, "targets": self.plan.repeats}
+        self.repeat: dict[str, Any] = {"nats": 0.0, "bytes": 0, "targets": self.plan.repeats}
         self.writer: ScorecardWriter | None = None
         header = self.header(os.urandom(16).hex())
         self.writer_seed = header["nonce"]

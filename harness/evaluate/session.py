@@ -17,10 +17,11 @@ from audit.contracts import InputError
 from harness.adapt.grant import Ranks
 from harness.artifact.container import Artifact, read_artifact
 from harness.artifact.models import build_model
-from harness.evaluate.command import exit_of
+from harness.evaluate.outcome import exit_of
 from harness.evaluate.run import Evaluation, Options, Progress
 from harness.evaluate.score import Numerics
 from harness.evaluate.stream import Stream, open_stream
+from harness.tokens.folder import find_tokenizer
 
 
 def numerics_of(args: argparse.Namespace) -> Numerics:
@@ -98,8 +99,9 @@ def progress_bar(total: int, label: str, quiet: bool) -> Iterator[Progress | Non
 def load_inputs(args: argparse.Namespace) -> tuple[Artifact, Stream]:
     """Reads and checks the artifact and the validation stream."""
     artifact = read_artifact(args.artifact)
+    tokenizer = args.tokenizer or find_tokenizer(args.data)
     stream = open_stream(
-        args.data, args.tokenizer, context=args.context, max_tokens=args.max_tokens, sidecar=args.byte_sidecar
+        args.data, tokenizer, context=args.context, max_tokens=args.max_tokens, sidecar=args.byte_sidecar
     )
     return artifact, stream
 
@@ -115,6 +117,10 @@ def evaluate(
     args: argparse.Namespace, ttt: str, chosen: dict[str, Any], out: Path, inputs: tuple[Artifact, Stream] | None = None
 ) -> dict[str, Any] | None:
     """One evaluation. Returns its summary, or None on ranks other than the first."""
+    if args.threads is not None:
+        if args.threads < 1:
+            raise InputError(f"--threads {args.threads} must be at least 1")
+        torch.set_num_threads(args.threads)
     artifact, stream = inputs or load_inputs(args)
     options = options_of(args, ttt, chosen)
     with ranks_of(options.numerics) as ranks:

@@ -72,7 +72,7 @@ def state_sha256(named: Iterable[tuple[str, torch.Tensor]]) -> str:
     total = hashlib.sha256()
     for name, tensor in sorted(named, key=lambda pair: pair[0]):
         total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(memoryview(words(tensor).cpu().numpy()).cast("B"))
+        total.update(words(tensor).cpu().numpy().view("u1").data)
     return total.hexdigest()
 
 

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import torch
 
-from harness.provenance.positions import NONE, Positions
+from harness.provenance.positions import Positions
 
 T = torch.Tensor
 
@@ -28,6 +28,11 @@ class Listener(Protocol):
     def escaped(self, how: str, positions: Positions, where: str) -> None: ...
     def written(self, target: torch.Tensor, positions: Positions) -> None: ...
     def backward(self, positions: Positions, run: Callable[[], Any]) -> Any: ...
+
+
+def _getter(name: str) -> Any:
+    """The getter of a tensor property, as ``__torch_function__`` receives it."""
+    return getattr(T, name).__get__
 
 
 def _names(owner: Any, *names: str) -> set[Any]:
@@ -58,7 +63,7 @@ _ESCAPES = {
     "as_subclass", "__cuda_array_interface__", "_typed_storage", "apply_", "map_",
 }  # fmt: skip
 ESCAPES: dict[Any, str] = {getattr(T, n): f".{n}()" for n in _ESCAPES if callable(getattr(T, n, None))}
-ESCAPES[T.data.__get__] = ".data"
+ESCAPES[_getter("data")] = ".data"
 # Facts about a tensor that reveal none of its values.
 _QUIET = {
     getattr(T, n).__get__
@@ -68,6 +73,8 @@ _QUIET = {
 } | _names(T, "size", "dim", "numel", "stride", "is_contiguous", "__len__", "is_floating_point", "element_size",
            "storage_offset", "__hash__", "is_complex", "ndimension", "__repr__", "__format__", "register_hook",
            "get_device", "nelement", "is_set_to", "has_names", "is_shared", "is_pinned", "retain_grad")  # fmt: skip
+
+_GRAD = _getter("grad")
 
 
 class Tracked(torch.Tensor):
@@ -83,7 +90,7 @@ class Tracked(torch.Tensor):
         with torch._C.DisableTorchFunctionSubclass():
             if func in _QUIET:
                 return func(*args, **kwargs)
-            if func is T.backward or func is T.grad.__get__:
+            if func is T.backward or func is _GRAD:
                 return _gradient(func, args, kwargs)
             if func in ESCAPES:
                 return _escape(func, args, kwargs)

@@ -12,8 +12,8 @@ from audit.contracts import Command, Exit, InputError
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("scorecard", metavar="SCORECARD", help="the scorecard's folder")
     parser.add_argument("--artifact", metavar="FILE", help="check that this is the artifact that was scored")
-    parser.add_argument("--data", metavar="DIR", help="validation shards: recount bytes, check digests")
-    parser.add_argument("--tokenizer", metavar="FILE", help="the shards' tokenizer (with --data)")
+    parser.add_argument("--data", "--shards", metavar="DIR", help="validation shards: recount bytes, check digests")
+    parser.add_argument("--tokenizer", metavar="FILE", help="the shards' tokenizer (default: the one in the data folder)")
     parser.add_argument("--byte-sidecar", metavar="PATH", help="the byte-count shards, if the run used them")
     parser.add_argument("--replay", type=int, default=0, metavar="K",
                         help="execute K randomly chosen chunks again (needs torch, --artifact, --data, --tokenizer)")  # fmt: skip
@@ -31,9 +31,13 @@ def run(args: argparse.Namespace) -> int:
         raise InputError("verify needs numpy; install it with: pip install numpy") from None
     from harness.scorecard.verify import verify
 
+    if args.data and not args.tokenizer:
+        from harness.tokens.folder import find_tokenizer
+
+        args.tokenizer = str(find_tokenizer(args.data))
     again = args.replay > 0 or args.decode > 0
-    if again and not (args.artifact and args.data and args.tokenizer):
-        raise InputError("--replay and --decode need --artifact, --data and --tokenizer")
+    if again and not (args.artifact and args.data):
+        raise InputError("--replay and --decode need --artifact and --data")
     verdict = verify(
         args.scorecard, artifact=args.artifact, tokenizer=args.tokenizer, data=args.data, sidecar=args.byte_sidecar
     )

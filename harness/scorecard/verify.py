@@ -122,7 +122,7 @@ def _coverage(events: list[dict[str, Any]], nll: np.ndarray, out: Verdict) -> No
         if lo != out.scored or hi < lo:
             out.problems.append(f"coverage: chunk {event['chunk']} scores {lo}:{hi} when {out.scored} were scored")
         part = np.ascontiguousarray(nll[lo:hi])
-        if hashlib.sha256(part).hexdigest() != event["nll_sha256"]:
+        if hashlib.sha256(part.data).hexdigest() != event["nll_sha256"]:
             out.problems.append(f"scores: targets {lo}:{hi} differ from what chunk {event['chunk']} committed")
         total = float(part.sum(dtype=np.float64))
         if not math.isclose(total, event["nats"], rel_tol=SUM_TOLERANCE, abs_tol=1e-9):

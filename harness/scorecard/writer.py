@@ -79,8 +79,8 @@ def file_sha256(path: str | os.PathLike[str]) -> str:
 def read_events(folder: str | os.PathLike[str], *, torn: bool = False) -> list[dict[str, Any]]:
     """All events of a scorecard, each checked against the chain.
 
-    With ``torn`` a broken last line (the run was killed while writing it) is dropped instead of
-    raising. Raises `InputError` when there is no scorecard, ValueError("line n: …") when it is damaged.
+    With ``torn`` a last line without its newline (the run was killed while writing it) is dropped instead
+    of raising; a line that was written to its end and altered afterwards is damage all the same. Raises `InputError` when there is no scorecard, ValueError("line n: …") when it is damaged.
     """
     path = Path(folder) / EVENTS
     try:
@@ -93,9 +93,18 @@ def read_events(folder: str | os.PathLike[str], *, torn: bool = False) -> list[d
         try:
             event = unseal(line, prev, number)
         except ValueError as error:
-            if torn and number == len(lines) - 1:
+            if torn and number == len(lines) - 1 and not line.endswith(b"\n") and not _was_whole(line, prev, number):
                 break
             raise ValueError(f"line {number + 1}: {error}") from None
         events.append(event)
         prev = event["hash"]
     return events
+
+
+def _was_whole(line: bytes, prev: str, seq: int) -> bool:
+    """Whether ``line`` is a whole event in which only the final newline was replaced by something else."""
+    try:
+        unseal(line[:-1] + b"\n", prev, seq)
+    except ValueError:
+        return False
+    return True
