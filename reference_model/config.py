@@ -368,10 +368,19 @@ def load(recipe: str, overrides: typing.Sequence[str] = ()) -> Recipe:
     except tomllib.TOMLDecodeError as error:
         raise InputError(f"{path}: {error}") from None
     values.setdefault("name", path.stem)
+    return _with(values, overrides, str(path))
+
+
+def change(recipe: Recipe, overrides: typing.Sequence[str]) -> Recipe:
+    """The recipe with ``section.key=value`` overrides applied. Raises InputError."""
+    return _with(recipe.as_dict(), overrides, recipe.name)
+
+
+def _with(values: dict[str, Any], overrides: typing.Sequence[str], origin: str) -> Recipe:
     for item in overrides:
         section, key, value = _override(item)
         values.setdefault(section, {})[key] = value
-    return from_dict(values, origin=str(path))
+    return from_dict(values, origin=origin)
 
 
 def _override(item: str) -> tuple[str, str, str]:

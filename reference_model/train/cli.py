@@ -27,6 +27,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         dest="overrides",
         help="change any recipe key",
     )
+    parser.add_argument("--shrink", action="store_true", help="the recipe's parts at a size for a CPU")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda where there is one")
     parser.add_argument("--threads", type=int, help="CPU threads (default: what torch chooses)")
     parser.add_argument(
@@ -44,7 +45,9 @@ def run(args: argparse.Namespace) -> int:
             overrides.append(f"{key}={getattr(args, name)}")
     if args.steps is not None and args.seconds is None:
         overrides.append("schedule.seconds=0")
-    recipe = config.load(args.recipe, overrides)
+    recipe = config.load(args.recipe, [] if args.shrink else overrides)
+    if args.shrink:
+        recipe = config.change(config.shrink(recipe), overrides)
     if args.tensorboard:
         _need_tensorboard()
 
@@ -110,6 +113,7 @@ COMMAND = Command(
     epilog=(
         "examples:\n"
         "  referee train demo --data DIR --out runs/demo --seconds 60\n"
+        "  referee train pr1072 --shrink --data DIR --out runs/small --steps 50\n"
         "  torchrun --standalone --nproc_per_node=8 -m reference_model train pr726 --data DIR --out runs/pr726"
     ),
 )

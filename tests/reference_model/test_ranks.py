@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -59,3 +60,42 @@ def test_the_ranks_test_would_notice_a_lost_gradient(alone):
         optimizers.step(1.0 - 0.1 * step, 0.9 + 0.01 * step)
     gap = max((model.state_dict()[n] - w).abs().max() for n, w in alone["model"].items())
     assert gap > 1e-3
+
+
+def free_port():
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return probe.getsockname()[1]
+
+
+def launch(folder, out, world):
+    """``referee train`` as torchrun starts it: one process per rank, the meeting point in the environment."""
+    port = free_port()
+    command = [sys.executable, "-m", "reference_model", "train", "pr726", "--shrink", "--data", str(folder),
+               "--out", str(out), "--steps", "6", "--threads", "1", "--device", "cpu", "--quiet"]  # fmt: skip
+    common = {"PATH": "/usr/bin:/bin", "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1",
+              "MASTER_PORT": str(port), "GLOO_SOCKET_IFNAME": "lo"}  # fmt: skip
+    running = [
+        subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=common | {"RANK": str(r), "LOCAL_RANK": str(r)},
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for r in range(world)
+    ]
+    problems = [process.communicate(timeout=200)[1] for process in running]
+    assert [process.returncode for process in running] == [0] * world, problems
+    return torch.load(out / "checkpoint.pt", weights_only=True)["state"]
+
+
+@pytest.mark.slow
+def test_the_whole_trainer_on_two_ranks_equals_one(data_folder, tmp_path):
+    """Loader, accumulation, averaging, export: the global batch is shared out, not changed."""
+    one, two = (launch(data_folder, tmp_path / str(world), world) for world in (1, 2))
+    for name in one:
+        torch.testing.assert_close(
+            one[name], two[name], rtol=1e-3, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
+    assert (tmp_path / "2" / "train.log").read_text().count("world_size:2") == 1
