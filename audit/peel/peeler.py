@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from audit.peel.interpret import Interpreter, Launch, World
 from audit.peel.limits import MAX_DEPTH, Bomb, Budget
 from audit.peel.values import UNKNOWN, VPath
-from audit.source.text import decode
+from audit.text import decode
 
 #: Only texts with one of these can run code that is not theirs.
 _GATE = re.compile(

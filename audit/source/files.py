@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 
-from audit.source.text import decode
+from audit.text import decode
 from audit.source.tree import FileTree
 
 _LOG = re.compile(r"(^|[_\-.])(train|eval|log|seed|run|result|output|stdout)\w*", re.I)

@@ -1,0 +1,65 @@
+"""What one process of a sweep does: audit one ref, submission by submission."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from audit.context import Options
+from audit.contracts import InputError
+from audit.model import Obligation, Submission
+
+#: Address space of one worker. A submission that needs more is lost alone, not with the machine.
+MAX_MEMORY = 6 * 2**30
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One ref. ``skip``: submissions already dealt with, when a process died over one of them."""
+
+    repo: str
+    rev: str
+    ref: str
+    options: Options
+    key: str
+    skip: int = 0
+
+
+@lru_cache(maxsize=1)
+def _repository(path: str) -> Any:
+    from audit.source import git
+
+    with contextlib.suppress(ImportError, ValueError, OSError):
+        import resource
+
+        resource.setrlimit(resource.RLIMIT_AS, (MAX_MEMORY, MAX_MEMORY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    return git.open_repository(path)
+
+
+def audit_ref(task: Task) -> Iterator[dict[str, Any]]:
+    """Messages: ``begin`` with the identity of a submission, then ``line`` with its result."""
+    from audit.engine import audit_files
+    from audit.source import open_git
+
+    try:
+        opened = open_git(_repository(task.repo), task.rev, task.options.base, task.ref)
+    except InputError as error:
+        yield {"event": "line", "line": Submission(target=task.ref, reason=str(error)).as_json()}
+        return
+    for files in opened[task.skip :]:
+        blank = Submission(target=task.ref, commit=files.commit, primary=files.primary, reason=files.reason)
+        yield {"event": "begin", "line": blank.as_json()}
+        try:
+            result = audit_files(files, task.options)
+        except InputError as error:
+            blank.reason = str(error)
+            result = blank
+        except (Exception, RecursionError) as error:  # one line's failure, never the sweep's
+            blank.reason = f"the audit failed: {type(error).__name__}: {error}"
+            blank.obligations = [Obligation(rule="S1", status="undetermined", reason=blank.reason)]
+            result = blank
+        yield {"event": "line", "line": result.as_json()}
