@@ -34,7 +34,7 @@ _READING: dict[str, set[str]] = {
     },
     "rowcoder": {
         "STEPS", "LOWEST", "HIGHEST", "LEVEL_CLIP", "_ENTRY", "_ROWS", "_COLUMNS", "MAX_RATIO", "_class_level",
-        "_Coder", "_classes", "decode_plane", "_decode_one",
+        "_Coder", "_classes", "_by_class", "decode_plane", "_decode_one",
     },
     "container": {
         "MAGIC", "VERSION", "PREAMBLE", "MAX_HEADER", "MAX_RAW", "CODE_CODECS", "COMPRESSORS", "_refuse_constant", "_finite",

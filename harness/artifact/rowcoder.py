@@ -74,6 +74,18 @@ def _classes(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     return np.clip(row[:, None] + column[None, :], LOWEST, HIGHEST).astype(np.int8)
 
 
+def _by_class(keys: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
+    """Places of a matrix sorted by class (a radix sort: stable), and (class, start, stop) of each."""
+    flat = keys.reshape(-1)
+    order = np.argsort(flat, kind="stable")
+    counts = np.bincount(flat.astype(np.int64) - LOWEST, minlength=HIGHEST - LOWEST + 1)
+    ends = np.cumsum(counts)
+    bounds = [
+        (LOWEST + i, int(ends[i] - counts[i]), int(ends[i])) for i in np.flatnonzero(counts).tolist()
+    ]
+    return order, bounds
+
+
 def _entropy_bits(counts: np.ndarray) -> float:
     used = counts[counts > 0].astype(np.float64)
     return float(used.sum() * np.log2(used.sum()) - (used * np.log2(used)).sum()) if used.size else 0.0
@@ -146,9 +158,10 @@ def _encode(records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
             column = np.clip(column - column_base, -LEVEL_CLIP, LEVEL_CLIP) + column_base
             encode_symbols(encoder, coder.levels, _COLUMNS, column - column_base + LEVEL_CLIP)
         tables = coder.symbols(clip)
-        keys = _classes(row, column)
-        for key in np.unique(keys):
-            encode_symbols(encoder, tables, int(key), codes[keys == key].astype(np.int32) + clip)
+        order, bounds = _by_class(_classes(row, column))
+        flat = codes.reshape(-1)
+        for key, start, stop in bounds:
+            encode_symbols(encoder, tables, key, flat[order[start:stop]].astype(np.int32) + clip)
         coder.next_tensor()
         used[record.name] = 4 * (encoder.num_words() - before) + _ENTRY.size
     plane = b"".join(entries) + encoder.get_compressed().astype("<u4").tobytes()
@@ -206,9 +219,8 @@ def _decode_one(
     if mode & _COLUMNS:
         column += decode_symbols(decoder, coder.levels, _COLUMNS, columns) - LEVEL_CLIP
     tables = coder.symbols(clip)
-    keys = _classes(row, column)
-    codes = np.empty((rows, columns), np.int8)
-    for key in np.unique(keys):
-        mask = keys == key
-        codes[mask] = decode_symbols(decoder, tables, int(key), int(np.count_nonzero(mask))) - clip
-    return codes
+    order, bounds = _by_class(_classes(row, column))
+    codes = np.empty(rows * columns, np.int8)
+    for key, start, stop in bounds:
+        codes[order[start:stop]] = decode_symbols(decoder, tables, key, stop - start) - clip
+    return codes.reshape(rows, columns)

@@ -35,9 +35,15 @@ class TrainTokens:
 
     def __init__(self, shards: ShardSet) -> None:
         if not isinstance(shards, ShardSet):
-            raise TypeError(f"TrainTokens takes a ShardSet of the training split, not {type(shards).__name__}")
-        if shards.split != "train" or any("_val_" in path.name or path.name.startswith("val_") for path in shards.paths):
-            raise InputError("calibration on validation tokens is forbidden; give the shards of the training split")
+            raise TypeError(
+                f"TrainTokens takes a ShardSet of the training split, not {type(shards).__name__}"
+            )
+        if shards.split != "train" or any(
+            "_val_" in path.name or path.name.startswith("val_") for path in shards.paths
+        ):
+            raise InputError(
+                "calibration on validation tokens is forbidden; give the shards of the training split"
+            )
         self.tokens = shards.tokens()
         self.digest = shards.digest()
 
@@ -57,7 +63,9 @@ class HeldOut:
         count = min(self.sequences, self.train.tokens.size // self.length)
         if count < 1:
             raise InputError(f"the training split has no {self.length} tokens to calibrate on")
-        tail = np.asarray(self.train.tokens[-count * self.length :]).astype(np.int64).reshape(count, self.length)
+        tail = (
+            np.asarray(self.train.tokens[-count * self.length :]).astype(np.int64).reshape(count, self.length)
+        )
         for start in range(0, count, self.batch):
             yield torch.from_numpy(tail[start : start + self.batch])
 

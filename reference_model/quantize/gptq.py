@@ -11,13 +11,18 @@ the layer's output changes least. With U the upper Cholesky factor of H^-1 the c
   costs nothing.
 
 Greedy compensation may, for a row here and there, do worse than plain rounding. ``refine`` therefore descends
-on the true error by single-code moves, and rows that still lose to plain rounding take the plain codes (counted).
+on the true error by single-code moves, and rows that still lose to plain rounding take the plain codes (counted;
+see ``compensate``).
+
+Which code a weight gets once its wish is known is a *chooser*'s business: the nearest one here, one that also
+pays for its bits in ``rate``.
 
 Shapes: B matrices of R rows and C columns.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -26,6 +31,14 @@ from audit.contracts import InputError
 
 DAMPING = 0.01
 _MAX_ESCALATIONS = 8
+
+#: (wish in steps (B, R), column, weight of the squared error (B, 1) against one) -> codes (B, R), float integers.
+Chooser = Callable[[torch.Tensor, int, torch.Tensor | None], torch.Tensor]
+
+
+def nearest(clip: int) -> Chooser:
+    """The nearest code in [-clip, clip]."""
+    return lambda wish, column, weight: wish.round().clamp_(-clip, clip)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -43,12 +56,16 @@ class Factor:
 
 
 def factorise(hessian: torch.Tensor, *, damping: float = DAMPING, act_order: bool = True) -> Factor:
-    """Factors (B, C, C) Hessians; float32 in, computed in float64 on CPUs and float32 with float64 retry on GPUs."""
+    """Factors (B, C, C) Hessians in float64. Raises ``InputError`` when no damping makes one positive definite."""
+    if not torch.isfinite(hessian).all():
+        raise InputError("a Hessian is not finite; the calibration activations overflowed")
     hessian = hessian.double()
     batch, columns, _ = hessian.shape
     diagonal = hessian.diagonal(dim1=1, dim2=2)
     dead = diagonal <= 0
-    mean = diagonal.mean(dim=1).clamp_min(1e-12)
+    # The mean over live columns: dead ones would only dilute the damping.
+    mean = diagonal.clamp_min(0.0).sum(dim=1) / (~dead).sum(dim=1).clamp_min(1)
+    mean = torch.where(mean > 0, mean, torch.ones_like(mean))
     hessian = hessian.masked_fill(dead[:, None, :] | dead[:, :, None], 0.0)
     hessian.diagonal(dim1=1, dim2=2).add_(dead * mean[:, None])
     key = hessian.diagonal(dim1=1, dim2=2).masked_fill(dead, -1.0)
@@ -72,8 +89,10 @@ def factorise(hessian: torch.Tensor, *, damping: float = DAMPING, act_order: boo
             if torch.isfinite(upper).all():
                 return Factor(order=order, upper=upper.float(), damping=used, dead=dead.sum(dim=1))
         failed = (info != 0) | ~torch.isfinite(lower).all(dim=(1, 2))
-        used = torch.where(failed, used * 10.0, used)
-    raise InputError("a Hessian stays indefinite under any damping; the calibration activations are not finite")
+        used = torch.where(failed, (used * 10.0).clamp_min(1e-8), used)
+    raise InputError(
+        f"a Hessian stays indefinite under {used.max():.0e} of its mean diagonal; the calibration is broken"
+    )
 
 
 def _permute(values: torch.Tensor, order: torch.Tensor) -> torch.Tensor:
@@ -85,23 +104,21 @@ def sweep(
     weight: torch.Tensor,
     factor: Factor,
     row_scale: torch.Tensor,
-    clip: int,
+    choose: Chooser,
     *,
     column_scale: torch.Tensor | None = None,
-    shrink: torch.Tensor | None = None,
     block: int = 64,
 ) -> torch.Tensor:
-    """Codes (B, R, C), float32 integers in [-clip, clip].
+    """Codes (B, R, C), float32 integers, of weights (B, R, C).
 
-    ``row_scale`` (B, R); ``column_scale`` (B, C) multiplies it. ``shrink`` (B, R, C) or broadcastable: a weight in units of
-    its step is divided by 1 + shrink before rounding, the Lagrangian rounding of ``rate``.
+    ``row_scale`` (B, R); ``column_scale`` (B, C) multiplies it. ``choose`` hears places in the factor's order.
+    ``block`` columns are compensated one by one, what lies beyond them by one product per block.
     """
-    batch, rows, columns = weight.shape
+    batch, _, columns = weight.shape
     left = _permute(weight.float(), factor.order).clone()
     if column_scale is None:
         column_scale = torch.ones(batch, columns, device=weight.device)
     steps = column_scale.gather(1, factor.order)
-    pull = None if shrink is None else _permute(shrink.expand(batch, rows, columns), factor.order)
     codes = torch.empty_like(left)
     upper = factor.upper
     for start in range(0, columns, block):
@@ -112,10 +129,7 @@ def sweep(
             column = start + i
             step = row_scale * steps[:, column : column + 1]  # (B, R)
             wanted = part[:, :, i]
-            ratio = wanted / step
-            if pull is not None:
-                ratio = ratio / (1.0 + pull[:, :, column])
-            code = ratio.round_().clamp_(-clip, clip)
+            code = choose(wanted / step, column, None)
             codes[:, :, column] = code
             error = (wanted - code * step) / upper[:, column, column][:, None]
             errors[:, :, i] = error
@@ -123,8 +137,7 @@ def sweep(
                 part[:, :, i + 1 :] -= error[:, :, None] * upper[:, None, column, column + 1 : stop]
         if stop < columns:
             left[:, :, stop:] -= errors @ upper[:, start:stop, stop:]
-    inverse = factor.order.argsort(dim=1)
-    return _permute(codes, inverse)
+    return _permute(codes, factor.order.argsort(dim=1))
 
 
 def layer_error(weight: torch.Tensor, dense: torch.Tensor, hessian: torch.Tensor) -> torch.Tensor:
@@ -138,19 +151,22 @@ def refine(
     codes: torch.Tensor,
     hessian: torch.Tensor,
     row_scale: torch.Tensor,
-    clip: int,
+    choose: Chooser,
     *,
     column_scale: torch.Tensor | None = None,
+    error_weight: torch.Tensor | None = None,
     passes: int = 2,
     damping: float = 1e-4,
 ) -> torch.Tensor:
-    """Coordinate descent on the true error: every move sets one code to its best value given all others.
+    """Coordinate descent: every move gives one code its best value, all others being as they are.
 
-    The error never grows. ``damping`` keeps dead columns from drifting (a fraction of the mean diagonal).
+    With ``nearest`` the error never grows. ``error_weight`` (B, C) is passed on to the chooser. ``damping``
+    (a fraction of the mean diagonal) keeps dead columns from drifting.
     """
-    batch, rows, columns = weight.shape
+    batch, _, columns = weight.shape
     metric = hessian.float().clone()
-    metric.diagonal(dim1=1, dim2=2).add_((damping * hessian.float().diagonal(dim1=1, dim2=2).mean(dim=1))[:, None])
+    ridge = damping * metric.diagonal(dim1=1, dim2=2).mean(dim=1).clamp_min(1e-30)
+    metric.diagonal(dim1=1, dim2=2).add_(ridge[:, None])
     if column_scale is None:
         column_scale = torch.ones(batch, columns, device=weight.device)
     step = row_scale[:, :, None] * column_scale[:, None, :]
@@ -158,9 +174,10 @@ def refine(
     for _ in range(passes):
         gradient = (weight.float() - codes * step) @ metric  # (B, R, C), recomputed: no drift over passes
         for i in range(columns):
-            curve = metric[:, i, i].clamp_min(1e-30)[:, None]
+            curve = metric[:, i, i][:, None]
             here = step[:, :, i]
-            best = (codes[:, :, i] + gradient[:, :, i] / curve / here).round_().clamp_(-clip, clip)
+            wish = codes[:, :, i] + gradient[:, :, i] / curve / here
+            best = choose(wish, i, None if error_weight is None else error_weight[:, i : i + 1])
             change = (codes[:, :, i] - best) * here  # how much w - q grows
             codes[:, :, i] = best
             gradient += change[:, :, None] * metric[:, None, i, :]

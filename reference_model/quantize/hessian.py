@@ -194,7 +194,9 @@ def _backward(
     ]
     handles += [
         module.register_forward_hook(
-            lambda module, args, output, name=name: moments.table(name, module.num_embeddings, args[0], output)
+            lambda module, args, output, name=name: moments.table(
+                name, module.num_embeddings, args[0], output
+            )
         )
         for name, module in _tables(model).items()
     ]
@@ -266,7 +268,8 @@ class OnlineHessians:
         if not self._weight:
             raise InputError("no online Hessian was accumulated; train for more steps")
         return Hessians(
-            inputs={name: total / self._weight for name, total in self._sums.items()}, samples=dict(self._samples)
+            inputs={name: total / self._weight for name, total in self._sums.items()},
+            samples=dict(self._samples),
         )
 
     def state(self) -> dict[str, Any]:

@@ -27,6 +27,8 @@ def tensor_class(name: str, shape: tuple[int, ...]) -> str:
     if len(shape) < 2 or size < SMALLEST_MATRIX or shape[-1] < 16:
         return "control"
     words = set(name.lower().replace("_", ".").split("."))
+    if words & {"scale", "scales", "gain", "gate", "gates", "mix", "norm"}:
+        return "control"
     if words & {"embed", "emb", "embedding", "wte", "head", "bigram", "table"} and "proj" not in words:
         return "embedding"
     if words & {"attn", "attention", "qkv", "qo", "kv"}:

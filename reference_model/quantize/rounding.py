@@ -91,6 +91,23 @@ def percentile_scales(
     return _best_of(weight, [half_scales(clip, clip_range) for clip in clips], clip_range, importance)
 
 
+#: Share of a row's largest magnitude at which the coarse search clips.
+GRID_SHARES = tuple(1.0 - 0.025 * step for step in range(26))
+
+
+def grid_scales(
+    weight: torch.Tensor, clip_range: int, importance: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Per row the best of 26 clips, evenly spaced from the largest magnitude down to 0.375 of it.
+
+    Nearly as good as ``exact_scales`` at a thousandth of its memory; for whole models on a GPU.
+    """
+    top = weight.abs().amax(dim=1)
+    return _best_of(
+        weight, [half_scales(top * share, clip_range) for share in GRID_SHARES], clip_range, importance
+    )
+
+
 def _halves_around(value: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """The largest half <= value and the smallest half >= value, as float64 (value positive, in range)."""
     near = value.half()
