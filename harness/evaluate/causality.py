@@ -1,14 +1,15 @@
 """Causality probes inside the real batches (claim P2): do logits move when only later tokens change?
 
 A probe takes the inputs of a batch that was just scored, draws one cut per window, replaces every token
-after the cut by random ones, and runs the same shape again. Log-probabilities up to the cut must not
-move by more than two identical runs differ. Cuts are drawn from a seed that depends on the digest of the
-scorecard's header, so on the artifact and on a nonce drawn after it was committed.
+after the cut by random ones, and runs the same shape again. Scores up to the cut must not move by more
+than two identical runs differ. Cuts are drawn from a seed that depends on the digest of the scorecard's
+header, so on the artifact and on a nonce drawn after it was committed.
 """
 
 from __future__ import annotations
 
 import hashlib
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -36,6 +37,7 @@ class CausalityProbe:
     moved: int = 0
     tolerance: float = 0.0
     worst: float = 0.0
+    seconds: float = 0.0
     last: dict[str, Any] | None = None
     _due: set[int] = field(default_factory=set)
     _at: int = 0
@@ -54,34 +56,39 @@ class CausalityProbe:
         order = torch.randperm(len(shapes), generator=draw).tolist()
         self._due = set(sorted(order, key=lambda i: shapes[i][0] - shapes[i][1])[:due])
         self._at = 0
-        self.scorer.on_batch(lambda inputs, n: self._maybe(chunk, inputs, n))
+        self.scorer.on_batch(lambda *batch: self._maybe(chunk, *batch))
 
     def _seed(self, purpose: str) -> int:
         return int.from_bytes(hashlib.sha256(f"{self.seed} {purpose}".encode()).digest()[:8], "little") >> 1
 
-    def _maybe(self, chunk: int, inputs: torch.Tensor, n: int) -> None:
+    def _maybe(self, chunk: int, inputs: torch.Tensor, targets: torch.Tensor, nll: torch.Tensor) -> None:
         if self._at in self._due:
-            self._probe(f"{chunk} {self._at}", inputs, n)
+            if inputs.is_cuda:
+                torch.cuda.synchronize(inputs.device)  # what is still queued is scoring, not probing
+            begun = time.perf_counter()
+            self._probe(f"{chunk} {self._at}", inputs, targets, nll)
+            self.seconds += time.perf_counter() - begun
         self._at += 1
 
-    def _probe(self, place: str, inputs: torch.Tensor, n: int) -> None:
-        if inputs.shape[1] < 2:
-            return
-        self.batches += 1
+    def _probe(self, place: str, inputs: torch.Tensor, targets: torch.Tensor, nll: torch.Tensor) -> None:
         rows, length = inputs.shape
-        n = max(n, 2)
+        n = targets.shape[1]
+        if length < 2:
+            return
+        if n < 2:  # a window of one score has none to move: look at the one before as well
+            n, targets = 2, torch.cat([inputs[:, -1:], targets], 1)
+            nll = self.scorer.again(inputs, targets)
+        self.batches += 1
         draw = torch.Generator().manual_seed(self._seed(place))
         cuts = torch.randint(length - n, length - 1, (rows,), generator=draw)  # last input kept
         noise = torch.randint(0, self.scorer.stream.vocab, inputs.shape, generator=draw)
         later = torch.arange(length)[None, :] > cuts[:, None]
         changed = torch.where(later.to(inputs.device), noise.to(inputs.device), inputs)
         kept = (~later[:, -n:]).to(inputs.device)
-        # Compared on the log-probabilities of the harness, so that a constant added to all logits is no leak.
-        one, two = (self.scorer.log_probabilities(x, n).float() for x in (inputs, inputs))
-        other = self.scorer.log_probabilities(changed, n).float()
-        noise_floor = float((one - two).abs().max())
+        # Compared on the harness's own scores, so that a constant added to all logits is no leak.
+        noise_floor = float((nll - self.scorer.again(inputs, targets)).abs().max())
         self.tolerance = max(self.tolerance, 1e-5, 10 * noise_floor)
-        gap = ((one - other).abs().amax(2) * kept).amax(1)
+        gap = ((nll - self.scorer.again(changed, targets)).abs() * kept).amax(1)
         self.worst = max(self.worst, float(gap.max()))
         moved = int((gap > self.tolerance).sum())
         self.compared += rows

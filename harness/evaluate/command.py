@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
+from dataclasses import fields
 
 from audit.contracts import Command, Exit, InputError
 from harness.evaluate.outcome import sweep_text, text_of
@@ -70,8 +70,9 @@ def chosen_of(args: argparse.Namespace, overrides: dict[str, str]) -> dict[str, 
 
 
 def run(args: argparse.Namespace) -> int:
-    from harness.evaluate.session import evaluate, sweep
+    from harness.evaluate.session import Request, evaluate, sweep
 
+    request = Request(**{f.name: getattr(args, f.name) for f in fields(Request)})
     if args.sweep:
         if args.overrides or args.resume or args.ttt != "none":
             raise InputError("--sweep takes its settings itself; leave out --ttt, --set and --resume")
@@ -79,14 +80,14 @@ def run(args: argparse.Namespace) -> int:
         for text in args.sweep:
             name, _, rest = text.partition(":")
             settings.append((name, chosen_of(args, pairs([p for p in rest.split(",") if p]))))
-        rows = sweep(args, settings)
+        rows = sweep(request, settings)
         if args.format == "json":
             print(json.dumps({"schema": "referee.eval-sweep/1", "rows": rows}, indent=1))
         elif rows:
             print(sweep_text(rows))
             print("Choosing a setting by its validation score is not ruled on by the contest (rule F18).", file=sys.stderr)
         return max((row["exit"] for row in rows), default=0)
-    summary = evaluate(args, args.ttt, chosen_of(args, pairs(args.overrides)), Path(args.out))
+    summary = evaluate(request, args.ttt, chosen_of(args, pairs(args.overrides)))
     if summary is None:
         return int(Exit.OK)  # a rank other than the first
     if args.format == "json":

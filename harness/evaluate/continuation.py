@@ -109,7 +109,7 @@ def _rebuild(run: Any, events: list[dict[str, Any]], last: int) -> None:
             run.model.load_state_dict(saved["model"])
             run.adaptation.restore(saved["adaptation"])
             done = saved["chunk"]
-            run.ledger._settle(run.ledger.state())
+            run.ledger.settle()
             if run.options.proof and run.ledger.fingerprint != after[done]:
                 raise InputError(f"{path}: not the state on record after chunk {done}; delete it to rebuild the state")
     for chunk in range(done + 1, last + 1):

@@ -84,9 +84,7 @@ class Evaluation:
         self.adaptation = adaptation or build(options.ttt, self.chosen, options.context)
         self.adapts = not isinstance(self.adaptation, NoAdaptation)
         self.device = torch.device(options.numerics.device)
-        self.model = model.to(self.device).eval()
-        if options.numerics.precision == "float64":
-            self.model = self.model.double()
+        self.model = options.numerics.prepare(model)
         self.documents = stream.documents()
         self.plan: Plan = plan(
             stream.targets, context=options.context, stride=options.stride, chunk=self.adaptation.chunk,
@@ -110,7 +108,7 @@ class Evaluation:
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Training forward for adaptation: eager or compiled, under the run's precision."""
-        with self.options.numerics.autocast():
+        with self.options.numerics.autocast(self.model):
             return self._training_forward(inputs)
 
     # -- the record --------------------------------------------------------------------------------------
@@ -176,7 +174,7 @@ class Evaluation:
     def _open(self, resume: bool) -> int:
         """Creates the scorecard, or continues one; returns the chunk to begin with."""
         self.totals: dict[str, Any] = {"scored": 0, "nats": 0.0, "bytes": 0}
-        self.seconds = {"score": 0.0, "adapt": 0.0}
+        self.seconds = {"score": 0.0, "probe": 0.0, "adapt": 0.0}
         self.doubts: list[str] = []  # why P1 is not shown
         self.faults: list[str] = []  # why P1 is violated
         self.repeat: dict[str, Any] = {"nats": 0.0, "bytes": 0, "targets": self.plan.repeats}
@@ -203,8 +201,10 @@ class Evaluation:
     def _score(self, chunk: int) -> None:
         self.probe.begin_chunk(chunk, self.plan.chunks)
         before, begun = self.ledger.fingerprint, time.perf_counter()
-        found: ChunkScores = self.scorer.score_chunk(chunk)
-        elapsed = time.perf_counter() - begun
+        found: ChunkScores = self.scorer.score_chunk(chunk, self.ledger.queue if self.options.proof else None)
+        probing = self.probe.seconds - self.seconds["probe"]
+        self.seconds["probe"] = self.probe.seconds
+        elapsed = time.perf_counter() - begun - probing
         self.seconds["score"] += elapsed
         if self.options.proof:
             alarms = self.ledger.scoring_done(chunk)

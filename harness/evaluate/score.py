@@ -39,9 +39,30 @@ class Numerics:
         if self.batch < 1:
             raise InputError(f"batch {self.batch} must be at least 1 window")
 
-    def autocast(self) -> torch.autocast:
+    @property
+    def dtype(self) -> torch.dtype:
+        """The type of activations."""
+        return {"float64": torch.float64, "float32": torch.float32, "bf16": torch.bfloat16}[self.precision]
+
+    def prepare(self, model: torch.nn.Module) -> torch.nn.Module:
+        """Moves a model to the device and precision, in evaluation mode. Weights stay float32 under bf16.
+
+        A model with an attribute ``compute_dtype`` casts its activations itself; others run under autocast.
+        """
+        model = model.to(self.device).eval()
+        if self.precision == "float64":
+            model = model.double()
+        if hasattr(model, "compute_dtype"):
+            setattr(model, "compute_dtype", self.dtype)  # noqa: B010  (no torch module declares it)
+        return model
+
+    def autocast(self, model: torch.nn.Module) -> torch.autocast:
         kind = torch.device(self.device).type
-        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bf16")
+        wanted = self.precision == "bf16" and not hasattr(model, "compute_dtype")
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=wanted)
+
+
+Probe = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
 
 
 class CannotScore(InputError):
@@ -88,18 +109,19 @@ class Scorer:
         self.stream, self.plan, self.numerics, self.ranks = stream, plan, numerics, ranks or Ranks()
         self.device = torch.device(numerics.device)
         self.answer = answer_of(model)
+        self.autocast = lambda: numerics.autocast(model)
         self.dtype = torch.float64 if numerics.precision == "float64" else torch.float32
         tokens = torch.from_numpy(stream.tokens.astype(np.int32))
         positions = torch.arange(len(tokens), dtype=torch.int32)
         self.tokens = tokens.to(self.device)
         self._tracked = track(self.tokens, positions, NONE, None)
         self._step = torch.compile(self._score, dynamic=False) if numerics.compile else self._score
-        self._probe: Callable[[torch.Tensor, int], None] | None = None
+        self._probe: Probe | None = None
         # The commonest shape is worth padding up to under compilation; odd ones run as they are.
         self._main = int(np.bincount(plan.lengths).argmax())
 
-    def on_batch(self, probe: Callable[[torch.Tensor, int], None] | None) -> None:
-        """Calls ``probe(inputs, n)`` after every batch of this chunk, with the real inputs."""
+    def on_batch(self, probe: Probe | None) -> None:
+        """Calls ``probe(inputs, targets, nll)`` after every batch of this chunk, with the real tensors."""
         self._probe = probe
 
     def _score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
@@ -110,10 +132,10 @@ class Scorer:
         picked = logits.gather(2, targets.unsqueeze(2)).squeeze(2)
         return torch.logsumexp(logits, 2) - picked
 
-    def log_probabilities(self, inputs: torch.Tensor, n: int) -> torch.Tensor:
-        """(B, T) inputs to (B, n, V) normalised log-probabilities of the last n positions."""
-        with torch.no_grad(), self.numerics.autocast():
-            return torch.log_softmax(self.answer(inputs, n).to(self.dtype), 2)
+    def again(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        """(B, T) inputs and (B, n) targets to scores (B, n), by the very path that scores the run; for probes."""
+        with torch.no_grad(), self.autocast():
+            return self._run(inputs, targets)
 
     def windows(self, first: int, last: int) -> tuple[Tracked, Tracked]:
         """Tracked inputs (B, T) and targets (B, n) of windows ``first .. last - 1``, which share one shape."""
@@ -133,15 +155,16 @@ class Scorer:
         return inputs.long(), targets.long()  # type: ignore[return-value]
 
     @torch.no_grad()
-    def score_chunk(self, chunk: int) -> ChunkScores:
-        """First scores of all targets of one chunk. Raises `CannotScore` for malformed or non-finite logits."""
+    def score_chunk(self, chunk: int, queued: Callable[[], None] | None = None) -> ChunkScores:
+        """First scores of all targets of one chunk. ``queued`` is called when all work is queued on the device,
+        before the host waits for it. Raises `CannotScore` for malformed or non-finite logits."""
         lo, hi = self.plan.scored(chunk)
         first = torch.zeros(hi - lo, dtype=self.dtype, device=self.device)
         seen = np.zeros(hi - lo, dtype=np.int32)
         repeats = torch.zeros((), dtype=torch.float64, device=self.device)
         repeat_bytes, misplaced, count = 0, [], 0
         fresh_from, score_to = self.plan.fresh_from, self.plan.score_to
-        with self.numerics.autocast():
+        with self.autocast():
             for a, b in self.plan.batches(chunk, self.numerics.batch, self.ranks.rank, self.ranks.world):
                 inputs, targets = self.windows(a, b)
                 nll = self._run(plain(inputs), plain(targets))  # (B, n)
@@ -165,8 +188,10 @@ class Scorer:
                 if (score_to[a:b] - 1 != where[:, -1]).any():
                     misplaced.append(f"windows {a}:{b}: their last targets are not the plan's")
                 if self._probe is not None:
-                    self._probe(plain(inputs), targets.shape[1])
+                    self._probe(plain(inputs), plain(targets), nll)
         nll_all, seen = self._all_ranks(first, seen)
+        if queued is not None:
+            queued()
         if (seen != 1).any():
             misplaced.append(f"chunk {chunk}: {int((seen != 1).sum())} targets were not scored exactly once")
         values = nll_all.cpu().numpy()
@@ -203,9 +228,10 @@ class Scorer:
             return
         if flat[-1] - flat[0] == len(flat) - 1 and (np.diff(flat) == 1).all():
             first[int(flat[0]) : int(flat[-1]) + 1] = nll.reshape(-1)
+            seen[int(flat[0]) : int(flat[-1]) + 1] += 1
         else:
             first[torch.from_numpy(flat).to(self.device)] = nll.reshape(-1)
-        np.add.at(seen, flat, 1)
+            np.add.at(seen, flat, 1)
 
     def _all_ranks(self, first: torch.Tensor, seen: np.ndarray) -> tuple[torch.Tensor, np.ndarray]:
         """Unites the ranks' shares; adding zeros is exact."""
@@ -227,7 +253,7 @@ class Scorer:
         order = sorted(range(len(kinds)), key=lambda i: (-counts[i], -kinds[i][0]))[:8]
         longest = int(np.argmax(kinds[:, 0]))
         generator = torch.Generator().manual_seed(self.numerics.seed)
-        with torch.no_grad(), self.numerics.autocast():
+        with torch.no_grad(), self.autocast():
             for i in dict.fromkeys([longest, *order]):
                 length, n = int(kinds[i][0]), int(kinds[i][1])
                 rows = self.numerics.batch if self.numerics.compile and length == self._main else 1

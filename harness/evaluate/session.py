@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,32 @@ from harness.evaluate.stream import Stream, open_stream
 from harness.tokens.folder import find_tokenizer
 
 
-def numerics_of(args: argparse.Namespace) -> Numerics:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What ``referee eval`` was asked for; its options under their own names, with their defaults."""
+
+    artifact: str
+    data: str
+    out: str
+    tokenizer: str | None = None  # None: the one that belongs to the data folder
+    context: int = 2048
+    stride: int = 64
+    plan: str = "strict"
+    max_tokens: int | None = None
+    byte_sidecar: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    batch: int | None = None
+    compile: bool = False
+    deterministic: bool = False
+    threads: int | None = None
+    seed: int = 0
+    probes: int = 16
+    resume: bool = False
+    quiet: bool = False
+
+
+def numerics_of(args: Request) -> Numerics:
     """Device, precision and batch, with what `auto` stands for filled in."""
     device = args.device
     if device == "auto":
@@ -96,7 +121,7 @@ def progress_bar(total: int, label: str, quiet: bool) -> Iterator[Progress | Non
     yield line
 
 
-def load_inputs(args: argparse.Namespace) -> tuple[Artifact, Stream]:
+def load_inputs(args: Request) -> tuple[Artifact, Stream]:
     """Reads and checks the artifact and the validation stream."""
     artifact = read_artifact(args.artifact)
     tokenizer = args.tokenizer or find_tokenizer(args.data)
@@ -106,32 +131,45 @@ def load_inputs(args: argparse.Namespace) -> tuple[Artifact, Stream]:
     return artifact, stream
 
 
-def options_of(args: argparse.Namespace, ttt: str, chosen: dict[str, Any]) -> Options:
+def options_of(args: Request, ttt: str, chosen: Mapping[str, Any]) -> Options:
     return Options(
-        context=args.context, stride=args.stride, variant=args.plan, ttt=ttt, ttt_set=chosen,
+        context=args.context, stride=args.stride, variant=args.plan, ttt=ttt, ttt_set=dict(chosen),
         numerics=numerics_of(args), probes=args.probes,
     )  # fmt: skip
 
 
 def evaluate(
-    args: argparse.Namespace, ttt: str, chosen: dict[str, Any], out: Path, inputs: tuple[Artifact, Stream] | None = None
+    args: Request,
+    ttt: str = "none",
+    chosen: Mapping[str, Any] | None = None,
+    *,
+    out: str | os.PathLike[str] | None = None,
+    inputs: tuple[Artifact, Stream] | None = None,
+    progress: Progress | None = None,
 ) -> dict[str, Any] | None:
-    """One evaluation. Returns its summary, or None on ranks other than the first."""
+    """One evaluation under the adaptation ``ttt`` with ``chosen`` settings; scorecard in ``out`` or ``args.out``.
+
+    ``progress(scored, targets, running bits per byte)`` replaces the bar on stderr. Returns the summary
+    (schema ``referee.eval/1``), or None on ranks other than the first. Raises `InputError` for inputs that do
+    not fit, KeyboardInterrupt after leaving an incomplete scorecard.
+    """
+    out = Path(args.out if out is None else out)
     if args.threads is not None:
         if args.threads < 1:
             raise InputError(f"--threads {args.threads} must be at least 1")
         torch.set_num_threads(args.threads)
     artifact, stream = inputs or load_inputs(args)
-    options = options_of(args, ttt, chosen)
+    options = options_of(args, ttt, chosen or {})
     with ranks_of(options.numerics) as ranks:
-        if not args.quiet and ranks.rank == 0:
+        quiet = args.quiet or ranks.rank > 0
+        if not quiet:
             print(f"eval: {stream.targets:,} targets, context {args.context}, stride {args.stride}, adaptation {ttt}, "
                   f"{options.numerics.precision} on {options.numerics.device}", file=sys.stderr, flush=True)  # fmt: skip
         model = build_model(artifact, options.numerics.device)
         evaluation = Evaluation(model, stream, options, identity=identity_of(artifact), ranks=ranks)
-        with progress_bar(stream.targets, f"eval {ttt}", args.quiet or ranks.rank > 0) as progress:
+        with progress_bar(stream.targets, f"eval {ttt}", quiet or progress is not None) as bar:
             try:
-                result = evaluation.run(out, resume=args.resume, progress=progress)
+                result = evaluation.run(out, resume=args.resume, progress=progress or bar)
             except KeyboardInterrupt:
                 print(f"eval: interrupted; {out} holds an incomplete scorecard, continue it with --resume", file=sys.stderr)
                 raise
@@ -141,13 +179,13 @@ def evaluate(
     return {"schema": "referee.eval/1", "out": str(out), **footer, "exit": int(exit_of(result.claims))}
 
 
-def sweep(args: argparse.Namespace, settings: Sequence[tuple[str, dict[str, str]]]) -> list[dict[str, Any]]:
+def sweep(args: Request, settings: Sequence[tuple[str, Mapping[str, Any]]]) -> list[dict[str, Any]]:
     """Several adaptation settings on one artifact, each with a scorecard of its own under ``--out``."""
     inputs = load_inputs(args)
     rows = []
     for number, (name, chosen) in enumerate(settings):
         label = name + (":" + ",".join(f"{k}={v}" for k, v in chosen.items()) if chosen else "")
-        summary = evaluate(args, name, chosen, Path(args.out) / f"{number:02d}-{name}", inputs)
+        summary = evaluate(args, name, chosen, out=Path(args.out) / f"{number:02d}-{name}", inputs=inputs)
         if summary is not None:
             rows.append({"setting": label, **summary})
     return rows

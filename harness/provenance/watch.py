@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from harness.provenance.digest import combine, fold_all
+from harness.provenance.digest import Folding, combine
 from harness.provenance.positions import NONE, Positions
 
 Named = list[tuple[str, torch.Tensor]]
@@ -48,6 +48,7 @@ class Ledger:
         self._seen: dict[str, tuple[int, int]] = {}  # name -> (id, version)
         self._folds: dict[str, int] = {}
         self._past: dict[str, set[int]] = {}  # fingerprints that a tensor had before any token was used
+        self._queued: tuple[Named, Folding] | None = None
         self._hooks: list[Any] = []
         self._hooked: set[int] = set()
         self._step_hook = register_optimizer_step_pre_hook(self._before_step)
@@ -73,16 +74,30 @@ class Ledger:
     def baseline(self) -> str:
         """Takes the present state as untouched by the stream; returns its fingerprint."""
         self.watch()
-        self._settle(self.state())
+        self.settle()
         for name, fold in self._folds.items():
             self._past.setdefault(name, set()).add(fold)
         return self.fingerprint
 
-    def _settle(self, named: Named) -> None:
-        folds = fold_all([t for _n, t in named])
-        self._folds = {n: f for (n, _t), f in zip(named, folds, strict=True)}
+    def queue(self) -> None:
+        """Starts fingerprinting the present state behind whatever the device is still doing.
+
+        The next `scoring_done` or `update_ends` takes these fingerprints instead of starting its own, so
+        that the host does its part while the device is busy. The caller runs nothing in between.
+        """
+        named = self.state()
+        self._queued = (named, Folding([t for _n, t in named]))
+
+    def settle(self) -> Named:
+        """Takes the present (or queued) state as the known one."""
+        if self._queued is None:
+            self.queue()
+        assert self._queued is not None
+        (named, folding), self._queued = self._queued, None
+        self._folds = {n: f for (n, _t), f in zip(named, folding.values(), strict=True)}
         self._seen = {n: (id(t), t._version) for n, t in named}
         self.fingerprint = combine(self._folds, self._folds.values())
+        return named
 
     # -- scoring -------------------------------------------------------------------------------------
 
@@ -93,8 +108,7 @@ class Ledger:
         the caller warms the model up on every window shape before `baseline`.
         """
         before = self._folds
-        named = self.state()
-        self._settle(named)
+        self.settle()
         found = []
         for name in sorted(set(before) | set(self._folds)):
             if before.get(name) != self._folds.get(name):
@@ -114,8 +128,7 @@ class Ledger:
         assert self._update is not None
         update, before, seen = self._update, self._folds, self._seen
         self.watch()
-        named = self.state()
-        self._settle(named)
+        named = self.settle()
         for name, tensor in named:
             if before.get(name) == self._folds[name] and name in seen and seen[name][0] == id(tensor):
                 continue
