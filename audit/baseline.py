@@ -19,6 +19,13 @@ from audit.model import Finding, Submission
 SCHEMA = "referee.baseline/1"
 
 
+def fingerprint(rule: str, path: str, words: str, count: int) -> str:
+    """Of one finding: ``words`` are its source line's, ``count`` how many equal ones came before."""
+    return hashlib.sha256("\0".join((rule, path, words, str(count))).encode("utf-8", "replace")).hexdigest()[
+        :32
+    ]
+
+
 def fingerprints(findings: Iterable[Finding], line_text: dict[tuple[str, int], str]) -> list[str]:
     """One stable hexadecimal fingerprint per finding, in order. ``line_text``: (path, line) -> source."""
     seen: Counter[tuple[str, str, str]] = Counter()
@@ -26,7 +33,7 @@ def fingerprints(findings: Iterable[Finding], line_text: dict[tuple[str, int], s
     for finding in findings:
         words = " ".join(line_text.get((finding.path, finding.line), finding.message).split())
         key = (finding.rule, finding.path, words)
-        out.append(hashlib.sha256("\0".join((*key, str(seen[key]))).encode()).hexdigest()[:32])
+        out.append(fingerprint(*key, seen[key]))
         seen[key] += 1
     return out
 
@@ -64,7 +71,10 @@ def write(path: str, submissions: Iterable[Submission]) -> int:
         for f, print_ in zip(submission.findings, of_submission(submission), strict=True)
     ]
     text = json.dumps({"schema": SCHEMA, "findings": entries}, indent=1) + "\n"
-    Path(path).write_text(text, encoding="utf-8")
+    try:
+        Path(path).write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise InputError(f"cannot write baseline {path}: {error.strerror}") from None
     return len(entries)
 
 

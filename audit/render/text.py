@@ -9,6 +9,8 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from audit.render.places import safe
+
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
 WIDTH = 110
@@ -20,11 +22,6 @@ class _Paint:
 
     def __call__(self, style: str, text: str) -> str:
         return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if self.on and text else text
-
-
-def safe(text: str) -> str:
-    """A stranger's source line without what could drive a terminal."""
-    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", "    "))
 
 
 def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool = False) -> str:

@@ -1,0 +1,53 @@
+"""Where a finding is shown: its source line, its fingerprint, and its path as a repository sees it."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from pathlib import PurePosixPath
+from typing import Any
+
+from audit.baseline import fingerprint
+
+
+def safe(text: str) -> str:
+    """A stranger's text without what could drive a terminal, a page or a comment's layout."""
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", "    "))
+
+
+def source_line(submission: dict[str, Any], path: str, line: int) -> str | None:
+    """The line from the result's own excerpts, None where they do not hold it."""
+    found = submission.get("excerpts", {}).get(path, {}).get(str(line))
+    return None if found is None else str(found)
+
+
+def fingerprints(submission: dict[str, Any]) -> list[str]:
+    """One stable fingerprint per finding, in order; the same that a baseline holds."""
+    seen: Counter[tuple[str, str, str]] = Counter()
+    out = []
+    for f in submission["findings"]:
+        text = source_line(submission, f["path"], f["line"])
+        words = " ".join((f["message"] if text is None else text).split())
+        key = (f["rule"], f["path"], words)
+        out.append(fingerprint(*key, seen[key]))
+        seen[key] += 1
+    return out
+
+
+def repository_path(submission: dict[str, Any], path: str) -> str:
+    """``path`` (relative to the submission's root) as seen from where the audit was started.
+
+    A target in a git repository and a target elsewhere on the disk keep the submission's own paths.
+    """
+    target = str(submission.get("target") or "")
+    if submission.get("commit") or not target:
+        return PurePosixPath(path).as_posix()
+    if os.path.isabs(target):
+        target = os.path.relpath(target)
+    primary = submission.get("primary") or ""
+    folder = PurePosixPath(target)
+    if primary and folder.suffix == ".py" and folder.name == PurePosixPath(primary).name:
+        folder = folder.parent
+    if ".." in folder.parts:
+        return PurePosixPath(path).as_posix()
+    return (folder / path).as_posix()
