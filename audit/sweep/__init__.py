@@ -7,6 +7,6 @@ content, options and the auditor's own code, so that a killed sweep continues wh
 from __future__ import annotations
 
 from audit.sweep.cache import Cache, code_digest
-from audit.sweep.drive import Plan, sweep
+from audit.sweep.drive import Plan, Ref, sweep, sweep_refs
 
-__all__ = ["Cache", "Plan", "code_digest", "sweep"]
+__all__ = ["Cache", "Plan", "Ref", "code_digest", "sweep", "sweep_refs"]

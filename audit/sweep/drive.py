@@ -29,9 +29,10 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class Ref:
+    """A name for the output and the commit that is read."""
+
     name: str
     commit: str
-    tree: str
 
 
 Audit = Callable[[Task], Iterator[dict[str, Any]]]
@@ -52,7 +53,7 @@ def matching(repo: str, globs: tuple[str, ...]) -> list[Ref]:
         if any(fnmatchcase(name, glob) or fnmatchcase(name, f"refs/{glob}") for glob in globs):
             try:
                 commit = repository.references[name].peel(pygit2.Commit)
-                found.append(Ref(name, str(commit.id), str(commit.tree_id)))
+                found.append(Ref(name, str(commit.id)))
             except (pygit2.GitError, KeyError, ValueError):
                 continue  # a tag of a blob, or a ref to an object that the mirror lacks
     if not found:
@@ -65,10 +66,16 @@ def sweep(
     plan: Plan, cache: Cache | None = None, audit: Audit = audit_ref
 ) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
     """Yields (ref, its lines, whether they came from the cache), in the order of `matching`."""
+    yield from sweep_refs(matching(plan.repo, plan.globs), plan, cache, audit)
+
+
+def sweep_refs(
+    refs: list[Ref], plan: Plan, cache: Cache | None = None, audit: Audit = audit_ref
+) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
+    """`sweep` over an explicit list; the globs of ``plan`` are not read."""
     from audit.source import git
 
     cache = cache or Cache(None)
-    refs = matching(plan.repo, plan.globs)
     base = git.base_of(git.open_repository(plan.repo), plan.options.base)
     stamp = "|".join((code_digest(), options_digest(plan.options), str(base.id) if base else "-"))
     # The same commit under two refs is audited once.
