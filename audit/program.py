@@ -42,12 +42,18 @@ def load(target: str) -> object:
     return getattr(importlib.import_module(module), attribute)
 
 
-def commands(prefix: str | None = None) -> dict[str, Command]:
-    """All registered commands, or only those whose module lies under ``prefix`` (one wing)."""
+def commands(prefix: str | None = None, only: str | None = None) -> dict[str, Command]:
+    """All registered commands, or those whose module lies under ``prefix`` (one wing), or just ``only``.
+
+    An unknown ``only`` gives all of them, so that the parser can name the choices.
+    """
     found: dict[str, Command] = {}
-    for _name, target in registered("referee.commands"):
-        if prefix is not None and not target.startswith(prefix + "."):
-            continue
+    targets = [
+        (name, target)
+        for name, target in registered("referee.commands")
+        if prefix is None or target.startswith(prefix + ".")
+    ]
+    for _name, target in [t for t in targets if t[0] == only] or targets:
         command = load(target)
         assert isinstance(command, Command), target
         found[command.name] = command
@@ -95,8 +101,10 @@ def version() -> str:
 
 def main(argv: Sequence[str] | None = None, *, prog: str = "referee", prefix: str | None = None) -> int:
     """Parses, runs, and turns every outcome into a documented exit code."""
-    available = commands(prefix)
-    args = build_parser(prog, available).parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    # The other commands' modules are not even imported: an audit must start fast.
+    available = commands(prefix, only=words[0] if words else None)
+    args = build_parser(prog, available).parse_args(words)
     command = available[args.command]
     if (problem := missing_extra(command)) is not None:
         print(f"{prog}: {problem}", file=sys.stderr)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import zstandard
 
-from harness.artifact import quantized_record, rowcoder
+from harness.artifact import rowcoder
+from harness.artifact.grids import quantized_record
 from harness.artifact.codecs import ENCODERS, GENERAL, Corrupt, decompress
 from harness.artifact.decoder import decoder_bytes, decoder_source
 from harness.artifact.inspection import order0_bits
@@ -163,7 +164,8 @@ def test_a_tiny_stream_may_not_claim_a_huge_matrix():
 
 
 def test_the_shipped_decoder_reads_what_the_package_writes():
-    from harness.artifact import float_record, to_bytes
+    from harness.artifact.container import to_bytes
+    from harness.artifact.grids import float_record
 
     space: dict = {}
     exec(decoder_source(), space)
