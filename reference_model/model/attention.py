@@ -13,12 +13,18 @@ from reference_model.model.layers import Linear, rms_norm, rotate
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of the last n queries over T keys; q (B, n, H, d), k and v (B, T, K, d)."""
     n, t, groups = q.size(1), k.size(1), q.size(2) // k.size(2)
-    q, k, v = (x.transpose(1, 2) for x in (q, k, v))
-    mask = None
-    if n != t:  # the queries are the last n positions, which SDPA's own causal mask would put first
-        mask = torch.ones(n, t, dtype=torch.bool, device=q.device).tril(t - n)
-    y = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, is_causal=mask is None, enable_gqa=groups > 1)
-    return y.transpose(1, 2)  # (B, n, H, d)
+    if n == t:
+        q, k, v = (x.transpose(1, 2) for x in (q, k, v))
+        y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
+        return y.transpose(1, 2)  # (B, n, H, d)
+    # The queries are the last n positions, which SDPA's own causal mask would put first; so the mask is
+    # explicit, and the query heads of a group become further rows, since GPU kernels take a mask or
+    # grouped heads but not both.
+    b, d, kv_heads = q.size(0), q.size(3), k.size(2)
+    rows = q.view(b, n, kv_heads, groups, d).permute(0, 2, 3, 1, 4).reshape(b, kv_heads, groups * n, d)
+    mask = torch.ones(n, t, dtype=torch.bool, device=q.device).tril(t - n).repeat(groups, 1)
+    y = F.scaled_dot_product_attention(rows, k.transpose(1, 2), v.transpose(1, 2), attn_mask=mask)
+    return y.view(b, kv_heads, groups, n, d).permute(0, 3, 1, 2, 4).reshape(b, n, -1, d)
 
 
 def exclude_self(y: Tensor, v: Tensor) -> Tensor:
