@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--seconds", type=float, default=60.0, help="training clock, in seconds (default: %(default)s)"
     )
     parser.add_argument(
+        "--steps",
+        type=int,
+        metavar="N",
+        help="train N steps, whatever the clock says: the same figures on every run of one machine",
+    )
+    parser.add_argument(
         "--fast", action="store_true", help="a quick look: 8 seconds of training, less data, fewer scripts"
     )
     parser.add_argument("--fresh", action="store_true", help="start clean, the data folder included")
@@ -44,6 +50,8 @@ def run(args: argparse.Namespace) -> int:
 
     if not args.seconds > 0:
         raise InputError(f"--seconds {args.seconds} must be more than 0")
+    if args.steps is not None and args.steps < 1:
+        raise InputError(f"--steps {args.steps} must be at least 1")
     return Demo(args).run()
 
 

@@ -132,6 +132,7 @@ def html(document: dict[str, Any]) -> str:
     training, evaluations = document["training"], document["evaluations"]
     options = document["options"]
     verdict = "everything came out as expected" if document["as_expected"] else "something did not come out as expected"
+    length = f"{options['steps']} steps" if options.get("steps") else f"{options['seconds']:g} s"
     figures = [
         (f"{training['untrained_bpb']:.3f}", "bits per byte, untrained"),
         (f"{training['trained_bpb']:.3f}", "trained, before quantization"),
@@ -140,7 +141,7 @@ def html(document: dict[str, Any]) -> str:
     ]
     parts = [
         "<h1>referee demo</h1>",
-        f'<p class="dim">seed {options["seed"]}, {options["seconds"]:g} s of training; {verdict}.</p>',
+        f'<p class="dim">seed {options["seed"]}, {length} of training; {verdict}.</p>',
         '<div class="figures">' + "".join(f"<div><b>{b}</b><span>{escape(s)}</span></div>" for b, s in figures) + "</div>",
         "<h2>Training</h2>",
         line_chart(

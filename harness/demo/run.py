@@ -33,11 +33,13 @@ class Demo:
     def __init__(self, args: argparse.Namespace) -> None:
         self.fast = bool(args.fast)
         self.seconds = min(args.seconds, 8.0) if self.fast else args.seconds
+        self.steps = args.steps
         self.seed = args.seed
         self.out = Path(args.out)
         options = {
             "seed": args.seed,
             "seconds": self.seconds,
+            "steps": args.steps,
             "fast": self.fast,
             "data": str(Path(args.data).resolve()) if args.data else None,
             "val_documents": 12 if self.fast else 60,
@@ -89,7 +91,8 @@ class Demo:
         self._command(
             "train",
             ["train", "demo", "--data", str(self.data), "--out", str(self.out / "train"),
-             "--seconds", f"{self.seconds:g}", "--seed", str(self.seed), "--set", "validate_tokens=10000000"],
+             *(["--steps", str(self.steps), "--seconds", "0"] if self.steps else ["--seconds", f"{self.seconds:g}"]),
+             "--seed", str(self.seed), "--set", "validate_tokens=10000000"],
         )  # fmt: skip
 
     def _pack(self) -> None:
