@@ -5,7 +5,7 @@ Kinds name what is there, active or not; what is active wins over what is dorman
 
 from __future__ import annotations
 
-from audit.model import TttKind, Tristate
+from audit.model import Tristate, TttKind
 from audit.trace import Event, Trace
 from audit.trace.adaptation import conflicts, context_fits, is_leaf_update, scored_before, val_updates
 

@@ -99,9 +99,9 @@ for step in range(1000):
 """
 
 
-def example(name: str, body: str, files: tuple[tuple[str, str], ...] = ()) -> Example:
-    """An example: ``PRELUDE`` and ``body``; lines that end in ``#!`` are those that must fire."""
+def example(name: str, body: str, files: tuple[tuple[str, str], ...] = (), also: str = "") -> Example:
+    """An example: ``PRELUDE`` and ``body``; lines that end in ``#!``, or that contain ``also``, must fire."""
     lines = (PRELUDE + body).splitlines()
-    marked = tuple(n for n, line in enumerate(lines, 1) if line.endswith("#!"))
+    marked = tuple(n for n, line in enumerate(lines, 1) if line.endswith("#!") or (also and also in line))
     code = "\n".join(line[:-2].rstrip() if line.endswith("#!") else line for line in lines) + "\n"
     return Example(name=name, code=code, lines=marked, files=files)

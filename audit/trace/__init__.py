@@ -26,6 +26,7 @@ from audit import ir
 from audit.trace.events import Conflict, Event, Trace, find_conflicts
 from audit.trace.interest import Interest
 from audit.trace.machine import Machine
+from audit.trace.positions import moved_reads
 from audit.trace.values import VAL
 
 __all__ = ["Conflict", "Event", "NoKnobs", "Trace", "trace"]
@@ -79,9 +80,13 @@ def trace(
         e.id += shift
         e.taint = frozenset(t + shift for t in e.taint)
         e.scores = frozenset(t + shift for t in e.scores)
+        if "keys" in e.detail:
+            e.detail["keys"] = moved_reads(e.detail["keys"], shift)
         if (e.kind, e.path, e.line) not in seen:
             e.active = "no"
             result.events.append(e)
+    for symbols, offset in extra.newest.items():
+        result.newest[symbols] = max(offset, result.newest.get(symbols, offset))
     result.dormant_entered = extra.entered - result.entered
     result.steps += extra.steps
     for k, v in extra.knobs_read.items():

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.trace.events import Conflict, Event, Trace
-from audit.trace.values import PARAM, VAL, disjoint
+from audit.trace.values import TRAIN, VAL, disjoint
 
 #: breach kinds: pre-eval, train-then-score, update-first, rescored, slot, context-slot, table
 Shape = str
@@ -22,7 +22,7 @@ def shape_of(c: Conflict) -> Shape:
     if c.update.kind == "STORE":
         return "table"
     if is_leaf_update(c.update):
-        if c.shared_loop and not c.revisited or c.update.function == c.score.function:
+        if (c.shared_loop and not c.revisited) or c.update.function == c.score.function:
             return "slot"
         return "train-then-score"
     if c.revisited or c.before is not None:
@@ -60,12 +60,48 @@ def context_fits(trace: Trace) -> list[tuple[Event, Event]]:
     return found
 
 
+def in_batch(u: Event) -> bool:
+    """Does an update's loss cover several iterations of a loop that had ended before it: rows of a batch."""
+    open_loops = {loop for loop, _ in u.loops}
+    rows: dict[int, set[int]] = {}
+    for deps, _, _ in u.atoms:
+        for loop, iteration in deps:
+            if loop not in open_loops:
+                rows.setdefault(loop, set()).add(iteration)
+    return any(len(iterations) > 1 for iterations in rows.values())
+
+
+def discarded_updates(trace: Trace) -> list[Event]:
+    """Updates on validation tokens that were not scored before and that no score depends on."""
+    used: set[int] = set()
+    for s in trace.of("SCORE"):
+        used |= s.taint
+    fine: set[tuple[str, int]] = set()
+    left: list[Event] = []
+    for u in val_updates(trace):
+        if u.id in used or scored_before(trace, u) is not None:
+            fine.add((u.path, u.line))
+        else:
+            left.append(u)
+    return places([u for u in left if (u.path, u.line) not in fine])
+
+
+def trained_on_validation(trace: Trace) -> list[Event]:
+    """Updates from validation shards of a model that is trained on nothing else and was not loaded from a file."""
+    if any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
+        return []
+    return [u for u in val_updates(trace, active=True) if u.detail.get("models") and not u.detail.get("stored")]
+
+
 def conflicts(trace: Trace, *shapes: Shape, reported: bool = True) -> list[Conflict]:
     """Conflicts of these shapes (all without any) whose score reaches a printed figure, active ones first."""
     rank = {"yes": 0, "unknown": 1, "no": 2}
     found = [
         c for c in trace.conflicts if (not shapes or shape_of(c) in shapes) and (c.reported or not reported)
     ]
+    if base := {u.id for u in trained_on_validation(trace)}:
+        # A training set made of validation shards is another matter than adaptation (F15).
+        found = [c for c in found if c.update.id not in base]
     return sorted(found, key=lambda c: rank[c.active])
 
 
@@ -100,6 +136,3 @@ def places(events: list[Event]) -> list[Event]:
             seen.add(key)
             kept.append(e)
     return kept
-
-
-__all__ = ["PARAM", "conflicts", "context_fits", "context_only", "is_leaf_update", "places", "scored_before", "shape_of", "val_updates"]

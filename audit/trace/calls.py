@@ -6,16 +6,50 @@ from typing import Any
 
 from audit import ir
 from audit.trace.values import (
-    EMPTY, GEN, LOGITS, LOSS, META, PARAM, RAND, SOURCES, TGT, TRAIN, VAL, ClassV, Closure, Instance, Optimizer, V,
-    clone, const, derive, join, mapping, models_in, restrict, seq, summary, with_deps,
+    ART,
+    EMPTY,
+    GEN,
+    LOGITS,
+    LOSS,
+    META,
+    PARAM,
+    RAND,
+    SOURCES,
+    TGT,
+    TRAIN,
+    VAL,
+    ClassV,
+    Closure,
+    Instance,
+    Optimizer,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    mapping,
+    models_in,
+    restrict,
+    seq,
+    summary,
+    with_deps,
 )  # fmt: skip
 
 MAX_DEPTH = 36
 PLAIN = frozenset(
-    """to cuda cpu bfloat16 float half eval train requires_grad_ double compile share_memory""".split()
+    ["to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "requires_grad_", "double", "compile", "share_memory"]
 )
-WIPES = frozenset("zero_ fill_ normal_ uniform_ kaiming_uniform_ kaiming_normal_ zeros_ constant_ xavier_uniform_".split())
-DATA_CALLS = frozenset("cross_entropy backward linear matmul softmax load_state_dict".split())
+WIPES = frozenset(["zero_", "fill_", "normal_", "uniform_", "kaiming_uniform_", "kaiming_normal_", "zeros_", "constant_", "xavier_uniform_"])
+DATA_CALLS = frozenset(["cross_entropy", "backward", "linear", "matmul", "softmax", "load_state_dict"])
+
+
+def holds_hook(v: V, depth: int = 0) -> bool:
+    if v.const == "hook":
+        return True
+    if v.kind in ("seq", "dict") and depth < 3:
+        members = list(v.data.values() if v.kind == "dict" else v.data or [])
+        return any(holds_hook(x, depth + 1) for x in [*members, *([v.rest] if v.rest is not None else [])])
+    return v.kind == "obj" and depth < 2 and any(holds_hook(x, depth + 1) for x in v.data.attrs.values())
 
 
 class Calls:
@@ -109,8 +143,11 @@ class Calls:
             self.returns.append([])
             if generator:
                 self.yields.append([])
+            hooks = self.hooks
             status = self.block(fn.body)
             returned = self.returns.pop()
+            if self.hooks > hooks:
+                self.drop_hooks(hooks, [*returned, *(v for v in scope.names.values() if v.kind == "obj")])
             if generator:
                 items = self.yields.pop()
                 return seq(items)
@@ -258,7 +295,7 @@ class Calls:
             self.acts: dict[int, bool] = {}
         if found is None:
             calls = self.interest.summary(fn).calls
-            found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and "forward" != fn.name
+            found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and fn.name != "forward"
             if not found:
                 stores = calls & {"load_state_dict", "copy_", "zero_", "parameters", "named_parameters", "state_dict"}
                 found = bool(stores) and not calls & {"cross_entropy", "linear", "matmul", "rms_norm", "einsum", "softmax"}
@@ -326,6 +363,7 @@ class Calls:
         if not data.flags & SOURCES:
             return
         e = self.event("UPDATE", node, data, how=how, models=models, leaves=len(leaves), fresh=self.fresh(models),
+                       stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         ids = frozenset([e.id]) if data.flags & VAL else EMPTY
         for serial in models:
@@ -371,7 +409,7 @@ class Calls:
             cls = recv.data.cls
             method = cls.find(name)
             if method is not None and method.kind == "func":
-                if cls.is_model and not (method.const in ("static", "classmethod")):
+                if cls.is_model and method.const not in ("static", "classmethod"):
                     if self.loops and not any(a.flags & SOURCES for a in args) and self.wipes(method.data.node):
                         recv.data.wiped.update(loop for loop, _ in self.loops)
                     return self.call_model(recv, name, args, kwargs, node)
@@ -439,6 +477,7 @@ class Calls:
             sd = summary(args[0]) if args else V("val")
             if name == "load_state_dict" and any(m != inst.serial for m in sd.models):
                 pass
+            inst.stored = bool(sd.flags & ART)
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
@@ -453,6 +492,11 @@ class Calls:
     def add_hook(self: Any, node: Any) -> V:
         self.hooks += 1
         return V("val", const="hook")
+
+    def drop_hooks(self: Any, before: int, kept: list[V]) -> None:
+        """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""
+        if not any(holds_hook(v) for v in kept):
+            self.hooks = before
 
 
 __all__ = ["Calls", "clone", "restrict", "with_deps"]

@@ -87,7 +87,11 @@ class Trace:
     models: dict[int, Any] = field(default_factory=dict)
     steps: int = 0
     knobs_read: dict[str, Any] = field(default_factory=dict)
+    #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
+    time_limits: list[tuple[int, bool]] = field(default_factory=list)
     dormant_entered: set[int] = field(default_factory=set)
+    #: the highest offset at which the stream was read, per group of symbols (`audit.trace.positions`)
+    newest: dict[tuple[int, ...], int] = field(default_factory=dict)
 
     def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
         """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""

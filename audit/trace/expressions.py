@@ -6,9 +6,37 @@ import operator
 from typing import Any
 
 from audit import ir
+from audit.trace.positions import add_places, read_tokens, written_at
 from audit.trace.values import (
-    BPB, COUNT, EMPTY, GRAD, LOGITS, LOSS, META, PARAM, PROB, TGT, VAL, ClassV, V, clone, const, derive, join, mapping,
-    restrict, seq, summary, with_deps,
+    ART,
+    BPB,
+    COUNT,
+    EMPTY,
+    FILE,
+    GRAD,
+    LOGITS,
+    LOSS,
+    MASK,
+    MATCH,
+    META,
+    PARAM,
+    PROB,
+    RAND,
+    TGT,
+    TIME,
+    TRAIN,
+    VAL,
+    ClassV,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    mapping,
+    restrict,
+    seq,
+    summary,
+    with_deps,
 )  # fmt: skip
 
 FOLD = {
@@ -18,8 +46,8 @@ FOLD = {
     ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 LN2 = 0.6931471805599453
-SHAPE_ATTRS = frozenset("shape size ndim dtype device itemsize nbytes".split())
-TRANSPARENT_ATTRS = frozenset("data T module real _orig_mod mT detach".split())
+SHAPE_ATTRS = frozenset(["shape", "size", "ndim", "dtype", "device", "itemsize", "nbytes"])
+TRANSPARENT_ATTRS = frozenset(["data", "T", "module", "real", "_orig_mod", "mT", "detach"])
 
 
 class Expressions:
@@ -182,6 +210,8 @@ class Expressions:
         if a.kind == "const" and b.kind == "const":
             out = self.fold(op, a, b)
             if out is not None:
+                if op in "+-" and (a.pos is not None or b.pos is not None):
+                    add_places(op, a, b, out)
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
@@ -203,13 +233,17 @@ class Expressions:
         if op == "%" and a.kind == "const" and isinstance(a.const, str):
             return derive([a, summary(b)])
         out = derive([a, b])
-        if a.lv is not None and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:
+        if a.lv is not None and a.lv[0] != "x" and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:
             # The previous iteration's part of the stream.
             out.deps = frozenset((d[0], d[1] - 1) if d == a.lv else d for d in out.deps)
             out.lv = (a.lv[0], a.lv[1] - 1)
-        if a.lv is not None and op == "+" and b.kind == "const" and b.const == 0:
+        elif a.lv is not None and op == "+" and b.kind == "const" and b.const == 0:
             out.lv = a.lv
+        else:
+            out.lv = later_iteration(op, a, b)
         flags = out.flags
+        if op in "+-":
+            add_places(op, a, b, out)
         if flags & LOSS:
             if a.mask is not None or b.mask is not None:
                 lo, hi = a.mask if a.mask is not None else b.mask  # type: ignore[misc]
@@ -266,9 +300,11 @@ class Expressions:
         out.flags = a.flags | b.flags
         if type(value) is str and not out.flags:
             out.flags = self.text_flags(value)
-        if a.lv is not None and op == "-" and isinstance(y, int) and y > 0:
+        if a.lv is not None and a.lv[0] != "x" and op == "-" and isinstance(y, int) and y > 0:
             out.lv = (a.lv[0], a.lv[1] - 1)
             out.deps = frozenset((d[0], d[1] - 1) if d == a.lv else d for d in out.deps)
+        else:
+            out.lv = later_iteration(op, a, b)
         return out
 
     def x_unary(self: Any, e: ir.UnaryOp) -> V:
@@ -347,7 +383,9 @@ class Expressions:
             left = right
         if result is None:
             out = derive([summary(v) if v.kind in ("seq", "dict") else v for v in values])
-            out.flags &= ~(LOSS | BPB | META)
+            out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
+            if len(values) == 2:
+                self.note_comparison(e, values[0], values[1], out)
             return out
         out = const(result)
         for v in values:
@@ -355,6 +393,18 @@ class Expressions:
             if v.deps:
                 out.deps |= v.deps
         return out
+
+    def note_comparison(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
+        """A clock against the contest's limit; the stream's tokens against a file's content."""
+        if e.ops[0] in ("==", "!="):
+            if (a.flags | b.flags) & FILE and a.flags & VAL != b.flags & VAL and not (a.flags | b.flags) & META:
+                out.flags |= MATCH
+        elif (a.flags | b.flags) & TIME and e.ops[0] in ("<", "<=", ">", ">="):
+            clock, limit = (a, b) if a.flags & TIME else (b, a)
+            if limit.kind == "const" and isinstance(limit.const, (int, float)) and not isinstance(limit.const, bool):
+                seconds = float(limit.const) / (1000.0 if limit.const > 10_000 else 1.0)
+                if 200.0 <= seconds <= 605.0:
+                    self.trace.time_limits.append((self.next_id, seconds < 599.95 or bool(clock.knobs)))
 
     def compare(self: Any, op: str, a: V, b: V) -> bool | None:
         if op in ("is", "is not", "==", "!=") and b.kind == "const" and b.const is None and a.kind != "const":
@@ -547,7 +597,10 @@ class Expressions:
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                     if -len(base.data) <= i.const < len(base.data):
                         return base.data[i.const]
-                return self.lookup(base, i, with_deps(self.element(base), i.deps), e)
+                part = with_deps(self.element(base), i.deps)
+                if part is not base and part.kind == "val":
+                    part.origin = base
+                return self.lookup(base, i, part, e)
             try:
                 out = const(base.const[i.const])
                 out.knobs = base.knobs | i.knobs
@@ -609,13 +662,17 @@ class Expressions:
         content: list[V] = []
         lo = hi = None
         shifted = False
+        parts: list[Any] = []
         for x in elements:
             if isinstance(x, ir.Slice):
                 low = self.ev(x.lower) if x.lower is not None else None
                 high = self.ev(x.upper) if x.upper is not None else None
+                parts.append((low, high))
                 if x.step is not None:
                     self.ev(x.step)
-                if low is not None and low.deps:
+                if low is not None and low.lv is not None and len(low.lv) == 3 and {d[0] for d in low.deps} == {low.lv[1]}:
+                    deps |= {low.lv[1:]}
+                elif low is not None and low.deps:
                     deps |= low.deps
                     if high is not None:
                         loops = {d[0] for d in low.deps}
@@ -635,6 +692,9 @@ class Expressions:
                 i = self.ev(x)
                 deps |= i.deps
                 content.append(i)
+                if base.flags & VAL:
+                    out.flags |= i.flags & RAND  # gathered at random positions
+                parts.append(i)
                 if i.knobs:
                     out.knobs |= i.knobs
         if deps:
@@ -643,6 +703,9 @@ class Expressions:
             out.atoms = restrict(out.atoms, deps, lo, hi)
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
+        read_tokens(self, base, elements, parts, out)
+        if base.pos is not None and not base.flags & VAL:
+            out.pos = base.pos  # a selection of places
         for i in content:
             if i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
@@ -654,21 +717,24 @@ class Expressions:
 
     def lookup(self: Any, base: V, index: V, out: V, node: Any) -> V:
         """A table read at an address made of stream content."""
+        index = summary(index) if index.kind == "seq" else index
         if not index.flags & VAL or index.flags & META:
             return out
-        if base.flags & VAL or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
+        if index.flags & MASK or base.flags & (LOSS | LOGITS):
+            return out  # a selection, not an address
+        if base.flags & (VAL | TRAIN | ART) or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
             got = derive([out, index]) if out.kind in ("val", "const") else out
             if got is not out:
                 got.flags = out.flags | COUNT
-                got.keys = index.keys | out.keys
                 got.atoms = out.atoms if out.atoms else index.atoms
-            if base.taint:
+            if base.taint or got is out:
                 got = clone(got)
                 got.taint |= base.taint
                 got.flags |= COUNT
-            e = self.event("LOOKUP", node, index, keys=index.keys, table=id(base.data) if base.data is not None else id(base),
-                           table_taint=base.taint)  # fmt: skip
-            got.keys = got.keys | frozenset([("lookup", e.id)])
+            e = self.event("LOOKUP", node, index, keys=index.keys, table=table_id(base), table_taint=base.taint,
+                           table_flags=base.flags, made=out.keys)  # fmt: skip
+            # What was found is no longer a token: only the reads that led to it are remembered.
+            got.keys = frozenset(k for k in out.keys | index.keys if k[0] != "t") | {("lookup", e.id)}
             return got
         if out.kind != "val":
             return out
@@ -682,8 +748,17 @@ class Expressions:
 
     def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
         """A table takes in stream content: counts, continuations, hints."""
-        e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys)
+        index = summary(index) if index.kind == "seq" else index
+        e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
+                       table=table_id(base), value_keys=value.keys)  # fmt: skip
         e.atoms = index.atoms or value.atoms
+        if base.origin is not None:
+            # An element chosen at run time: any element of its container may have taken the content in.
+            home = base.origin
+            for x in [home, *([home.rest] if home.rest is not None else []),
+                      *(home.data.values() if isinstance(home.data, dict) else home.data or [])]:  # fmt: skip
+                if isinstance(x, V) and x.kind in ("val", "seq", "dict"):
+                    x.taint = x.taint | {e.id}
         if base.kind == "dict":
             base.rest = V("val") if base.rest is None else base.rest
             base.taint = base.taint | {e.id}
@@ -747,6 +822,8 @@ class Expressions:
         store_index: V | None = None
         for x in elements:
             if isinstance(x, ir.Slice):
+                if x.lower is not None:
+                    value = written_at(value, self.ev(x.lower))
                 for b in (x.lower, x.upper):
                     if b is not None:
                         deps |= self.ev(b).deps
@@ -758,6 +835,8 @@ class Expressions:
                 deps |= i.deps
                 if i.flags & VAL and not i.flags & META:
                     store_index = i
+        if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
+            base.flags |= MATCH
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
             if (lo is not None or hi is not None) and value.const not in (0, 0.0, False):
                 base.mask = (lo, hi)
@@ -772,6 +851,23 @@ class Expressions:
             self.write_param(base, value, node)
         base.absorb(value)
         base.deps = base.deps | value.deps
+
+
+def later_iteration(op: str, a: V, b: V) -> tuple | None:
+    """``lv`` of ``i + k`` (that later iteration) and of ``i * c`` (scaled: the offset where a part begins)."""
+    if op == "+" and a.lv is not None and b.kind == "const" and type(b.const) is int and b.const > 0:
+        return (a.lv[0], a.lv[1] + b.const) if len(a.lv) == 2 else None
+    if op == "*":
+        x, y = (a, b) if a.lv is not None else (b, a)
+        if x.lv is not None and not y.deps and y.kind in ("const", "val", "bound"):
+            return x.lv if len(x.lv) == 3 else ("x", *x.lv)
+    return None
+
+
+def table_id(base: V) -> int:
+    """One number per table; elements of one container count as one table."""
+    home = base.origin if base.origin is not None else base
+    return id(home.data) if home.data is not None else id(home)
 
 
 def text_of(e: Any) -> str:
@@ -794,8 +890,5 @@ def text_of(e: Any) -> str:
 
 
 MODEL_METHODS = frozenset(
-    """parameters named_parameters state_dict load_state_dict to cuda cpu bfloat16 float half eval train modules
-    named_modules buffers named_buffers requires_grad_ zero_grad apply compile forward register_forward_hook
-    register_forward_pre_hook register_buffer update children named_children get_submodule
-    trainable_parameters freeze unfreeze load_weights""".split()
+    ["parameters", "named_parameters", "state_dict", "load_state_dict", "to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "modules", "named_modules", "buffers", "named_buffers", "requires_grad_", "zero_grad", "apply", "compile", "forward", "register_forward_hook", "register_forward_pre_hook", "register_buffer", "update", "children", "named_children", "get_submodule", "trainable_parameters", "freeze", "unfreeze", "load_weights"]
 )

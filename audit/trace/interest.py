@@ -13,18 +13,13 @@ from typing import Any
 from audit import ir
 
 EFFECTS = frozenset(
-    """backward step grad value_and_grad at scatter_add_ scatter_add index_add_ bincount fromfile memmap load open read_bytes
-    read read_text frombuffer glob rglob save dump write write_bytes savez savez_compressed load_state_dict cross_entropy
-    nll_loss log_softmax logsumexp environ getenv randint multinomial register_forward_hook
-    register_forward_pre_hook CDLL append extend update add_ sub_ copy_ mul_ logaddexp log log2 setattr exec eval
-    minimum argmin topk print argmax parameters state_dict tokenize Encode next where setdefault add deepcopy
-    named_parameters CrossEntropyLoss compress decompress get_shared""".split()
+    ["backward", "step", "grad", "value_and_grad", "at", "scatter_add_", "scatter_add", "index_add_", "bincount", "fromfile", "memmap", "load", "open", "read_bytes", "read", "read_text", "frombuffer", "glob", "rglob", "save", "dump", "write", "write_bytes", "savez", "savez_compressed", "load_state_dict", "cross_entropy", "nll_loss", "log_softmax", "logsumexp", "environ", "getenv", "randint", "multinomial", "register_forward_hook", "register_forward_pre_hook", "CDLL", "append", "extend", "update", "add_", "sub_", "copy_", "mul_", "logaddexp", "log", "log2", "setattr", "exec", "eval", "minimum", "argmin", "topk", "print", "argmax", "parameters", "state_dict", "tokenize", "Encode", "next", "where", "setdefault", "add", "deepcopy", "named_parameters", "CrossEntropyLoss", "compress", "decompress", "get_shared"]
 )
-MARKS = EFFECTS - frozenset("append extend update add next setattr log print where read parameters".split())
+MARKS = EFFECTS - frozenset(["append", "extend", "update", "add", "next", "setattr", "log", "print", "where", "read", "parameters"])
 
 
 class Summary:
-    __slots__ = ("calls", "own", "size", "has_yield", "scopes", "assigned", "nodes")
+    __slots__ = ("assigned", "calls", "has_yield", "nodes", "own", "scopes", "size")
 
     def __init__(self) -> None:
         self.calls: set[str] = set()

@@ -5,32 +5,60 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.positions import place_of
 from audit.trace.values import (
-    ART, BPB, COUNT, EMPTY, GEN, GRAD, LOGITS, LOSS, META, PARAM, PROB, RAND, SOURCES, TGT, TRAIN, VAL, WHOLE_ATOMS, ClassV,
-    V, clone, const, derive, join, join_atoms, mapping, restrict, seq, summary, with_deps,
+    ART,
+    BPB,
+    COUNT,
+    EMPTY,
+    FILE,
+    GEN,
+    GRAD,
+    LOGITS,
+    LOSS,
+    MATCH,
+    META,
+    PARAM,
+    PROB,
+    RAND,
+    SOURCES,
+    TGT,
+    TIME,
+    TRAIN,
+    VAL,
+    WHOLE_ATOMS,
+    ClassV,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    join_atoms,
+    mapping,
+    restrict,
+    seq,
+    summary,
+    with_deps,
 )  # fmt: skip
 
 READERS = frozenset(
-    """fromfile memmap load frombuffer read_bytes read_text read open loadtxt load_file safe_open readinto read_table
-    fromstring from_buffer mmap unpack""".split()
+    ["fromfile", "memmap", "load", "frombuffer", "read_bytes", "read_text", "read", "open", "loadtxt", "load_file", "safe_open", "readinto", "read_table", "fromstring", "from_buffer", "mmap", "unpack"]
 )
-SHAPE_CALLS = frozenset("numel size len dim nelement stat getsize exists is_file item_size ndim".split())
+SHAPE_CALLS = frozenset(["numel", "size", "len", "dim", "nelement", "stat", "getsize", "exists", "is_file", "item_size", "ndim"])
+#: the largest token id is the vocabulary's size, not content
+RANGES = frozenset(["max", "min", "amax", "amin"])
+DERIVED = LOSS | LOGITS | PROB | COUNT | GRAD | BPB
 FRESH = frozenset(
-    """zeros ones empty full zeros_like ones_like empty_like full_like arange linspace eye tensor_zeros""".split()
+    ["zeros", "ones", "empty", "full", "zeros_like", "ones_like", "empty_like", "full_like", "arange", "linspace", "eye", "tensor_zeros"]
 )
-RANDOMS = frozenset("rand randn randint randperm rand_like randn_like randint_like normal uniform_ random integers".split())
+RANDOMS = frozenset(["rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform_", "random", "integers"])
 IDENTITY = frozenset(
-    """to cuda cpu float double half bfloat16 long int contiguous clone detach numpy astype reshape view flatten ravel
-    squeeze unsqueeze expand expand_as permute transpose t copy type requires_grad_ pin_memory share_memory_ tolist
-    item bool byte short swapaxes repeat tile as_strided view_as type_as chunk split unbind resolve asarray array
-    tensor from_numpy as_tensor ascontiguousarray stack cat concatenate concat hstack vstack pad as_subclass""".split()
+    ["to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "contiguous", "clone", "detach", "numpy", "astype", "reshape", "view", "flatten", "ravel", "squeeze", "unsqueeze", "expand", "expand_as", "permute", "transpose", "t", "copy", "type", "requires_grad_", "pin_memory", "share_memory_", "tolist", "item", "bool", "byte", "short", "swapaxes", "repeat", "tile", "as_strided", "view_as", "type_as", "chunk", "split", "unbind", "resolve", "asarray", "array", "tensor", "from_numpy", "as_tensor", "ascontiguousarray", "stack", "cat", "concatenate", "concat", "hstack", "vstack", "pad", "as_subclass"]
 )
 TRANSPARENT = frozenset(
-    """torch.compile torch.jit.script torch.nn.DataParallel torch.nn.parallel.DistributedDataParallel
-    builtins.sorted builtins.list builtins.tuple builtins.set builtins.reversed builtins.iter builtins.frozenset
-    tqdm.tqdm torch.no_grad_fn""".split()
+    ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
 )
-LOGGERS = frozenset("info warning debug error write log log_metrics writelines".split())
+LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
 CASTS = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
 
 
@@ -40,7 +68,7 @@ class Library:
     # ------------------------------------------------------------------ environment
     def env_present(self: Any, name: str) -> bool | None:
         value = self.knobs.value(name, None)
-        return value is not None and (not isinstance(value, tuple) or value[0] is not None) or None
+        return (value is not None and (not isinstance(value, tuple) or value[0] is not None)) or None
 
     def env_set(self: Any, name: Any, value: V) -> None:
         if not hasattr(self, "environ_set"):
@@ -178,6 +206,8 @@ class Library:
             return self.deepcopy(first) if first is not None else V("val")
         if last in ("no_grad", "inference_mode"):
             return V("val", const="no_grad")
+        if name.startswith("time."):
+            return V("val", flags=TIME)
         if name.startswith("math."):
             return self.math_call(last, args)
         if last in RANDOMS and ("random" in name or "torch" in name or "mlx" in name or last.startswith("rand")):
@@ -209,7 +239,9 @@ class Library:
             if last == "arange":
                 out = derive(args)
                 out.flags = META if any(a.flags & META for a in args) else 0
-                out.atoms = EMPTY
+                out.atoms, out.keys = EMPTY, EMPTY
+                # Every element is a place of its own; they share the symbols of where the range starts.
+                out.pos = place_of(args[0]) if len(args) > 1 and args[0].kind in ("val", "const") else None
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):
             if len(args) >= 2:
@@ -322,6 +354,8 @@ class Library:
             if last == "broadcast" or last == "all_reduce":
                 return V("val")
             return V("val")
+        if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
+            return derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
         if last in LOGGERS or name in ("builtins.print",):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
@@ -578,6 +612,7 @@ class Library:
         test, a, b = args[:3]
         out = derive([a, b])
         out.deps |= test.deps
+        out.flags |= test.flags & MATCH
         out.taint |= test.taint
         out.keys |= test.keys
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
@@ -609,6 +644,8 @@ class Library:
             return derive([src])
         out = derive([src])
         out = self.with_file(out, src)
+        if not out.flags & (VAL | TRAIN | ART):
+            out.flags |= FILE
         if out.flags & VAL:
             out.atoms = WHOLE_ATOMS
             self.event("READ", node, out)
@@ -659,7 +696,7 @@ class Library:
                 self.files[k] = merged
             else:
                 self.files[k] = derive([content])
-        self.event("SAVE", node, content, path=key)
+        self.event("SAVE", node, content, path=key, weights=bool(content.models or content.flags & PARAM))
 
     # ------------------------------------------------------------------ reports
     def report(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
@@ -738,6 +775,7 @@ class Library:
         out = derive([first])
         out.mask = first.mask
         out.shape0 = first.shape0
+        out.pos = first.pos
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers
@@ -776,7 +814,8 @@ class Library:
             return self.argparse_method(recv, name, args, kwargs, node)
         if recv.const == "hook":
             if name == "remove":
-                self.hooks = max(0, self.hooks - 1)
+                # Handles are kept in lists and removed in loops of unknown length.
+                self.hooks = 0
             return const(None)
         if name in ("write_bytes", "write_text") and args:
             self.write_file(recv, summary(args[0]), node)
@@ -787,6 +826,8 @@ class Library:
                 out = self.with_file(out, const(recv.const[1]))
             else:
                 out = self.with_file(out, recv) if name.startswith("read") else out
+            if not out.flags & (VAL | TRAIN | ART):
+                out.flags |= FILE
             if out.flags & (VAL | TRAIN) and not out.flags & ART:
                 if out.flags & VAL:
                     out.atoms = WHOLE_ATOMS
@@ -798,7 +839,7 @@ class Library:
         if name == "backward":
             self.backward(recv)
             return const(None)
-        if name in SHAPE_CALLS:
+        if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
             return out
@@ -1078,10 +1119,9 @@ class Library:
 
 
 STRING_METHODS = frozenset(
-    """lower upper strip split startswith endswith replace lstrip rstrip encode decode title removeprefix removesuffix
-    isdigit splitlines casefold zfill""".split()
+    ["lower", "upper", "strip", "split", "startswith", "endswith", "replace", "lstrip", "rstrip", "encode", "decode", "title", "removeprefix", "removesuffix", "isdigit", "splitlines", "casefold", "zfill"]
 )
-OPTIMIZERS = frozenset("SGD Adam AdamW Muon LBFGS Lion RMSprop Adagrad Adafactor".split())
+OPTIMIZERS = frozenset(["SGD", "Adam", "AdamW", "Muon", "LBFGS", "Lion", "RMSprop", "Adagrad", "Adafactor"])
 CANON = {
     "np": "numpy", "F": "torch.nn.functional", "mx": "mlx.core", "nn": "torch.nn",
 }  # fmt: skip
@@ -1095,4 +1135,4 @@ def canonical(name: str) -> str:
     return name
 
 
-__all__ = ["Library", "COUNT", "join_atoms"]
+__all__ = ["COUNT", "Library", "join_atoms"]

@@ -33,7 +33,7 @@ class Exhausted(Exception):
 class Scope:
     """Names of one function call, class body or module; ``outer`` is the lexically enclosing scope."""
 
-    __slots__ = ("names", "outer", "globals_", "redirect", "function", "path")
+    __slots__ = ("function", "globals_", "names", "outer", "path", "redirect")
 
     def __init__(self, outer: Scope | None, globals_: Scope | None, function: str, path: str) -> None:
         self.names: dict[str, V] = {}
@@ -105,6 +105,12 @@ class Machine(Statements, Expressions, Calls, Library):
             raise Exhausted(f"step budget of {self.max_steps} used up")
         if not self.steps & 255 and time.perf_counter() > self.deadline:
             raise Exhausted("time budget used up")
+
+    def note_read(self, place: tuple) -> None:
+        """Remembers the latest token read per group of symbols (`audit.trace.positions`)."""
+        symbols, offset = place
+        if offset > self.trace.newest.get(symbols, -(1 << 60)):
+            self.trace.newest[symbols] = offset
 
     # ------------------------------------------------------------------ events
     def guard_state(self) -> tuple[str, str | None]:

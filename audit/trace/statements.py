@@ -7,8 +7,27 @@ from typing import Any
 from audit import ir
 from audit.trace.interest import assigned_names
 from audit.trace.values import (
-    BPB, COUNT, EMPTY, LOSS, META, PARAM, VAL, ClassV, Closure, V, clone, const, derive, join, join_atoms,
-    restrict, seq, summary, with_deps,
+    BPB,
+    EMPTY,
+    LOSS,
+    MATCH,
+    META,
+    PARAM,
+    RAND,
+    TRAIN,
+    VAL,
+    ClassV,
+    Closure,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    join_atoms,
+    restrict,
+    seq,
+    summary,
+    with_deps,
 )  # fmt: skip
 
 NORMAL, RETURN, BREAK, CONTINUE, RAISE = 0, 1, 2, 3, 4
@@ -289,11 +308,28 @@ class Statements:
                 self.guards.pop()
             return status
         if known is None:
+            if test.scores and test.flags & VAL and (kept := self.kept_by(s)):
+                self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             return self.both(s.body, s.orelse, ("", ""), ("", ""))
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
+
+    def kept_by(self: Any, s: ir.If) -> list[str]:
+        """What a branch on a validation score assigns besides scores and counters."""
+        kept = []
+        for stmt in s.body:
+            if not isinstance(stmt, ir.Assign) or isinstance(stmt.value, (ir.Const, ir.UnaryOp)):
+                continue
+            names = [t.id for t in stmt.targets if isinstance(t, ir.Name)]
+            if names:
+                seen = len(self.trace.events)
+                v = self.ev(stmt.value)
+                del self.trace.events[seen:]  # only looked at; the branch itself is executed later
+                if not v.flags & (LOSS | BPB) and (v.kind != "const" or v.deps):
+                    kept += names
+        return kept
 
     def both(self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None) -> int:
         names = self.scope.names
@@ -576,7 +612,13 @@ class Statements:
             return v
         if v.scores and how != "accumulated":
             return v
-        e = self.event("SCORE", node, v, how=how, models=v.models, keys=v.keys)
+        owners = [self.serials[m].data for m in v.models if m in self.serials]
+        e = self.event(
+            "SCORE", node, v, how=how, models=v.models, keys=v.keys, targets=v.flags & RAND,
+            in_memory=any(o.state.flags & TRAIN and not o.stored for o in owners),
+        )  # fmt: skip
+        if v.flags & MATCH:
+            self.event("WAIVE", node, v)
         out = clone(v)
         out.scores = v.scores | {e.id}
         return out

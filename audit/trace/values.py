@@ -26,6 +26,10 @@ COUNT = 2048  # read from a table whose address holds stream content
 PROB = 4096  # a probability of a token
 META = 8192  # depends on the stream's shape only
 BYTES = 16384  # bytes per token
+MASK = 32768  # result of a comparison: selects, is no address
+TIME = 65536  # read from a clock
+FILE = 131072  # content of a file that is no shard
+MATCH = 262144  # stream tokens compared with a file's content
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice
@@ -45,8 +49,24 @@ class V:
     """
 
     __slots__ = (
-        "kind", "const", "data", "rest", "flags", "atoms", "deps", "taint", "scores", "knobs", "models",
-        "lv", "mask", "keys", "shape0", "line",
+        "atoms",
+        "const",
+        "data",
+        "deps",
+        "flags",
+        "keys",
+        "kind",
+        "knobs",
+        "line",
+        "lv",
+        "mask",
+        "models",
+        "origin",
+        "pos",
+        "rest",
+        "scores",
+        "shape0",
+        "taint",
     )  # fmt: skip
 
     def __init__(self, kind: str, const: Any = None, data: Any = None, flags: int = 0) -> None:
@@ -63,9 +83,11 @@ class V:
         self.models: frozenset = EMPTY
         self.lv: Any = None  # (loop, iteration) when the value is that loop's variable
         self.mask: Any = None  # region (lower, upper) where a mask was set
-        self.keys: frozenset = EMPTY  # offsets or identities of the stream tokens hashed into this value
+        self.keys: frozenset = EMPTY  # which stream tokens and table reads went into this value (see positions)
         self.shape0: Any = None  # constant first dimension, when known
         self.line = 0
+        self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
+        self.origin: V | None = None  # the container that this element was taken from
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
         shown = self.const if self.kind == "const" else self.data
@@ -87,7 +109,7 @@ class V:
 class Closure:
     """A function with the scope that it was defined in."""
 
-    __slots__ = ("node", "scope", "owner", "defaults", "path", "bound_self")
+    __slots__ = ("bound_self", "defaults", "node", "owner", "path", "scope")
 
     def __init__(self, node: Any, scope: Any, path: str, owner: Any = None) -> None:
         self.node = node
@@ -98,7 +120,7 @@ class Closure:
 
 
 class ClassV:
-    __slots__ = ("name", "bases", "attrs", "node", "is_model", "is_optimizer", "is_data", "path", "fields")
+    __slots__ = ("attrs", "bases", "fields", "is_data", "is_model", "is_optimizer", "name", "node", "path")
 
     def __init__(self, name: str, node: Any, path: str) -> None:
         self.name = name
@@ -123,7 +145,7 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("cls", "attrs", "state", "serial", "hooks", "line", "born", "wiped", "stored")
+    __slots__ = ("attrs", "born", "cls", "hooks", "line", "serial", "state", "stored", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
@@ -138,7 +160,7 @@ class Instance:
 
 
 class Optimizer:
-    __slots__ = ("models", "leaves", "line")
+    __slots__ = ("leaves", "line", "models")
 
     def __init__(self, models: frozenset, leaves: list[V], line: int) -> None:
         self.models = models
@@ -258,6 +280,8 @@ def join(a: V, b: V) -> V:
     """Either of two values, after branches that could not be decided."""
     if a is b:
         return a
+    if a.const == "hook" or b.const == "hook":
+        return a if a.const == "hook" else b
     if a.kind == "const" and b.kind == "const":
         try:
             if type(a.const) is type(b.const) and a.const == b.const:
@@ -336,7 +360,7 @@ def clone(v: V) -> V:
     out.rest = v.rest
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
-    out.keys, out.shape0, out.line = v.keys, v.shape0, v.line
+    out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
     return out
 
 

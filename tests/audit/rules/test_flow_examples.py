@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.engine import audit_files, text_files
 from audit.context import Options
+from audit.engine import audit_files, text_files
 from audit.rules.base import rule_modules
 
 MINE = ("F1", "F2", "F3", "F5", "F6", "F11", "F13", "F14", "F15", "F18", "B7", "D3")

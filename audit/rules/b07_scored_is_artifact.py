@@ -1,0 +1,94 @@
+"""B7 scored is artifact: the reported figure comes from weights that were read back from the counted bytes.
+
+**What.** The artifact is written (and often measured once), but the reported evaluation runs on weights that training
+left in memory: unquantized averages, best checkpoints, an adapter that was never serialised.
+
+**Why.** README: the artifact must be fully self-contained and reproducible. A figure from other weights is not the
+figure of what was counted.
+
+**Ruling.** None; found by reading code. An accepted row has the shape (#1120: the round trip is printed, then the
+sliding figure is computed with the unquantized weights); #1270, #2128 and #1114 likewise. A warning, a violation
+only under the strict policy.
+
+**Look-alikes that are legal.** Diagnostics on raw weights whose figure is not the reported one; the
+dequantized state loaded into the old model object, which is then evaluated.
+
+**How it is decided.** For the last printed figure, where the parameters of the evaluated models were read from.
+
+**See also.** B1 (the size), F14.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.flow import event_finding, example, holds, unread
+from audit.trace.adaptation import places
+
+RULE = Rule(
+    id="B7",
+    name="scored-is-artifact",
+    title="The scored model is the one in the artifact",
+    illegal="UNRULED",
+    authority="UNRULED",
+    severity="warning",
+)
+
+_ROUND_TRIP = """\
+torch.save({n: t.to(torch.int8) for n, t in model.state_dict().items()}, "final_model.pt")
+back = Model()
+back.load_state_dict(torch.load("final_model.pt"))
+print(f"round trip val_bpb:{evaluate(back, val):.4f}")
+"""
+ILLEGAL = [
+    example(
+        "the round trip is printed, the reported figure comes from the weights in memory",
+        _ROUND_TRIP + 'print(f"final sliding val_bpb:{evaluate(model, val):.4f}")\n',
+        also="total += nll",
+    ),
+]
+LEGAL = [
+    example("the reported figure comes from the weights that were read back", _ROUND_TRIP),
+    example(
+        "raw weights as a diagnostic, the artifact reported last; the old object holds the stored weights",
+        """\
+print(f"before quantization val_bpb:{evaluate(model, val):.4f}")
+torch.save({n: t.to(torch.int8) for n, t in model.state_dict().items()}, "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(model, val):.4f}")
+""",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    if ctx.trace is None:
+        yield unread(RULE, ctx) or holds(RULE, "")
+        return
+    trace = ctx.trace
+    saved = [e for e in trace.of("SAVE", active=True) if e.detail.get("weights")]
+    last = trace.headline()
+    if not saved or last is None:
+        yield Obligation(
+            rule=RULE.id,
+            status="not-applicable",
+            reason="the script writes no artifact" if not saved else "no printed score was found",
+        )
+        return
+    scores = [e for e in trace.of("SCORE", active=True) if e.id in last.scores and e.id > saved[0].id]
+    loose = places([e for e in scores if e.detail.get("in_memory")])
+    for e in loose:
+        yield event_finding(
+            RULE, e, f"the last printed figure (line {last.line}) is computed with trained weights that were not read back "
+            "from a file", confidence="medium",
+        )  # fmt: skip
+    gap = unread(RULE, ctx)
+    if gap is not None:
+        yield gap
+    elif loose:
+        yield Obligation(rule=RULE.id, status="violated", reason=f"line {loose[0].line} scores weights from memory")
+    else:
+        yield holds(RULE, "the last printed figure is computed with weights that were read back from a file")

@@ -1,0 +1,129 @@
+"""F14 training data at evaluation: no training shard is read once the artifact is being scored.
+
+**What.** Training tokens are read after the artifact was loaded back (to prefill a table, to adapt, to calibrate), or
+statistics are taken from training shards after a training loop that used the whole time limit.
+
+**Why.** What is sent from training to evaluation has to be paid for in the 16 MB.
+
+**Ruling.** README: no training data during evaluation unless you pay for those bits. #593 and #609 were turned down in
+March 2026 for Hessians collected from training shards after the 600 s; #677 (valerio-oai, 2026-03-27): whatever
+reads training data counts as training time. #634 and later submissions reserve time for it.
+
+**Look-alikes that are legal.** Calibration on training shards inside the limit (a reserve is subtracted from it:
+#1060, #1394); tables that are part of the artifact; a data loader that is still alive but no longer read.
+
+**How it is decided.** The order of reads, updates and calibration runs on training tokens against the point where the
+scored model is read back from the artifact; and for calibration after training, whether the loop's time limit is
+reduced by any reserve.
+
+**See also.** F11, B3 (the time itself), B7.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.trace import Event, Trace
+from audit.trace.adaptation import places
+from audit.trace.values import ART, GEN, TRAIN, VAL
+
+RULE = Rule(
+    id="F14",
+    name="train-data-at-eval",
+    title="No training data is read at evaluation",
+    illegal="INVALID",
+    authority="README",
+    severity="violation",
+)
+
+ILLEGAL = [
+    example(
+        "the reloaded model is tuned on a training shard before it is scored",
+        """\
+torch.save(model.state_dict(), "final_model.pt")
+scored = Model()
+scored.load_state_dict(torch.load("final_model.pt"))
+opt = torch.optim.SGD(scored.parameters(), lr=1e-3)
+tail = shard("data/fineweb_train_*.bin")
+for i in range(0, 100_000, 1024):
+    opt.zero_grad()
+    nll(scored, tail[None, i : i + 1024], tail[None, i + 1 : i + 1025]).mean().backward()
+    opt.step()  #!
+print(f"val_bpb:{evaluate(scored, val):.4f}")
+""",
+    ),
+]
+LEGAL = [
+    example(
+        "tuned on a training shard before the artifact is written",
+        """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+tail = shard("data/fineweb_train_*.bin")
+for i in range(0, 100_000, 1024):
+    opt.zero_grad()
+    nll(model, tail[None, i : i + 1024], tail[None, i + 1 : i + 1025]).mean().backward()
+    opt.step()
+torch.save(model.state_dict(), "final_model.pt")
+scored = Model()
+scored.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(scored, val):.4f}")
+""",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    if ctx.trace is None:
+        yield unread(RULE, ctx) or holds(RULE, "")
+        return
+    found = [
+        event_finding(RULE, e, f"{e.function} works on training tokens after the artifact was loaded for scoring")
+        for e in places(_after_reload(ctx.trace))
+    ]
+    found += [
+        event_finding(RULE, e, f"{e.function} collects statistics from training tokens after a training loop that is given "
+                      "the whole time limit; nothing is reserved for it")
+        for e in places(_after_the_limit(ctx.trace))
+    ]  # fmt: skip
+    yield from found
+    if any(f.active == "yes" for f in found):
+        yield violated(RULE, found)
+    elif (gap := unread(RULE, ctx, need_scores=False)) is not None:
+        yield gap
+    else:
+        yield holds(RULE, "training tokens are only used before the artifact is loaded back")
+
+
+def _after_reload(trace: Trace) -> list[Event]:
+    """Updates and calibration on training tokens between the artifact's return and the last score."""
+    back = next((e.id for e in trace.of("RESTORE", active=True) if e.flags & ART), None)
+    last = max((e.id for e in trace.of("SCORE", active=True) if e.on_val), default=0)
+    if back is None:
+        return []
+    return [
+        e for e in trace.of("UPDATE", "CALIBRATE", active=True)
+        if back < e.id < last and e.flags & TRAIN and not e.flags & (GEN | VAL) and _scored_later(trace, e)
+    ]  # fmt: skip
+
+
+def _scored_later(trace: Trace, e: Event) -> bool:
+    models = e.detail.get("models") or frozenset()
+    if not models:
+        return True
+    return any(s.id > e.id and s.detail.get("models", frozenset()) & models for s in trace.of("SCORE", active=True))
+
+
+def _after_the_limit(trace: Trace) -> list[Event]:
+    """Calibration on training tokens after a training loop whose limit leaves no time for it."""
+    limits = trace.time_limits
+    if not limits or any(reserved for _, reserved in limits):
+        return []
+    trained = max((e.id for e in trace.of("UPDATE", active=True) if e.flags & TRAIN), default=0)
+    return [
+        e for e in trace.of("CALIBRATE", active=True)
+        if e.id > trained > 0 and e.flags & TRAIN and not e.flags & (GEN | VAL)
+    ]  # fmt: skip

@@ -1,0 +1,91 @@
+"""Caches at evaluation: which table reads reach a score, and whether the scored token was in their address.
+
+A read's address is a set of stream places (`audit.trace.positions`). The scored token is the latest place that a
+committed loss depends on through the model; an address is *target-in-key* when it holds that place together with
+earlier ones. Where read and loss were indexed by unrelated numbers, a pair of reads decides: a count at
+(context, token) divided by a count at (context) makes the latest token of the longer address the predicted one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from audit.model import Tristate
+from audit.trace.events import Event, Trace
+from audit.trace.positions import tokens_in
+
+RANK = {"yes": 0, "unknown": 1, "no": 2}
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class CacheRead:
+    """One table read whose result reaches a committed loss."""
+
+    read: Event
+    scores: list[Event] = field(default_factory=list)
+    target: bool = False
+    context: bool = False
+    #: a read of the same address without its latest token, if there is one
+    sibling: Event | None = None
+    reported: bool = False
+
+    @property
+    def active(self) -> Tristate:
+        best = min((s.active for s in self.scores), key=lambda a: RANK[a], default="no")
+        return max(best, self.read.active, key=lambda a: RANK[a])
+
+
+def cache_reads(trace: Trace) -> list[CacheRead]:
+    """Every table read that feeds a score, in order; several passes over one place are one entry."""
+    reads = {e.id: e for e in trace.of("LOOKUP")}
+    feeds: dict[int, list[Event]] = {}
+    for s in trace.of("SCORE"):
+        for k in s.detail.get("keys", ()):
+            if k[0] == "lookup" and k[1] in reads:
+                feeds.setdefault(k[1], []).append(s)
+    reported = trace.reported_scores()
+    found: dict[tuple, CacheRead] = {}
+    for number, scores in feeds.items():
+        e = reads[number]
+        read = _judge(trace, e, scores, [reads[n] for n in feeds])
+        read.reported = any(s.id in reported for s in scores)
+        key = (e.path, e.line, read.target, e.active == "no")
+        old = found.get(key)
+        if old is None or (read.reported, -RANK[read.active]) > (old.reported, -RANK[old.active]):
+            found[key] = read
+    return sorted(found.values(), key=lambda r: (RANK[r.active], r.read.id))
+
+
+def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> CacheRead:
+    read = CacheRead(read=e, scores=scores)
+    address = tokens_in(e.detail.get("keys", frozenset()))
+    scored: dict[tuple[int, ...], int] = {}
+    for s in scores:
+        for symbols, offsets in tokens_in(s.detail.get("keys", frozenset())).items():
+            scored[symbols] = max(max(offsets), scored.get(symbols, max(offsets)))
+    latest = {symbols: max(offsets) for symbols, offsets in address.items()}
+    known = [symbols for symbols in address if symbols in scored]
+    if known:
+        read.target = any(latest[symbols] >= scored[symbols] for symbols in known)
+        read.context = any(min(address[symbols]) < scored[symbols] for symbols in known) or len(known) < len(address)
+    elif address:
+        read.sibling = next((o for o in others if _shorter(address, o)), None)
+        read.target = read.sibling is not None and any(latest[x] >= trace.newest.get(x, latest[x]) for x in address)
+        read.context = sum(len(offsets) for offsets in address.values()) > (1 if read.target else 0)
+    if read.target and read.sibling is None:
+        read.sibling = next((o for o in others if _shorter(address, o)), None)
+    return read
+
+
+def _shorter(address: dict[tuple[int, ...], set[int]], other: Event) -> bool:
+    """Does ``other`` read the same address without its latest tokens."""
+    mine = tokens_in(other.detail.get("keys", frozenset()))
+    if not mine or not mine.keys() <= address.keys():
+        return False
+    return all(mine[x] <= address[x] for x in mine) and any(max(mine[x]) < max(address[x]) for x in mine)
+
+
+def target_reads(trace: Trace) -> Iterator[CacheRead]:
+    """Reads with both context and the scored token in the address."""
+    return (r for r in cache_reads(trace) if r.target and r.context)

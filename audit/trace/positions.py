@@ -1,0 +1,140 @@
+"""Where in a stream a token stands: offsets of index values, and which tokens went into an address.
+
+A *place* is ``(symbols, offset)``: the sum of some unknown numbers and a constant. ``ws + s + 1`` has the
+symbols of ``ws`` and ``s`` and the offset 1, whatever the names. A value made of tokens carries in ``keys`` the
+places it was read at, as ``("t", symbols, offset)``; so the target of a window that starts at ``ws`` and its
+context differ by their offsets alone, and an address made of both can be told from one made of context.
+Subtracting an unknown number moves a place back by `FAR`: earlier, by how much is not known.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from audit import ir
+from audit.trace.values import LOGITS, LOSS, META, PARAM, VAL, V, clone
+
+FAR = 1_000_000
+MAX_KEYS = 40
+MAX_SYMBOLS = 6
+Place = tuple[tuple[int, ...], int]
+_fresh = count(1)
+
+
+def place_of(v: V) -> Place:
+    """The place that a number or an array of numbers denotes; an unknown number becomes a symbol of its own."""
+    if v.pos is None:
+        if v.kind == "const" and isinstance(v.const, int) and not isinstance(v.const, bool):
+            return (), v.const
+        v.pos = ((next(_fresh),), 0)
+    return v.pos
+
+
+def add_places(op: str, a: V, b: V, out: V) -> None:
+    """Sets the place of a sum or a difference of numbers that may serve as indices."""
+    content = (a.flags | b.flags) & (VAL | LOSS | LOGITS | PARAM)
+    if (content and not (a.flags | b.flags) & META) or out.kind not in ("val", "const"):
+        return
+    if a.kind not in ("val", "const") or b.kind not in ("val", "const"):
+        return
+    if any(x.kind == "const" and not isinstance(x.const, int) for x in (a, b)):
+        return
+    if a.kind == "const" and b.kind == "const" and a.pos is None and b.pos is None:
+        return
+    symbols, offset = place_of(a)
+    if b.kind == "const" and b.pos is None:
+        out.pos = (symbols, offset + b.const if op == "+" else offset - b.const)
+    elif op == "+":
+        more, step = place_of(b)
+        if len(symbols) + len(more) <= MAX_SYMBOLS:
+            out.pos = (tuple(sorted(symbols + more)), offset + step)
+    else:
+        out.pos = (symbols, offset - FAR)
+
+
+def shifted(keys: frozenset, symbols: tuple[int, ...], offset: int) -> frozenset:
+    """The keys of an array after its first ``symbols + offset`` elements were cut off."""
+    if not symbols and not offset:
+        return keys
+    moved = set()
+    for k in keys:
+        if k[0] == "t":
+            joined = tuple(sorted(k[1] + symbols)) if len(k[1]) + len(symbols) <= MAX_SYMBOLS else k[1]
+            moved.add(("t", joined, k[2] + offset))
+        else:
+            moved.add(k)
+    return frozenset(moved)
+
+
+def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V | None, V | None] | V], out: V) -> None:
+    """``out = base[elements]``: notes which tokens of the stream ``out`` consists of.
+
+    ``parts`` holds what the elements evaluated to: (lower, upper) for a slice, else the index.
+    """
+    if not base.flags & VAL or base.flags & META:
+        return
+    has = any(k[0] == "t" for k in base.keys)
+    if has:
+        # The sequence runs along the last sliced axis; a lone index into a window picks a token or a row.
+        for element, part in zip(reversed(elements), reversed(parts), strict=True):
+            if isinstance(element, ir.Slice):
+                lower = part[0] if isinstance(part, tuple) else None
+                if lower is not None and lower.flags & (VAL | LOSS) == 0:
+                    symbols, offset = place_of(lower)
+                    if not symbols and offset < 0:
+                        symbols, offset = (offset,), 0  # counted from the end: the same cut for every array
+                    out.keys = shifted(base.keys, symbols, offset)
+                return
+        if len(parts) == 1 and isinstance(parts[0], V) and parts[0].pos is not None and not base.flags & (LOSS | LOGITS):
+            out.keys = shifted(base.keys, *parts[0].pos)
+        return
+    if base.flags & (LOSS | LOGITS):
+        return
+    for element, part in zip(reversed(elements), reversed(parts), strict=True):
+        if isinstance(element, ir.Slice):
+            lower = part[0] if isinstance(part, tuple) else None
+            place: Place = ((), 0) if lower is None else place_of(lower)
+            out.keys = base.keys | {("t", *place)}
+            machine.note_read(place)
+            return
+        if isinstance(part, V) and part.kind in ("val", "const") and not part.flags & VAL:
+            if part.kind == "const" and not isinstance(part.const, int):
+                continue
+            place = place_of(part)
+            out.keys = base.keys | {("t", *place)}
+            machine.note_read(place)
+            return
+
+
+def written_at(value: V, lower: V | None) -> V:
+    """``array[lower:] = value``: the value as it looks from the start of the array."""
+    if lower is None or not value.keys or lower.kind != "const" or not isinstance(lower.const, int) or lower.const <= 0:
+        return value
+    moved = clone(value)
+    moved.keys = shifted(value.keys, (), -lower.const)
+    return moved
+
+
+def tokens_in(keys: frozenset) -> dict[tuple[int, ...], set[int]]:
+    """The offsets read, per group of symbols."""
+    found: dict[tuple[int, ...], set[int]] = {}
+    for k in keys:
+        if k[0] == "t":
+            found.setdefault(k[1], set()).add(k[2])
+    return found
+
+
+def capped(keys: frozenset) -> frozenset:
+    """No more keys than needed to tell target from context: the extremes of each group."""
+    if len(keys) <= MAX_KEYS:
+        return keys
+    kept = {k for k in keys if k[0] != "t"}
+    for symbols, offsets in list(tokens_in(keys).items())[:10]:
+        kept |= {("t", symbols, min(offsets)), ("t", symbols, max(offsets))}
+    return frozenset(kept)
+
+
+def moved_reads(keys: frozenset, shift: int) -> frozenset:
+    """The keys with event numbers raised by ``shift`` (for the events of a second run)."""
+    return frozenset((k[0], k[1] + shift) if k[0] == "lookup" else k for k in keys)
