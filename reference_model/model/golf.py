@@ -56,7 +56,8 @@ def visits(config: ModelConfig, repeat_active: bool) -> list[Visit]:
 class Golf(nn.Module):
     """Answers ``forward_logits``; ``forward`` gives the mean loss in nats per target."""
 
-    def __init__(self, config: ModelConfig) -> None:
+    def __init__(self, config: ModelConfig, *, initialize: bool = True) -> None:
+        """``initialize`` False leaves the weights as the layers' own defaults, for a state dict to fill."""
         super().__init__()
         config.check()
         self.config = config
@@ -79,7 +80,8 @@ class Golf(nn.Module):
         skips = sum(visit.skip is not None for visit in self.visits)
         self.skip_scale = nn.Parameter(torch.ones(skips, config.dim)) if skips else None
         self.head = None if config.tied else Linear(config.dim, config.vocab)
-        self.reset()
+        if initialize:
+            self.reset()
 
     def each_block(self) -> Iterator[Block]:
         for block in self.blocks:
@@ -177,9 +179,9 @@ class Golf(nn.Module):
         return rms_norm(x)
 
     def logits(self, x: Tensor) -> Tensor:
-        """(…, D) -> (…, V) float32, softcapped."""
+        """(…, D) -> (…, V) float32 (float64 stays), softcapped."""
         y = F.linear(x, self.embed.weight.to(x.dtype)) if self.head is None else self.head(x)
-        y = y.float()
+        y = y if y.dtype == torch.float64 else y.float()
         cap = self.config.softcap
         return cap * torch.tanh(y / cap) if cap else y
 

@@ -8,6 +8,10 @@ from torch import Tensor, nn
 
 from reference_model.qat import fake_quantize
 
+#: What RMSNorm adds to the mean square, in every dtype. Left to itself, torch takes the input dtype's own
+#: epsilon, which for bfloat16 is 1 / 128.
+EPSILON = 1.1920929e-07
+
 
 class Linear(nn.Linear):
     """y = x W^T in the input's dtype; the master weight stays float32.
@@ -30,7 +34,7 @@ class Linear(nn.Linear):
 
 def rms_norm(x: Tensor) -> Tensor:
     """x / rms(x) over the last dimension, without a gain (arXiv:1910.07467)."""
-    return F.rms_norm(x, (x.size(-1),))
+    return F.rms_norm(x, (x.size(-1),), eps=EPSILON)
 
 
 def rope_tables(
