@@ -1,21 +1,70 @@
-"""Reads all papers of one submission."""
+"""Reads all papers of one submission: logs, ``submission.json``, README and its companions."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import IO, TYPE_CHECKING
 
 from audit.evidence.logs import read_log
+from audit.evidence.metadata import read_metadata
+from audit.evidence.readme import read_readme
 from audit.model import Fact
 
 if TYPE_CHECKING:
     from audit.source import SubmissionFiles
 
+#: papers beyond these are not read: nobody's record consists of hundreds of logs
+MAX_LOGS, MAX_TEXTS = 120, 8
+#: a README is cut here; whatever follows a megabyte of prose is no claim
+MAX_TEXT = 1 << 20
+
 
 def read_facts(files: SubmissionFiles) -> list[Fact]:
-    """Every stated quantity in the submission's papers, logs first, in path order."""
+    """Every stated quantity in the submission's papers: metadata, README files, then logs.
+
+    Logs are read in blocks, so that their size costs time and no memory. Never raises for what a
+    paper says; a paper that cannot be read states nothing.
+    """
     facts: list[Fact] = []
-    for path in files.logs():
+    for path in metadata_paths(files):
         data = files.read(path)
         if data is not None:
-            facts.extend(read_log(path, data))
+            facts += read_metadata(path, data[:MAX_TEXT])
+    for path in _documents(files):
+        data = files.read(path)
+        if data is not None:
+            facts += read_readme(path, data[:MAX_TEXT].decode("utf-8", "replace"))
+    for path in log_paths(files):
+        stream = _open(files, path)
+        if stream is not None:
+            facts += read_log(path, stream)
     return facts
+
+
+def metadata_paths(files: SubmissionFiles) -> list[str]:
+    """``submission.json`` beside the primary, or below it."""
+    found = [p for p in files.near() if PurePosixPath(p).name.lower() == "submission.json"]
+    beside = [p for p in found if p.rpartition("/")[0] == files.folder]
+    return beside or found[:1]
+
+
+def _documents(files: SubmissionFiles) -> list[str]:
+    """README files in the primary's folder first, then other Markdown there."""
+    here = [p for p in files.readmes() if p.rpartition("/")[0] == files.folder]
+    other = [p for p in files.ending(".md") if p.rpartition("/")[0] == files.folder and p not in here]
+    return (here + other if here or other else files.readmes())[:MAX_TEXTS]
+
+
+def log_paths(files: SubmissionFiles) -> list[str]:
+    """Logs of this primary. In a folder of several submissions only those at or below its own."""
+    return files.logs()[:MAX_LOGS]
+
+
+def _open(files: SubmissionFiles, path: str) -> bytes | IO[bytes] | None:
+    opener = getattr(files.tree, "open", None)
+    if opener is not None:
+        stream: Iterator[bytes] | IO[bytes] | None = opener(path)
+        if stream is not None:
+            return stream  # type: ignore[return-value]
+    return files.read(path)

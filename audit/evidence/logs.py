@@ -28,15 +28,21 @@ _STEP_LABEL = re.compile(r"(?:^|\b)(?:step|s|iter)?[: ]*(\d+)\s*/\s*\d+\b")
 _PROGRESS = re.compile(r"running|chunk|batch|epoch|progress|windows|\btc\[|burst|doc[_ ]", re.I)
 _CODE_LINE = re.compile(r"^\s*(?:#|\"|'|def |return |if |log0?\(|print\(|f\")|\{")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
-_STAMP = re.compile(r"^(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+\]?\s*|\[?\d\d:\d\d:\d\d\]?\s*|\[?(?:rank ?)?\d+\]?: ?)+")
+_STAMP = re.compile(
+    r"^(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+\]?\s*|\[?\d\d:\d\d:\d\d\]?\s*|\[?(?:rank ?)?\d+\]?: ?)+"
+)
 _KNOB = re.compile(r"^\s*([A-Za-z_]\w*)\s*:\s?(.*?)\s*$")
-_BYTES = re.compile(rf"^(?P<label>[^:=\d][^:=]*?)\s*[:=]\s*~?(?P<n>{_N})\s*(?P<unit>bytes|B|MiB|MB|KB|KiB)?(?![\w/])")
+_BYTES = re.compile(
+    rf"^(?P<label>[^:=\d][^:=]*?)\s*[:=]\s*~?(?P<n>{_N})\s*(?P<unit>bytes|B|MiB|MB|KB|KiB)?(?![\w/])"
+)
 _SHARDS = re.compile(r"\btrain_shards\s*[:=]\s*(\d+)(?!\s*/)\b")
 _STOP = re.compile(rf"stopping_early:\s*(\S+)\s+train_time:\s*({_N})\s*ms\s+step:\s*(\d+)")
 _TRAIN = re.compile(rf"\btrain_time:\s*({_N})\s*(ms|s|m)\b")
 _AVG = re.compile(rf"\bstep_avg:\s*({_N})\s*ms")
 _GATE = re.compile(r"\b(total|gated|token_gate|within_gate|word_gate|agree2plus)=(\d+)")
-_WORDS = re.compile(r"\b(world_size|seed|grad_accum_steps|model_params|vocab_size|wall)\s*[:=]\s*([\d,]+)", re.I)
+_WORDS = re.compile(
+    r"\b(world_size|seed|grad_accum_steps|model_params|vocab_size|wall)\s*[:=]\s*([\d,]+)", re.I
+)
 _PARAMS = re.compile(r"\b(?:total )?(?:model_)?param(?:eter)?s\s*[:=]\s*([\d,]{6,})", re.I)
 _TOKENIZER = re.compile(r"\btokenizer_path[=:]\s*(\S+)")
 _DATASET = re.compile(r"\b(?:dataset|datasets_dir|data_path|train_files|shards pattern)[=:]\s*(\S+)")
@@ -136,13 +142,13 @@ def _sizes(r: _Reader, text: str) -> Iterator[Fact]:
     if suffix is None and value(raw) < 1000:
         return
     if ("code" in low and "size" in low) or low.startswith("code bytes"):
-        name = "code_bytes"
+        name = "bytes_code"
     elif "limit" in low or "cap" in low.split() or "budget" in low or "target" in low or "param" in low:
         return
     elif "total" in low or "submission" in low or low.startswith("artifact"):
-        name = "total_bytes"
+        name = "bytes_total"
     elif low.startswith("serialized") or "compressed" in low or "model" in low:
-        name = "model_bytes"
+        name = "bytes_model"
     else:
         return
     yield r.fact(name, value(raw) * scale, f"{raw} {suffix}" if suffix else raw, label)
@@ -180,7 +186,9 @@ def _progress(r: _Reader, text: str) -> Iterator[Fact]:
     r.ran = True
     kept = [f for f in r.last_step if f.name in {"step_val_bpb", "step_val_loss"}]
     kept.append(r.fact("last_step", int(step.group(1)), step.group(1)))
-    kept.append(r.fact("last_train_time_s", seconds(time.group(1), time.group(2)), time.group(1), time.group(2)))
+    kept.append(
+        r.fact("last_train_time_s", seconds(time.group(1), time.group(2)), time.group(1), time.group(2))
+    )
     if avg := _AVG.search(text):
         kept.append(r.fact("step_avg_ms", value(avg.group(1)), avg.group(1)))
     r.last_step = kept
@@ -230,7 +238,11 @@ def _tokenizer(r: _Reader, text: str) -> Iterator[Fact]:
 
 
 def _scored(r: _Reader, text: str) -> Iterator[Fact]:
-    for name, pattern in (("subset_tokens", _SUBSET), ("scored_tokens", _SCORED), ("scored_bytes", _SCORED_BYTES)):
+    for name, pattern in (
+        ("subset_tokens", _SUBSET),
+        ("scored_tokens", _SCORED),
+        ("scored_bytes", _SCORED_BYTES),
+    ):
         if match := pattern.search(text):
             yield r.fact(name, int(match.group(1)), match.group(1), text[:60].strip())
 
@@ -291,7 +303,9 @@ def _candidates(block: bytes) -> dict[int, list[Handler]]:
         at = block.find(_DUMP, at + 1)
     # A progress line matters where something else follows it: before a stop, a score, or the end.
     for key, handler in LAST.items():
-        borders = [start for start, handlers in found.items() if _start_dump in handlers or _counts in handlers]
+        borders = [
+            start for start, handlers in found.items() if _start_dump in handlers or _counts in handlers
+        ]
         for border in [*borders, len(block)]:
             at = block.rfind(key, 0, border)
             if at >= 0:
