@@ -45,9 +45,9 @@ details summary{cursor:pointer;margin:6px 0}
 """.strip()
 
 
-def badge(word: str) -> str:
-    """A coloured word: a verdict, a status or a severity."""
-    return f'<span class="badge {escape(word.lower().replace(" ", "-"))}">{escape(word)}</span>'
+def badge(word: str, like: str = "") -> str:
+    """A coloured word: a verdict, a status or a severity; ``like`` takes another word's colour."""
+    return f'<span class="badge {escape((like or word).lower().replace(" ", "-"))}">{escape(word)}</span>'
 
 
 def page(title: str, body: str, script: str = "") -> str:

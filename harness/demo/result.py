@@ -161,7 +161,7 @@ def html(document: dict[str, Any]) -> str:
     t = document["tamper"]
     parts.append(
         f"<p>One bit of byte {t['offset']:,} of a copy of <code>{escape(t['file'])}</code> was changed: "
-        f"{badge('rejected' if t['rejected'] else 'violation')}</p>"
+        f"{badge('rejected', 'clean') if t['rejected'] else badge('accepted', 'violation')}</p>"
     )
     line = [Block(kind=k, chunk=c, seconds=s, label=text) for k, c, s, text in evaluations["ttt"]["blocks"]]
     parts += [

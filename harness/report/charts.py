@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
-WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1000.0, 62.0, 18.0, 14.0, 40.0
+WIDTH, LEFT, RIGHT, TOP, BOTTOM = 1000.0, 62.0, 18.0, 30.0, 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,7 +50,7 @@ def number(value: float) -> str:
 def line_chart(
     series: Sequence[Series], *, title: str, x_label: str, y_label: str, height: float = 300.0
 ) -> str:
-    """A line chart; the legend stands inside, top right. Empty series are left out."""
+    """A line chart; the legend stands in a row above it. Empty series are left out."""
     drawn = [s for s in series if len(s.x)]
     if not drawn:
         return f'<p class="dim">{escape(title)}: nothing was recorded.</p>'
@@ -79,6 +79,7 @@ def line_chart(
     parts.append(
         f'<text x="{(LEFT + WIDTH - RIGHT) / 2}" y="{height - 4}" text-anchor="middle">{escape(x_label)}</text>'
     )
+    at = WIDTH - RIGHT - sum(48 + 7.0 * len(s.name) for s in drawn)
     for n, s in enumerate(drawn):
         points = " ".join(
             f"{px(float(x)):.1f},{py(float(y)):.1f}" for x, y in zip(s.x, s.y, strict=True) if math.isfinite(y)
@@ -87,11 +88,11 @@ def line_chart(
         dash = ' stroke-dasharray="7 4"' if n % 2 else ""
         parts.append(
             f'<polyline class="s{n % 2}" fill="none" stroke-width="2"{dash} points="{points}"/>'
-            f'<line class="s{n % 2}" stroke-width="2"{dash} x1="{WIDTH - 250}" x2="{WIDTH - 220}" '
-            f'y1="{TOP + 12 + 18 * n}" y2="{TOP + 12 + 18 * n}"/>'
-            f'<text x="{WIDTH - 214}" y="{TOP + 16 + 18 * n}">{escape(s.name)}</text>'
+            f'<line class="s{n % 2}" stroke-width="2"{dash} x1="{at:.1f}" x2="{at + 28:.1f}" y1="12" y2="12"/>'
+            f'<text x="{at + 33:.1f}" y="16">{escape(s.name)}</text>'
         )
-    parts.append(f'<text x="{LEFT}" y="{TOP - 3}">{escape(y_label)}</text></svg>')
+        at += 48 + 7.0 * len(s.name)
+    parts.append(f'<text x="{LEFT}" y="16">{escape(y_label)}</text></svg>')
     return "".join(parts)
 
 
