@@ -185,7 +185,10 @@ def html(document: dict[str, Any]) -> str:
         f"<td>{escape(a['name'])}</td><td>{escape(a['made'])}</td></tr>"
         for a in document["audits"]
     )
-    parts.append(f"<table><tr><th>verdict</th><th>expected</th><th>script</th><th>made</th></tr>{rows}</table>")
+    parts.append(
+        '<div class="scroll"><table><tr><th>verdict</th><th>expected</th><th>script</th><th>made</th></tr>'
+        f"{rows}</table></div>"
+    )
     from audit.render.html import submissions_html
 
     for a in document["audits"]:
