@@ -10,7 +10,7 @@ March 2026 for Hessians collected from training shards after the 600 s; #677 (va
 reads training data counts as training time. #634 and later submissions reserve time for it.
 
 **Look-alikes that are legal.** Calibration on training shards inside the limit (a reserve is subtracted from it:
-#1060, #1394); tables that are part of the artifact; a data loader that is still alive but no longer read.
+#1060, #1394); a logit scale of a few numbers fitted on a training slice (#1924 passed; a warning here); tables that are part of the artifact; a data loader that is still alive but no longer read.
 
 **How it is decided.** The order of reads, updates and calibration runs on training tokens against the point where the
 scored model is read back from the artifact; and for calibration after training, whether the loop's time limit is
@@ -28,7 +28,7 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace import Event, Trace
-from audit.trace.adaptation import places
+from audit.trace.adaptation import is_leaf_update, places
 from audit.trace.values import ART, GEN, TRAIN, VAL
 
 RULE = Rule(
@@ -81,7 +81,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = [
-        event_finding(RULE, e, f"{e.function} works on training tokens after the artifact was loaded for scoring")
+        event_finding(
+            RULE, e, f"{e.function} works on training tokens after the artifact was loaded for scoring",
+            confidence="low" if is_leaf_update(e) else "high",
+        )
         for e in places(_after_reload(ctx.trace))
     ]
     found += [

@@ -90,7 +90,11 @@ def trained_on_validation(trace: Trace) -> list[Event]:
     """Updates from validation shards of a model that is trained on nothing else and was not loaded from a file."""
     if any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
         return []
-    return [u for u in val_updates(trace, active=True) if u.detail.get("models") and not u.detail.get("stored")]
+    return [
+        u for u in val_updates(trace, active=True)
+        if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")
+        and scored_before(trace, u) is None
+    ]  # fmt: skip
 
 
 def conflicts(trace: Trace, *shapes: Shape, reported: bool = True) -> list[Conflict]:

@@ -7,7 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.values import (
     ART,
-    EMPTY,
+    EMPTY, FILE,
     GEN,
     LOGITS,
     LOSS,
@@ -477,7 +477,7 @@ class Calls:
             sd = summary(args[0]) if args else V("val")
             if name == "load_state_dict" and any(m != inst.serial for m in sd.models):
                 pass
-            inst.stored = bool(sd.flags & ART)
+            inst.stored = bool(sd.flags & (ART | FILE))
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
