@@ -734,7 +734,7 @@ class Expressions:
             e = self.event("LOOKUP", node, index, keys=index.keys, table=table_id(base), table_taint=base.taint,
                            table_flags=base.flags, made=out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
-            got.keys = frozenset(k for k in out.keys | index.keys if k[0] != "t") | {("lookup", e.id)}
+            got.keys = frozenset(k for k in index.keys if k[0] != "t") | {("lookup", e.id)}
             return got
         if out.kind != "val":
             return out

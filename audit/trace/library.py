@@ -769,7 +769,9 @@ class Library:
                     if isinstance(part.const, (int, float)) and abs(float(part.const) - 0.69314718) < 1e-3:
                         out.const = "ln2"
                 return out
-            return derive([part])
+            out = derive([part])
+            out.pos = part.pos
+            return out
         if first.kind in ("obj", "func", "class", "opt", "alt", "partial", "seq", "dict"):
             return first
         out = derive([first])

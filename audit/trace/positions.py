@@ -45,6 +45,8 @@ def add_places(op: str, a: V, b: V, out: V) -> None:
     symbols, offset = place_of(a)
     if b.kind == "const" and b.pos is None:
         out.pos = (symbols, offset + b.const if op == "+" else offset - b.const)
+    elif op == "+" and offset < -FAR // 2:
+        out.pos = (symbols, offset)  # an unknown step after an unknown step back
     elif op == "+":
         more, step = place_of(b)
         if len(symbols) + len(more) <= MAX_SYMBOLS:
@@ -86,15 +88,18 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                         symbols, offset = (offset,), 0  # counted from the end: the same cut for every array
                     out.keys = shifted(base.keys, symbols, offset)
                 return
-        if len(parts) == 1 and isinstance(parts[0], V) and parts[0].pos is not None and not base.flags & (LOSS | LOGITS):
-            out.keys = shifted(base.keys, *parts[0].pos)
+        last = parts[-1]
+        if isinstance(last, V) and not last.flags & (VAL | LOSS) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
+            out.keys = shifted(base.keys, *place_of(last))
         return
     if base.flags & (LOSS | LOGITS):
         return
     for element, part in zip(reversed(elements), reversed(parts), strict=True):
         if isinstance(element, ir.Slice):
             lower = part[0] if isinstance(part, tuple) else None
-            place: Place = ((), 0) if lower is None else place_of(lower)
+            if lower is None or (lower.kind == "const" and lower.const == 0 and lower.lv is None and not lower.deps):
+                return  # a prefix of the stream counts from the same start
+            place: Place = place_of(lower)
             out.keys = base.keys | {("t", *place)}
             machine.note_read(place)
             return
@@ -105,6 +110,16 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
             out.keys = base.keys | {("t", *place)}
             machine.note_read(place)
             return
+
+
+def picks_one(index: V, losses: bool) -> bool:
+    """Is the index a number or an array of places, and not a selection within the array.
+
+    A plain number picks a token from a window, but rather an expert than a position from ``losses``.
+    """
+    if index.pos is not None or index.lv is not None:
+        return True
+    return not losses and index.kind == "const" and type(index.const) is int and index.const >= 0
 
 
 def written_at(value: V, lower: V | None) -> V:

@@ -235,7 +235,7 @@ class Statements:
         target = s.target
         old = self.ev(target)
         rhs = self.ev(s.value)
-        if s.op == "+" and rhs.flags & LOSS:
+        if s.op in ("+", "-") and rhs.flags & LOSS:
             rhs = self.commit_score(rhs, s, "accumulated")
         if isinstance(target, ir.Sub) and s.op in "+-|^":
             base = self.ev(target.value)

@@ -1,0 +1,36 @@
+"""What cache a submission contains, in the words of ``referee.audit/1``.
+
+``target-in-key``: a table read at an address that holds the scored token. ``context-only``: the address is made of
+earlier tokens. ``other``: a byte model or a gate that looks at the token. ``input-embedding``: the model itself
+embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
+"""
+
+from __future__ import annotations
+
+from audit.model import CacheKind, Tristate
+from audit.trace import Trace
+from audit.trace.caches import RANK, cache_reads
+
+ORDER: tuple[CacheKind, ...] = ("target-in-key", "other", "context-only", "input-embedding")
+
+
+def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
+    """The kind of cache and whether the submitted configuration reaches it."""
+    found: dict[CacheKind, Tristate] = {}
+
+    def add(kind: CacheKind, active: Tristate) -> None:
+        if kind not in found or RANK[active] < RANK[found[kind]]:
+            found[kind] = active
+
+    for r in cache_reads(trace):
+        if r.target and r.context:
+            add("target-in-key", r.active)
+        elif r.context:
+            add("context-only", r.active)
+    for kind in ORDER:
+        if kind in found:
+            return kind, found[kind]
+    return "none", "no"
+
+
+__all__ = ["cache"]
