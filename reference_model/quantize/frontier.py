@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -110,7 +111,7 @@ def bytes_at(points: Sequence[Point], bits_per_byte: float) -> float | None:
         return None
     if kept[0].bits_per_byte <= bits_per_byte:
         return float(kept[0].bytes)
-    for small, large in zip(kept, kept[1:], strict=False):
+    for small, large in itertools.pairwise(kept):
         if large.bits_per_byte <= bits_per_byte:
             share = (small.bits_per_byte - bits_per_byte) / (small.bits_per_byte - large.bits_per_byte)
             return small.bytes + share * (large.bytes - small.bytes)

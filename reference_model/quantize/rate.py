@@ -28,9 +28,11 @@ from audit.contracts import InputError
 from reference_model.quantize import gptq
 from reference_model.quantize.compensate import batches_of
 from reference_model.quantize.hessian import Hessians
+from reference_model.quantize.rounding import grid_scales
 
 #: The slope of distortion against rate at which an entropy-coded uniform quantizer runs, in squared steps per bit.
 HIGH_RESOLUTION_SLOPE = 2.0 * math.log(2.0) / 12.0
+WIDEST = 127
 _GRID = 4  # steps of scales per octave
 _CLASSES_PER_OCTAVE = 2
 _CLASSES = 24
@@ -41,8 +43,7 @@ class RateOptions:
     """``step``: s above. ``lagrangian``: squared steps per bit; 0 rounds to nearest.
 
     ``fisher_floor``: no row counts for less than this share of its matrix's mean Fisher weight.
-    ``refine``: passes of coordinate descent after the sweep. ``damping``: as in GPTQ. ``clip``: widest code; steps
-    grow where a weight would lie beyond it.
+    ``refine``: passes of coordinate descent after the sweep. ``damping``: as in GPTQ. ``clip``: widest code.
     """
 
     step: float
@@ -53,7 +54,7 @@ class RateOptions:
     refine: int = 1
     block: int = 64
     column_steps: bool = True
-    clip: int = 127
+    clip: int = WIDEST
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -84,7 +85,7 @@ def fisher(rows: torch.Tensor, floor: float) -> torch.Tensor:
 
 
 def steps_of(
-    weight: torch.Tensor, factor: gptq.Factor, rows: torch.Tensor, options: RateOptions
+    weight: torch.Tensor, hessian: torch.Tensor, factor: gptq.Factor, rows: torch.Tensor, options: RateOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Row scales (B, R) and column factors (B, C) in half precision."""
     diagonal = factor.upper.diagonal(dim1=1, dim2=2)
@@ -92,9 +93,18 @@ def steps_of(
     middle = own.log().mean(dim=1, keepdim=True).exp()
     column = on_log_grid(own / middle) if options.column_steps else torch.ones_like(own).half()
     scale = options.step * middle / rows.sqrt()
-    # No weight may lie beyond the widest grid.
-    widest = (weight.abs() / column.float()[:, None, :]).amax(dim=2) / options.clip
-    scale = on_log_grid(scale.maximum(widest * 2 ** (0.5 / _GRID)).clamp_min(2.0**-23))
+    scaled = weight.float() / column.float()[:, None, :]
+    if options.clip >= WIDEST:
+        # No weight may lie beyond the widest grid.
+        floor = scaled.abs().amax(dim=2) / options.clip * 2 ** (0.5 / _GRID)
+    else:
+        # On a narrow grid outliers are cut where that costs least, and no step is finer than that allows.
+        dear = hessian.diagonal(dim1=1, dim2=2) * column.float().square()
+        pairs = zip(scaled, dear, strict=True)
+        floor = torch.stack([grid_scales(w, options.clip, d).float() for w, d in pairs])
+        scale = torch.where(scale > floor, on_log_grid(scale).float().maximum(floor), floor)
+        return scale.half(), column
+    scale = on_log_grid(scale.maximum(floor).clamp_min(2.0**-23))
     return scale, column
 
 
@@ -167,7 +177,7 @@ def quantize(
             torch.stack([hessians.rows[n].to(weight.device).float() for n in names]), options.fisher_floor
         )
         factor = gptq.factorise(hessian, damping=options.damping)
-        scale, column = steps_of(weight, factor, rows, options)
+        scale, column = steps_of(weight, hessian, factor, rows, options)
         codes = _codes(weight, hessian, factor, scale.float(), column.float(), options)
         dense = codes * scale.float()[:, :, None] * column.float()[:, None, :]
         loss = 0.5 * (gptq.layer_error(weight, dense, hessian) * rows).sum(dim=1)

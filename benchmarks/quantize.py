@@ -1,0 +1,404 @@
+"""Quantization measured on trained weights: bytes against entropy, loss per method, the frontier, times.
+
+    python benchmarks/quantize.py --checkpoint run/checkpoint.pt --data DIR [--val FILE]
+    python benchmarks/quantize.py --train pr726 --seconds 90 --data DIR [--val FILE]
+
+``--data`` holds train shards (calibration) and, unless ``--val`` names a file, val shards (measuring only).
+Everything is measured side by side on the same weights, the submissions' methods included. Progress goes to
+stderr; the last line of stdout is one JSON object, which ``--out`` saves as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+import numpy as np
+import torch
+
+from harness.artifact.codecs import ENCODERS
+from harness.artifact.container import read_artifact, to_bytes
+from harness.artifact.decoder import decoder_bytes
+from harness.artifact.grids import Record
+from harness.artifact.inspection import order0_bits
+from harness.artifact.rowcoder import encode_plane
+from harness.tokens.bytes import ByteTable
+from harness.tokens.folder import find_tokenizer
+from harness.tokens.shards import ShardSet
+from harness.tokens.tokenizer import load_tokenizer
+from reference_model import config as recipes
+from reference_model.families import build
+from reference_model.quantize.calibration import HeldOut, SelfGenerated, TrainTokens, UniformRandom
+from reference_model.quantize.checkpoint import Checkpoint, load_checkpoint
+from reference_model.quantize.compensate import GptqOptions
+from reference_model.quantize.export import export_gptq, export_rtn, matrices
+from reference_model.quantize.frontier import Point, bytes_at, dense, dominating, on, rate_records
+from reference_model.quantize.hessian import Hessians, collect, from_state
+from reference_model.quantize.methods import SUBMISSIONS, apply, file_bytes
+from reference_model.quantize.policy import Policy
+from reference_model.train.validate import Validation
+
+STARTED = time.perf_counter()
+
+
+def say(text: str) -> None:
+    print(f"[{time.perf_counter() - STARTED:6.1f} s] {text}", file=sys.stderr, flush=True)
+
+
+def train(args: argparse.Namespace, folder: Path) -> Path:
+    """Trains the recipe's shape for some seconds with a small batch; without compilation where that fails."""
+    changes = [
+        f"data.batch_tokens={args.batch_tokens}", f"data.micro_tokens={args.batch_tokens}",
+        "schedule.warmdown_fraction=0.5", "schedule.warmup=10", "optim.momentum_warmup=200", "average.ema=0.98",
+        "run.validate_tokens=0", "run.log_every=50", *args.set,
+    ]  # fmt: skip
+    for compile_ in (args.compile, "off"):
+        command = [sys.executable, "-m", "reference_model", "train", args.train, "--data", str(args.data)]
+        command += ["--out", str(folder), "--seconds", str(args.seconds), "--quiet", "--fresh"]
+        for change in (*changes, f"run.compile={compile_}"):
+            command += ["--set", change]
+        say(f"training {args.train} for {args.seconds} s (compile {compile_})")
+        root = Path(__file__).resolve().parent.parent
+        environment = os.environ | {"PYTHONPATH": f"{root}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"}
+        if subprocess.run(command, env=environment, check=False).returncode == 0:
+            return folder / "checkpoint.pt"
+    sys.exit("training failed")
+
+
+class Bench:
+    """One checkpoint on one device, its calibration Hessians and its yardstick."""
+
+    def __init__(self, checkpoint: Checkpoint, args: argparse.Namespace) -> None:
+        self.args, self.checkpoint = args, checkpoint
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        self.state = on(self.device, checkpoint.state)
+        self.parameters = sum(t.numel() for t in self.state.values())
+        tokenizer = load_tokenizer(args.tokenizer or find_tokenizer(args.data))
+        vocab = checkpoint.config["vocab"]
+        stream = ShardSet.open(args.val or args.data, "val", vocab_size=vocab)
+        head = stream.slice(0, min(stream.total, args.targets + 1))
+        table = ByteTable.from_tokenizer(tokenizer, vocab)
+        self.yardstick = Validation.of(head, table, args.context, args.targets)
+        self.model = build(checkpoint.config, {n: t.numpy() for n, t in checkpoint.state.items()})
+        self.model.to(self.device)
+        self.train_tokens = TrainTokens(ShardSet.open(args.data, "train", vocab_size=vocab))
+        self._hessians: dict[str, Hessians] = {}
+        self.exact = self.measure({n: t.cpu().numpy() for n, t in self.state.items()})
+
+    def measure(self, arrays: Mapping[str, np.ndarray]) -> float:
+        """Bits per byte of these weights, float32 (TF32 products on GPUs)."""
+        own = self.model.state_dict()
+        for name, array in arrays.items():
+            own[name].copy_(torch.from_numpy(np.array(array)))
+        return self.yardstick.measure(self.model, batch_tokens=32_768)[1]
+
+    def restore(self) -> None:
+        self.model.load_state_dict(self.state)
+
+    def held_out(self) -> HeldOut:
+        args = self.args
+        return HeldOut(
+            train=self.train_tokens, sequences=args.sequences, length=args.context, batch=args.batch
+        )
+
+    def hessians_of(self, kind: str) -> Hessians:
+        """Hessians by calibration text. ``online``: of the training run where it kept them, else held-out tokens."""
+        kind = "train" if kind == "online" and "hessians" not in self.checkpoint.extra else kind
+        if kind not in self._hessians:
+            self.restore()
+            args, vocab = self.args, self.checkpoint.config["vocab"]
+            random = UniformRandom(
+                vocab=vocab, sequences=args.sequences, length=args.context, batch=args.batch
+            )
+            written = SelfGenerated(
+                model=self.model, sequences=args.self_sequences, length=args.self_length, batch=args.self_sequences,
+                window=args.self_length,
+            )  # fmt: skip
+            say(f"calibrating on {kind}")
+            if kind == "online":
+                self._hessians[kind] = from_state(self.checkpoint.extra["hessians"])
+            elif kind == "fisher":
+                self._hessians[kind] = collect(self.model, self.held_out().batches(), fisher=True)
+            else:
+                source = {"random": random, "self": written, "train": self.held_out()}[kind]
+                self._hessians[kind] = collect(self.model, source.batches())
+        return self._hessians[kind]
+
+    def time_gptq(self) -> dict[str, Any]:
+        """Seconds of the whole of GPTQ, from given calibration sequences to codes, twice (cold and warm)."""
+        self.restore()
+        if self.device.type == "cuda":
+            self.model.compute_dtype = torch.bfloat16
+        sequences = list(self.held_out().batches())
+        seconds = []
+        for _ in range(2):
+            self._synchronize()
+            started = time.perf_counter()
+            found = collect(self.model, sequences)
+            self._synchronize()
+            middle = time.perf_counter()
+            _, log = export_gptq(self.state, Policy(), found, "grid", GptqOptions(block=64))
+            self._synchronize()
+            seconds.append([round(middle - started, 3), round(time.perf_counter() - middle, 3)])
+        self.model.compute_dtype = torch.float32
+        return {
+            "sequences": sum(len(s) for s in sequences), "length": sequences[0].shape[1], "layers": len(log),
+            "cold_s": round(sum(seconds[0]), 3), "warm_s": round(sum(seconds[1]), 3), "hessian_solve_s": seconds,
+            "escalated": [entry.name for entry in log if entry.escalations],
+            "worst_error_ratio": max(entry.error / max(entry.plain_error, 1e-30) for entry in log),
+        }  # fmt: skip
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize()
+
+
+def general_bytes(values: np.ndarray) -> dict[str, int]:
+    """Bytes of each general compressor on one matrix of codes, the better of row and column order."""
+    orders = (values.tobytes(), np.ascontiguousarray(values.T).tobytes())
+    return {name: min(len(ENCODERS[name](data)) for data in orders) for name in ("zstd", "lzma", "brotli")}
+
+
+def row_bytes(record: Record) -> int:
+    return len(encode_plane([record]))
+
+
+def compare_codecs(records: Sequence[Record], pool: ProcessPoolExecutor) -> Callable[[], dict[str, Any]]:
+    """Starts the comparison on every tensor over 64 KB; the result is a function that waits for it."""
+    large = [r for r in records if r.quantized and r.size > 65_536]
+    general = [pool.submit(general_bytes, r.values) for r in large]
+    ours = [pool.submit(row_bytes, r) for r in large]
+    whole = pool.submit(encode_plane, large)
+
+    def result() -> dict[str, Any]:
+        rows = []
+        for record, theirs, mine in zip(large, general, ours, strict=True):
+            best = min(theirs.result().values())
+            rows.append((record.name, mine.result(), best, order0_bits(record) / 8, theirs.result()))
+        total = len(whole.result())
+        best_total = {name: sum(row[4][name] for row in rows) for name in rows[0][4]}
+        return {
+            "tensors": len(rows), "tensors_smaller": sum(row[1] < row[2] for row in rows),
+            "not_smaller": [row[0] for row in rows if row[1] >= row[2]],
+            "ours_bytes": total, "ours_separately_bytes": sum(row[1] for row in rows),
+            "best_general_bytes": sum(row[2] for row in rows), "general_bytes": best_total,
+            "order0_bytes": round(sum(row[3] for row in rows)),
+            "gain_over_best_general": 1 - total / sum(row[2] for row in rows),
+            "below_order0": 1 - total / sum(row[3] for row in rows),
+        }  # fmt: skip
+
+    return result
+
+
+def rate_size(records: Sequence[Record]) -> int:
+    return len(to_bytes(family="golf", config={}, tensors=records, compressor="rows")[0])
+
+
+def point(
+    name: str, kind: str, bench: Bench, records: Sequence[Record], size: Future[int], **more: Any
+) -> Callable[[], Point]:
+    """Measures the loss at once; the bytes are ready when the pool is."""
+    found = bench.measure(dense(records))
+    say(f"{name}: {found - bench.exact:+.5f} bits per byte")
+
+    def result() -> Point:
+        return Point(
+            name=name, kind=kind, bytes=size.result(), bits_per_byte=found, loss=found - bench.exact, **more
+        )
+
+    return result
+
+
+def decode_seconds(records: Sequence[Record]) -> dict[str, Any]:
+    """Seconds to read, decompress and dequantize the finest artifact, in one process on one thread."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.art"
+        path.write_bytes(to_bytes(family="golf", config={}, tensors=records, compressor="rows")[0])
+        started = time.perf_counter()
+        arrays = read_artifact(path).arrays()
+        seconds = time.perf_counter() - started
+        return {"bytes": path.stat().st_size, "seconds": round(seconds, 3), "tensors": len(arrays)}
+
+
+def split_weights(state: Mapping[str, torch.Tensor], folder: Path, parts: int) -> None:
+    """Saves the weights in half precision, spread over several files of about equal size."""
+    flat = sorted(state.items(), key=lambda item: -item[1].numel())
+    for part in range(parts):
+        torch.save({n: t.half().cpu() for n, t in flat[part::parts]}, folder / f"weights_{part}.pt")
+
+
+def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, Any]:
+    path = args.checkpoint or train(args, Path(tempfile.mkdtemp()))
+    checkpoint = load_checkpoint(path)
+    if args.keep:
+        args.keep.mkdir(parents=True, exist_ok=True)
+        split_weights(checkpoint.state, args.keep, 5)
+    torch.set_float32_matmul_precision("high")
+    bench = Bench(checkpoint, args)
+    say(f"{bench.parameters:,} parameters, {bench.exact:.4f} bits per byte unquantized")
+    state = bench.state
+    timing = bench.time_gptq()
+    say(f"GPTQ in {timing['cold_s']} s cold, {timing['warm_s']} s warm")
+
+    waiting: list[Callable[[], Point]] = []
+    compare: dict[str, Callable[[], dict[str, Any]]] = {}
+    methods: list[tuple[str, str, str, list[Record]]] = []
+    for method in SUBMISSIONS:
+        records, _ = apply(method, state, bench.hessians_of)
+        methods.append((method.name, method.source, method.compressor, records))
+        if method.name in ("pr1171", "pr1072"):
+            compare[f"int{method.bits} {method.name}"] = compare_codecs(records, pool)
+    plain6 = export_rtn(state, Policy(bits=6), args.rtn_clip)
+    gptq6, log = export_gptq(state, Policy(bits=6), bench.hessians_of("train"), "wide")
+    for name, note, compressor, records in methods:
+        waiting.append(
+            point(name, "submission", bench, records, pool.submit(file_bytes, records, compressor), note=note)
+        )
+    waiting.append(
+        point(
+            "rtn6", "other", bench, plain6, pool.submit(rate_size, plain6), note=f"clip {args.rtn_clip}, rows"
+        )
+    )
+    waiting.append(
+        point(
+            "gptq6",
+            "other",
+            bench,
+            gptq6,
+            pool.submit(rate_size, gptq6),
+            note="train tokens, clip wide, rows",
+        )
+    )
+
+    fisher = bench.hessians_of("fisher")
+    finest: list[Record] = []
+    for step in args.steps:
+        records = rate_records(state, fisher, step)
+        waiting.append(
+            point(f"rate {step:.3g}", "rate", bench, records, pool.submit(rate_size, records), step=step)
+        )
+        finest = finest or records
+    for step in args.steps6:
+        records = rate_records(state, fisher, step, clip=31, column_steps=False)
+        waiting.append(
+            point(f"rate6 {step:.3g}", "rate6", bench, records, pool.submit(rate_size, records), step=step)
+        )
+    tables6, _ = export_gptq(state, Policy(bits=6), fisher, "wide", tables=True)
+    size6 = pool.submit(rate_size, tables6)
+    waiting.append(point("gptq6 tables", "rate6", bench, tables6, size6, note="embeddings by GPTQ too"))
+    if args.ablate:
+        for label, changes in ABLATIONS.items():
+            records = rate_records(state, fisher, args.ablate, **changes)
+            waiting.append(
+                point(
+                    f"{label}", "ablation", bench, records, pool.submit(rate_size, records), note=str(changes)
+                )
+            )
+    say("waiting for the compressors")
+    points = [wait() for wait in waiting]
+    codecs = {name: wait() for name, wait in compare.items()}
+    return {
+        "benchmark": "quantize", "recipe": args.train or "", "checkpoint": str(args.checkpoint or ""),
+        "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
+        "parameters": bench.parameters, "train_seconds": args.seconds if args.train else None,
+        "step": checkpoint.extra.get("step"), "targets": bench.yardstick.targets.size, "exact_bpb": bench.exact,
+        "gptq": timing, "gptq_log_rows": len(log), "codecs": codecs, "decoder_code_bytes": decoder_bytes(),
+        "decode": decode_seconds(finest), "points": [p.as_dict() for p in points], **verdicts(points),
+        "quantized_parameters": sum(m.numel() for m in matrices(state).values()),
+    }  # fmt: skip
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "all": {},
+    "no lagrangian": {"lagrangian": 0.0},
+    "no column steps": {"column_steps": False},
+    "no refine": {"refine": 0},
+    "equal rows": {"fisher_floor": 1e9},
+    "damping 0.01": {"damping": 0.01},
+    "damping 1e-4": {"damping": 1e-4},
+    "fisher floor 0.01": {"fisher_floor": 0.01},
+    "fisher floor 0.3": {"fisher_floor": 0.3},
+}
+
+
+def verdicts(points: Sequence[Point]) -> dict[str, Any]:
+    """The comparisons asked for: against each submission at equal bits per byte, and INT6 against plain rounding."""
+    curve = [p for p in points if p.kind == "rate"]
+    against = {}
+    for p in points:
+        if p.kind == "submission":
+            ours = bytes_at(curve, p.bits_per_byte)
+            against[p.name] = {
+                "bytes": p.bytes, "loss": p.loss, "ours_at_equal_loss": ours,
+                "fewer_bytes": None if ours is None else 1 - ours / p.bytes, "dominated": bool(dominating(curve, p)),
+            }  # fmt: skip
+    rtn = next(p for p in points if p.name == "rtn6")
+    six = [p for p in points if p.kind in ("rate6",) and p.bytes <= rtn.bytes]
+    best = min(six, key=lambda p: p.loss, default=None)
+    return {
+        "against": against,
+        "int6": {
+            "rtn_bytes": rtn.bytes, "rtn_loss": rtn.loss, "ours_bytes": best and best.bytes,
+            "ours_loss": best and best.loss, "ratio": best and best.loss / rtn.loss,
+        },
+    }  # fmt: skip
+
+
+def numbers(text: str) -> list[float]:
+    return [float(part) for part in text.split(",") if part]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    given = parser.add_mutually_exclusive_group(required=True)
+    given.add_argument("--checkpoint", type=Path)
+    given.add_argument("--train", metavar="RECIPE", choices=recipes.names())
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--val", type=Path, help="a file of validation tokens, for measuring alone")
+    parser.add_argument("--tokenizer", type=Path)
+    parser.add_argument("--seconds", type=float, default=90.0)
+    parser.add_argument("--batch-tokens", type=int, default=131_072)
+    parser.add_argument("--compile", default="block")
+    parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
+    parser.add_argument("--context", type=int, default=2048)
+    parser.add_argument("--targets", type=int, default=1_000_000)
+    parser.add_argument("--sequences", type=int, default=256)
+    parser.add_argument("--batch", type=int, default=16)
+    parser.add_argument("--self-sequences", type=int, default=64)
+    parser.add_argument("--self-length", type=int, default=256)
+    parser.add_argument("--rtn-clip", default="exact")
+    parser.add_argument("--steps", type=numbers, default=[2.0 ** (-16 + i / 2) for i in range(11)])
+    parser.add_argument("--steps6", type=numbers, default=[2.0 ** (-18 + i) for i in range(4)])
+    parser.add_argument(
+        "--ablate", type=float, metavar="STEP", help="also measure the parts' worth at this step"
+    )
+    parser.add_argument("--workers", type=int, default=min(12, max(1, (os.cpu_count() or 2) - 2)))
+    parser.add_argument("--keep", type=Path, metavar="DIR", help="save the weights there in half precision")
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
+        result = run(args, pool)
+    result["seconds"] = round(time.perf_counter() - STARTED, 1)
+    text = json.dumps(result)
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(text + "\n", encoding="utf-8")
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
