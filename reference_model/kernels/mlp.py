@@ -21,7 +21,9 @@ import torch
 import triton
 import triton.language as tl
 from torch import Tensor
+from triton.runtime.errors import OutOfResources
 
+from audit.contracts import InputError
 from reference_model.model.layers import EPSILON
 
 #: Rows of one backward step of ``mlp_residual``: bounds the hidden activations that exist at once.
@@ -200,6 +202,17 @@ def _mega(
     tl.store(out + where, (wide + factor[None, :] * total).to(out.dtype.element_ty), mask=inside)
 
 
+#: Tile shapes that a device has accepted, by (device, dtype, padded width).
+_FITTING: dict[tuple[int, torch.dtype, int], tuple[int, int, int]] = {}
+
+
+def _mega_shapes(x: Tensor) -> list[tuple[int, int, int]]:
+    """(rows, hidden units, warps) of one step, best first; wide models may only fit the smaller ones."""
+    if not x.is_cuda or x.element_size() == 4:
+        return [(16, 16, 4)]
+    return [(64, 64, 8), (64, 32, 8), (32, 32, 4), (16, 32, 4)]
+
+
 @torch.library.custom_op("golf::mlp_residual", mutates_args=())
 def _mlp_residual(
     x: Tensor, up: Tensor, down: Tensor, scale: Tensor, norm_scale: Tensor, slope: float
@@ -208,14 +221,20 @@ def _mlp_residual(
     rows, dim = x.shape
     out = torch.empty_like(x)
     block_d = max(16, triton.next_power_of_2(dim))
-    small = not x.is_cuda or x.element_size() == 4
-    block_m, block_n = (16, 16) if small else (64, 64)
-    _mega[(triton.cdiv(rows, block_m),)](
-        x, up, down, scale.float().contiguous(), norm_scale.float(), out, rows, dim, up.size(0), slope, EPSILON,
-        BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, EXACT=x.dtype == torch.float32,
-        num_warps=4 if small else 8, num_stages=1 if block_d >= 512 else 2,
-    )  # fmt: skip
-    return out
+    exact = x.dtype == torch.float32
+    factor, norm = scale.float().contiguous(), norm_scale.float()
+    key = (x.get_device(), x.dtype, block_d)
+    for block_m, block_n, warps in [_FITTING[key]] if key in _FITTING else _mega_shapes(x):
+        try:
+            _mega[(triton.cdiv(rows, block_m),)](
+                x, up, down, factor, norm, out, rows, dim, up.size(0), slope, EPSILON,
+                BLOCK_M=block_m, BLOCK_N=block_n, BLOCK_D=block_d, EXACT=exact, num_warps=warps, num_stages=1,
+            )  # fmt: skip
+        except OutOfResources:
+            continue
+        _FITTING[key] = (block_m, block_n, warps)
+        return out
+    raise InputError(f"mlp_residual: width {dim} does not fit this device's shared memory; set run.mlp=fused")
 
 
 @_mlp_residual.register_fake

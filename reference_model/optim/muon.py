@@ -86,6 +86,12 @@ class ParallelMuon:
                 param.grad = bank.grads[i]
 
     @torch.no_grad()
+    def warm_up(self) -> None:
+        """Runs the orthogonalizer once per bank, so that no library starts up inside the first step."""
+        for bank in self.banks:
+            self.orthogonalize(bank.momentum, self.config.orthogonalizer, self.config.orthogonal_steps)
+
+    @torch.no_grad()
     def launch(self) -> None:
         """Phase 1: start averaging every bank's gradients, each rank receiving its shard."""
         self.factor = 1.0

@@ -145,7 +145,7 @@ class Trainer:
             self.restore(resume)
             logs.say(f"resuming at step {self.step}")
         self._headline()
-        setup.warm_up(self.loss_of, self.model, recipe, self.rows)
+        setup.warm_up(self.loss_of, self.model, self.optimizers, recipe, self.rows)
         self.optimizers.zero_grad()
         if self.step == 0 and self.data.validation is not None:
             self.first_bpb = self._validate(0.0)
@@ -307,7 +307,9 @@ class Trainer:
             return None
         with self.clock.paused():
             self._synchronize()
-            loss, bpb = self.data.validation.measure(self.model)
+            # Other shapes than training's: running them eagerly costs less than compiling for them.
+            with torch.compiler.set_stance("force_eager"):
+                loss, bpb = self.data.validation.measure(self.model)
         elapsed = self.clock.elapsed
         self.logs.record(
             event="validation", step=self.step, val_loss=loss, bpb=bpb, elapsed_s=elapsed, final=final, scale=scale,

@@ -22,6 +22,8 @@ from reference_model import qat
 from reference_model.config import Recipe
 from reference_model.data import Loader, Sampler
 from reference_model.model import Golf
+from reference_model.model.golf import visits
+from reference_model.optim import Optimizers
 from reference_model.schedule import shard_alpha
 from reference_model.train.ranks import Ranks
 from reference_model.train.validate import Validation
@@ -70,13 +72,16 @@ def compile_model(model: Golf, how: str) -> Callable[..., torch.Tensor]:
     """The loss function to train with. "block" compiles each block for itself: seconds, not minutes."""
     if how == "off":
         return model
-    import torch._dynamo
+    import torch._dynamo.config as dynamo
 
-    torch._dynamo.config.cache_size_limit = max(64, torch._dynamo.config.cache_size_limit)
+    # One code object serves all blocks; each kind of block and of precision is a variant of its own.
+    dynamo.recompile_limit = max(64, dynamo.recompile_limit)
     if how == "model":
         return torch.compile(model, dynamic=False)
-    for block in model.blocks:
+    for block in model.each_block():
         block.compile(dynamic=False)
+        if block.lanes is not None:
+            block.two_lane = torch.compile(block.two_lane, dynamic=False)  # type: ignore[method-assign]
     model.embedded = torch.compile(model.embedded, dynamic=False)  # type: ignore[method-assign]
     model.loss = torch.compile(model.loss, dynamic=False)  # type: ignore[method-assign]
     return model
@@ -130,13 +135,23 @@ def micro_rows(recipe: Recipe, rows: int) -> int:
     return chosen
 
 
-def warm_up(loss_of: Callable[..., torch.Tensor], model: Golf, recipe: Recipe, rows: int) -> None:
+def warm_up(
+    loss_of: Callable[..., torch.Tensor], model: Golf, optimizers: Optimizers, recipe: Recipe, rows: int
+) -> None:
     """Compiles every variant that training will run, on meaningless tokens, before the clock starts."""
-    if recipe.run.compile == "off" and model.embed.weight.device.type != "cuda":
+    device = model.embed.weight.device
+    if recipe.run.compile == "off" and device.type != "cuda":
         return
-    tokens = torch.zeros(rows, recipe.data.context, dtype=torch.int64, device=model.embed.weight.device)
-    for bits in sorted({0, recipe.compress.qat_bits}, reverse=True):
-        qat.enable(model, bits)
-        loss_of(tokens, tokens).backward()
+    tokens = torch.zeros(rows, recipe.data.context, dtype=torch.int64, device=device)
+    orders = [model.visits]
+    if recipe.model.repeat_layers and not recipe.model.repeat_active:
+        orders.append(visits(recipe.model, True))
+    first = model.visits
+    for model.visits in reversed(orders):
+        for bits in sorted({0, recipe.compress.qat_bits}, reverse=True):
+            qat.enable(model, bits)
+            loss_of(tokens, tokens).backward()
+    model.visits = first
+    optimizers.muon.warm_up()
     if tokens.is_cuda:
         torch.cuda.synchronize()
