@@ -24,7 +24,7 @@ from harness.evaluate import continuation
 from harness.evaluate.causality import CausalityProbe
 from harness.evaluate.environment import environment, harness_digest
 from harness.evaluate.plan import Plan, plan
-from harness.evaluate.score import ChunkScores, Numerics, Scorer
+from harness.evaluate.score import ChunkScores, Numerics, Scorer, compiled
 from harness.evaluate.stream import Stream
 from harness.metric import bits_per_byte
 from harness.provenance.digest import BackgroundDigests, state_sha256
@@ -104,7 +104,7 @@ class Evaluation:
 
     def _logits(self) -> Callable[[torch.Tensor], torch.Tensor]:
         forward: Any = getattr(self.model, "forward_logits", None) or self.model.forward
-        return torch.compile(forward, dynamic=False) if self.options.numerics.compile else forward
+        return compiled(self.model, "train", forward) if self.options.numerics.compile else forward
 
     def _forward(self, inputs: torch.Tensor) -> torch.Tensor:
         """Training forward for adaptation: eager or compiled, under the run's precision."""
@@ -128,9 +128,12 @@ class Evaluation:
             "numerics": asdict(o.numerics),
             "environment": environment(self.device, self.ranks.world),
             "code": harness_digest(),
-            "state": {"fingerprint": self.ledger.baseline(), "sha256": state_sha256(self.ledger.state())},
+            "state": {"fingerprint": self.ledger.baseline(), "sha256": self._state_sha256()},
             "proof": o.proof, "nonce": nonce,
         }  # fmt: skip
+
+    def _state_sha256(self) -> str | None:
+        return state_sha256(self.ledger.state()) if self.options.proof else None
 
     def run(self, out: str | os.PathLike[str], *, resume: bool = False, progress: Progress | None = None) -> Result:
         """Runs to the end and writes the scorecard to ``out``. KeyboardInterrupt leaves it incomplete."""
@@ -327,7 +330,7 @@ class Evaluation:
             "bits_per_byte": bits_per_byte(nats, count), "nats_per_target": nats / self.stream.targets,
             "partial": self.stream.partial, "claims": self.claims(),
             "seconds": {k: round(v, 3) for k, v in self.seconds.items()},
-            "state": {"fingerprint": self.ledger.fingerprint, "sha256": state_sha256(self.ledger.state())},
+            "state": {"fingerprint": self.ledger.fingerprint, "sha256": self._state_sha256()},
             "official": official,
         }  # fmt: skip
         if self.device.type == "cuda":

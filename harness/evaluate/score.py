@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,6 +101,39 @@ def answer_of(model: torch.nn.Module) -> Callable[[torch.Tensor, int], torch.Ten
     return lambda inputs, n: forward(inputs)[:, -n:]
 
 
+def compiled(model: torch.nn.Module, purpose: str, function: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
+    """``torch.compile`` of ``function``, once per model and purpose however many runs use it.
+
+    Kept on the model itself, so that it lives exactly as long.
+    """
+    known: dict[str, Any] = model.__dict__.setdefault("_compiled_for_evaluation", {})
+    if purpose not in known:
+        known[purpose] = torch.compile(function, dynamic=False)
+    return known[purpose]
+
+
+def scoring(
+    answer: Callable[[torch.Tensor, int], torch.Tensor], dtype: torch.dtype, vocab: int
+) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
+    """The step that turns (B, T) inputs and (B, n) targets into (B, n) scores in nats, over the whole vocabulary."""
+
+    def score(inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+        logits = answer(inputs, targets.shape[1]).to(dtype)  # (B, n, V)
+        if logits.ndim != 3 or logits.shape[2] < vocab:
+            raise CannotScore(f"logits {tuple(logits.shape)} do not cover the vocabulary of {vocab}")
+        picked = logits.gather(2, targets.unsqueeze(2)).squeeze(2)
+        return torch.logsumexp(logits, 2) - picked
+
+    return score
+
+
+def common_shape(plan: Plan) -> tuple[int, int]:
+    """Inputs and scored targets of the commonest window."""
+    kinds, counts = np.unique(np.stack([plan.lengths, plan.score_to - plan.score_from], 1), axis=0, return_counts=True)
+    length, scored = kinds[int(counts.argmax())].tolist()
+    return length, scored
+
+
 class Scorer:
     """Scores a plan's windows chunk by chunk on one device (and, of several ranks, this rank's share)."""
 
@@ -115,22 +149,17 @@ class Scorer:
         positions = torch.arange(len(tokens), dtype=torch.int32)
         self.tokens = tokens.to(self.device)
         self._tracked = track(self.tokens, positions, NONE, None)
-        self._step = torch.compile(self._score, dynamic=False) if numerics.compile else self._score
+        self._score = scoring(self.answer, self.dtype, stream.vocab)
+        purpose = f"score {self.dtype} {stream.vocab}"
+        self._compiled = compiled(model, purpose, self._score) if numerics.compile else None
         self._probe: Probe | None = None
-        # The commonest shape is worth padding up to under compilation; odd ones run as they are.
-        self._main = int(np.bincount(plan.lengths).argmax())
+        # One shape is worth compiling for, and padding up to: the commonest. Odd ones run as they are, so
+        # that a plan with many lengths does not compile many times.
+        self._main = common_shape(plan)
 
     def on_batch(self, probe: Probe | None) -> None:
         """Calls ``probe(inputs, targets, nll)`` after every batch of this chunk, with the real tensors."""
         self._probe = probe
-
-    def _score(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        """(B, T) inputs and (B, n) targets to (B, n) negative log-likelihoods in nats."""
-        logits = self.answer(inputs, targets.shape[1]).to(self.dtype)  # (B, n, V)
-        if logits.ndim != 3 or logits.shape[2] < self.stream.vocab:
-            raise CannotScore(f"logits {tuple(logits.shape)} do not cover the vocabulary of {self.stream.vocab}")
-        picked = logits.gather(2, targets.unsqueeze(2)).squeeze(2)
-        return torch.logsumexp(logits, 2) - picked
 
     def again(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
         """(B, T) inputs and (B, n) targets to scores (B, n), by the very path that scores the run; for probes."""
@@ -205,13 +234,15 @@ class Scorer:
         )  # fmt: skip
 
     def _run(self, inputs: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
-        rows = len(inputs)
-        if self.numerics.compile and rows < self.numerics.batch and inputs.shape[1] == self._main:
-            pad = self.numerics.batch - rows
-            inputs = torch.cat([inputs, inputs[-1:].expand(pad, -1)])
-            targets = torch.cat([targets, targets[-1:].expand(pad, -1)])
+        rows, step = len(inputs), self._score
+        if self._compiled is not None and (inputs.shape[1], targets.shape[1]) == self._main:
+            step = self._compiled
+            if rows < self.numerics.batch:
+                pad = self.numerics.batch - rows
+                inputs = torch.cat([inputs, inputs[-1:].expand(pad, -1)])
+                targets = torch.cat([targets, targets[-1:].expand(pad, -1)])
         try:
-            nll = self._step(inputs, targets)
+            nll = step(inputs, targets)
         except (RuntimeError, IndexError, TypeError, AttributeError) as error:
             raise CannotScore(f"the model cannot answer {tuple(inputs.shape)} inputs: {error}") from error
         if nll.shape != targets.shape:
@@ -256,6 +287,5 @@ class Scorer:
         with torch.no_grad(), self.autocast():
             for i in dict.fromkeys([longest, *order]):
                 length, n = int(kinds[i][0]), int(kinds[i][1])
-                rows = self.numerics.batch if self.numerics.compile and length == self._main else 1
-                inputs = torch.randint(0, self.stream.vocab, (rows, length), generator=generator).to(self.device)
+                inputs = torch.randint(0, self.stream.vocab, (1, length), generator=generator).to(self.device)
                 self._run(inputs, inputs[:, -n:].contiguous())

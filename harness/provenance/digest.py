@@ -9,9 +9,11 @@ the SHA-256 digests, taken at the start, the end and whenever the last one is do
 from __future__ import annotations
 
 import hashlib
+import os
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
@@ -85,12 +87,22 @@ def combine(names: Iterable[str], folds: Iterable[int]) -> str:
 
 
 def state_sha256(named: Iterable[tuple[str, torch.Tensor]]) -> str:
-    """SHA-256 over names, types, shapes and bytes of a state, in sorted order of names."""
+    """SHA-256 over one line per tensor (name, type, shape, SHA-256 of its bytes), in sorted order of names.
+
+    The tensors are hashed in several threads; hashlib lets other threads run meanwhile.
+    """
+    rows = sorted(named, key=lambda pair: pair[0])
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        digests = list(pool.map(lambda pair: _bytes_sha256(pair[1]), rows))
     total = hashlib.sha256()
-    for name, tensor in sorted(named, key=lambda pair: pair[0]):
-        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
-        total.update(words(tensor).cpu().numpy().view("u1").data)
+    for (name, tensor), digest in zip(rows, digests, strict=True):
+        total.update(f"{name} {tensor.dtype} {tuple(tensor.shape)} {digest}\n".encode())
     return total.hexdigest()
+
+
+def _bytes_sha256(tensor: torch.Tensor) -> str:
+    flat = tensor.detach().contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    return hashlib.sha256(flat.cpu().numpy().data).hexdigest()
 
 
 class BackgroundDigests:
