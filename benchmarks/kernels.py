@@ -78,6 +78,14 @@ def timed(function: Any, inputs: list[torch.Tensor]) -> dict[str, float]:
     return {"forward_ms": forward, "both_ms": both, "kept_mib": kept / 2**20, "peak_mib": peak / 2**20}
 
 
+def paths(x: torch.Tensor, w: torch.Tensor, descriptors: bool) -> dict[str, float]:
+    """Forward pass alone through one of the two ways to load tiles."""
+    from triton.testing import do_bench
+
+    ms = do_bench(lambda: up_forward(x, w, 0.5, descriptors), warmup=20, rep=80, return_mode="median")
+    return {"ms": ms, "tflops": 2 * x.size(0) * x.size(1) * w.size(0) / ms / 1e9}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -100,18 +108,9 @@ def main() -> None:
                 "compiled": timed(torch.compile(eager, dynamic=False), inputs),
             }  # fmt: skip
             if name == "linear_leaky_square":
-                found[name]["paths"] = {}
-                for label, descriptors in (("descriptors", True), ("pointers", False)):
-                    from triton.testing import do_bench
-
-                    x, w = inputs
-                    ms = do_bench(
-                        lambda: up_forward(x, w, 0.5, descriptors), warmup=20, rep=80, return_mode="median"
-                    )  # noqa: B023
-                    found[name]["paths"][label] = {
-                        "ms": ms,
-                        "tflops": 2 * x.size(0) * x.size(1) * w.size(0) / ms / 1e9,
-                    }
+                found[name]["paths"] = {
+                    d: paths(*inputs, d == "descriptors") for d in ("descriptors", "pointers")
+                }
     for name, result in found.items():
         if isinstance(result, dict):
             print(

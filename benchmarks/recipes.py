@@ -107,6 +107,7 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
         trainer.export = export_after_measuring  # type: ignore[method-assign]
         outcome = trainer.run()
         exported = measured(trainer)
+    (out / "checkpoint.pt").unlink()
     rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     losses = [row for row in rows if "loss" in row]
     steady = [row for row in losses if row["step"] > 5] or losses
