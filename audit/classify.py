@@ -35,10 +35,10 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
         add("slot", c.active)
     for u, _ in context_fits(trace):
         add("context-slot", u.active)
-    hit = {(c.update.path, c.update.line) for c in conflicts(trace, reported=False) if c.before is None or c.revisited}
+    hit = {(c.update.path, c.update.line, c.active) for c in conflicts(trace, reported=False) if c.before is None or c.revisited}
     first: list[Event] = []
     for u in val_updates(trace):
-        if (u.path, u.line) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
+        if (u.path, u.line, u.active) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
             first.append(u)
     for u in first:
         add(_score_first(u, first), u.active)

@@ -845,7 +845,7 @@ class Expressions:
             if store_index is not None and value.kind == "const" and not base.flags & (LOSS | COUNT):
                 pass
             return
-        if value.flags & LOSS and value.flags & VAL and not base.flags & LOSS:
+        if value.flags & LOSS and value.flags & VAL:
             value = self.commit_score(value, node, "stored")
         if base.flags & PARAM:
             self.write_param(base, value, node)

@@ -95,6 +95,7 @@ class Machine(Statements, Expressions, Calls, Library):
         self.returns: list[list[V]] = []
         self.yields: list[list[V]] = []
         self.no_grad = 0
+        self.score_taint: dict[int, frozenset] = {}
         self.serials: dict[int, V] = {}
         self._prepare_dispatch()
 

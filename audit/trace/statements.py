@@ -612,11 +612,20 @@ class Statements:
             return v
         if v.scores and how != "accumulated":
             return v
+        fresh = v.taint
+        for number in v.scores:
+            # What was committed element by element was judged there; a sum over stored scores adds nothing
+            # but what came after (a mixture with a table).
+            fresh = fresh - self.score_taint.get(number, EMPTY)
+        if v.scores and not fresh:
+            return v
         owners = [self.serials[m].data for m in v.models if m in self.serials]
         e = self.event(
             "SCORE", node, v, how=how, models=v.models, keys=v.keys, targets=v.flags & RAND,
             in_memory=any(o.state.flags & TRAIN and not o.stored for o in owners),
         )  # fmt: skip
+        e.taint = fresh
+        self.score_taint[e.id] = v.taint
         if v.flags & MATCH:
             self.event("WAIVE", node, v)
         out = clone(v)
