@@ -206,8 +206,8 @@ def _counts(r: _Reader, text: str) -> Iterator[Fact]:
         digits = match.group(2).rstrip(",")
         if digits:
             yield r.fact(_COUNT_NAMES.get(name, name), int(digits.replace(",", "")), digits)
-    if "model_params" not in names and (match := _PARAMS.search(text)):
-        yield r.fact("model_params", int(match.group(1).replace(",", "")), match.group(1))
+    if "model_params" not in names and (found := _PARAMS.search(text)):
+        yield r.fact("model_params", int(found.group(1).replace(",", "")), found.group(1))
 
 
 def _gate(r: _Reader, text: str) -> Iterator[Fact]:

@@ -1,0 +1,137 @@
+"""B1 artifact cap: code and compressed model have at most 16,000,000 bytes, for every seed.
+
+**What.** The cap is decimal, counts code and model together, and holds for the largest seed, not for
+the mean. Totals are taken from the logs of the runs behind the score, from ``submission.json`` and
+from the README.
+
+**Why.** The contest is about what fits into sixteen million bytes.
+
+**Ruling.** README. regina-openai called 16,024,793 bytes ineligible (#1809) and flagged 16,071,321
+(#1835).
+
+**Traps.** A log's total counts the *plain* source at times, although the packed script was submitted:
+then the total is computed again with the submitted script's size. ``15.38 MB`` may mean MiB, which
+are 16.13 million bytes: where a second figure of the same seed shows it, the exact one counts. Raw
+weights, and exports of trial grids, are no artifact.
+
+**Look-alikes.** A log that prints the raw model's size first; superseded runs beside the reported one.
+
+**See also.** B2 (what counts as code), E4 (sizes that contradict each other).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.evidence.sizes import CAP, Size, mebibytes, run_total, stated_sizes
+from audit.model import Finding, Obligation
+from audit.rules.base import Example, Rule
+from audit.rules.papers import confidence_of, evidence, paper_finding
+
+RULE = Rule(
+    id="B1",
+    name="artifact-cap",
+    title="Code and model fit into 16,000,000 bytes",
+    illegal="INELIGIBLE",
+    authority="MAINT",
+    severity="violation",
+    needs=("log",),
+)
+
+_SCRIPT = "print('see the log')\n"
+
+
+def _log(total: int) -> str:
+    return (
+        f"model_params:1000000\nCode size: 50000 bytes\nTotal submission size: 67183487 bytes\n"
+        f"Serialized model int6+lzma: {total - 50000} bytes\nTotal submission size int6+lzma: {total} bytes\n"
+        "final_int6_exact val_loss:1.88000000 val_bpb:1.11344758\n"
+    )
+
+
+_SAID = ("submission.json", '{"val_bpb": 1.1134}')
+ILLEGAL = [
+    Example(
+        name="24,793 bytes over",
+        code=_SCRIPT,
+        files=(("train_seed1.log", _log(16_024_793)), _SAID),
+        lines=(5,),
+    ),
+    Example(
+        name="mebibytes dressed as megabytes",
+        code=_SCRIPT,
+        files=(
+            ("README.md", "# X\n\n| Seed | Artifact | Size |\n|---|---|---|\n| 7 | 15.38 MB | 16.12 MB |\n"),
+        ),
+        lines=(5,),
+    ),
+]
+LEGAL = [
+    Example(
+        name="one byte short of the cap", code=_SCRIPT, files=(("train_seed1.log", _log(15_999_999)), _SAID)
+    ),
+    Example(
+        name="a superseded run over the cap beside the reported one",
+        code=_SCRIPT,
+        files=(
+            ("old.log", _log(16_024_793).replace("1.11344758", "1.11999999")),
+            ("train_seed1.log", _log(15_999_999)),
+            _SAID,
+        ),
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    found = evidence(ctx)
+    packed = _packed_size(ctx)
+    sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]
+    confidence = confidence_of(found)
+    for size in sizes:
+        if size.over:
+            yield paper_finding(RULE, size.fact, _over(size), confidence=confidence)
+    stated = stated_sizes(found)
+    dressed = {id(small): exact for small, exact in mebibytes(stated)}
+    for size in stated:
+        if size.over and not _refuted(size, sizes):
+            yield paper_finding(
+                RULE, size.fact, _over(size), confidence="high" if " MB" not in size.fact.raw else "medium"
+            )
+    for small in stated:
+        if (exact := dressed.get(id(small))) is not None:
+            yield paper_finding(
+                RULE, small.fact,
+                f"{small.fact.raw} are mebibytes: {exact.fact.raw} are stated for the same seed, "
+                f"{small.fact.value / 1e6:.2f} x 1,048,576 = {small.fact.value * 1.048576:,.0f} bytes",
+                severity="warning", steps=(exact.fact,),
+            )  # fmt: skip
+    kept = [s for s in (*sizes, *stated) if not s.over]
+    if kept:
+        largest = max(kept, key=lambda s: s.total.high)
+        yield Obligation(
+            rule=RULE.id, status="holds",
+            reason=f"{largest.fact.path}:{largest.fact.line}: the largest stated total is {largest.total.high:,.0f} bytes",
+        )  # fmt: skip
+    else:
+        yield Obligation(rule=RULE.id, status="not-applicable", reason="no paper states a total size")
+
+
+def _over(size: Size) -> str:
+    parts = f" ({size.parts})" if size.parts else ""
+    if " MB" in size.fact.raw:
+        return f"{size.fact.raw} are more than {CAP:,} bytes"
+    return f"{size.total.low:,.0f} bytes{parts}, {size.total.low - CAP:,.0f} over the cap of {CAP:,}"
+
+
+def _refuted(size: Size, runs: list[Size]) -> bool:
+    """The logs behind the score show, for every run, a smaller artifact than this paper states."""
+    return bool(runs) and all(not r.over for r in runs) and not any(r.total.meets(size.total) for r in runs)
+
+
+def _packed_size(ctx: Context) -> int | None:
+    """Bytes of the submitted script where it is packed."""
+    if ctx.peeled is None or not getattr(ctx.peeled, "layers", None) or ctx.files is None:
+        return None
+    data = ctx.files.read(ctx.primary)
+    return len(data) if data else None

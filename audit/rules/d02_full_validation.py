@@ -1,0 +1,115 @@
+"""D2 full validation set: the score is over all 50,000 validation documents.
+
+**What.** The bytes that the reported score was divided by, ``val_tokens x val_loss / (ln 2 x val_bpb)``,
+must be those of the full set: 151.06 to 151.10 million. A set of 9,662,464 tokens is the first 10,000
+documents, 49,999,872 is a set cut at 50 million tokens, and so on.
+
+**Why.** Part of the set, or another set, is another contest. The score cannot be compared.
+
+**Ruling.** README: "Validation always runs on the full fineweb_val_* split, which is the fixed
+first-50k-document set." Preparation scripts with a default of 10,000 documents put many submissions
+on a fifth of the set (#1854, #1883, #2039).
+
+**How it is decided.** On intervals from the printed digits, only when the whole interval lies
+outside, and only for evaluations whose printed score is the reported one. Trimming to whole
+sequences is inside the limits.
+
+**Look-alikes.** Other tokenizers (the identity does not depend on the tokenizer); smoke tests and
+ablations on few tokens beside the reported run; totals that include a trimmed tail.
+
+**See also.** M1 (the byte table), D1 (training documents in the validation set), M3.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.evidence.identities import readings
+from audit.model import Finding, Obligation
+from audit.rules.base import Example, Rule
+from audit.rules.papers import confidence_of, evidence, paper_finding
+
+RULE = Rule(
+    id="D2",
+    name="full-validation-set",
+    title="The score is over the full validation set",
+    illegal="INVALID",
+    authority="README",
+    severity="violation",
+    needs=("log",),
+)
+
+_SCRIPT = "print('see the log')\n"
+
+
+def _log(tokens: int, loss: float, bpb: float) -> str:
+    return (
+        f"val_loader:shards pattern=./data/fineweb_val_*.bin tokens:{tokens}\nmodel_params:1000000\n"
+        f"final_int6_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}\n"
+    )
+
+
+ILLEGAL = [
+    Example(
+        name="the first 10,000 documents",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(9_662_464, 2.35, 1.09366)),
+            ("submission.json", '{"val_bpb": 1.0937}'),
+        ),
+        lines=(3,),
+    ),
+    Example(
+        name="a set cut at fifty million tokens",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(49_999_872, 2.75, 1.002148)),
+            ("submission.json", '{"val_bpb": 1.00215}'),
+        ),
+        lines=(3,),
+    ),
+]
+LEGAL = [
+    Example(
+        name="the full set, eight digits",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(62_021_632, 1.88, 1.11344758)),
+            ("submission.json", '{"val_bpb": 1.1134}'),
+        ),
+    ),
+    Example(
+        name="a smoke test beside the reported run",
+        code=_SCRIPT,
+        files=(
+            ("smoke.log", _log(262_144, 3.0, 1.776778)),
+            ("train_seed1.log", _log(62_021_632, 1.88, 1.11344758)),
+            ("submission.json", '{"val_bpb": 1.1134}'),
+        ),
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    found = evidence(ctx)
+    confidence = confidence_of(found)
+    full, unknown = [], ""
+    for reading in readings(found):
+        place = reading.evaluation.bpb
+        others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
+        if reading.kind == "subset":
+            yield paper_finding(RULE, place, reading.message, confidence=confidence, steps=others)
+        elif reading.kind == "unequal":
+            yield paper_finding(RULE, place, reading.message, severity="warning", steps=others)
+        elif reading.kind == "full":
+            full.append(reading)
+        else:
+            unknown = unknown or reading.message
+    if full:
+        yield Obligation(rule=RULE.id, status="holds", reason=f"{full[0].run.path}: {full[0].message}")
+    else:
+        yield Obligation(
+            rule=RULE.id, status="not-applicable",
+            reason=unknown or "no log prints a validation token count with loss and score",
+        )  # fmt: skip

@@ -1,0 +1,90 @@
+"""M1 byte denominator: the score is divided by the original text's UTF-8 bytes.
+
+**What.** The number of bytes behind the score must be the validation text's own. Tables that count a
+leading space twice, byte-fallback tokens with three bytes or more, control symbols of a transform as
+text, or a custom vocabulary's meta-data with too large entries all make the score too good.
+
+**Why.** Bits per *byte* compares tokenizers only while the bytes are the same.
+
+**Ruling.** README (the metric is tokenizer-agnostic); a merged record was removed for it (#1806,
+2026-04-26). Over-counting by 17.7 % is the commonest form (#1698 and its family).
+
+**How it is decided.** By arithmetic on the log: ``val_tokens x val_loss / (ln 2 x val_bpb)`` above or
+below the full set's 151.06 to 151.10 million with the full set's token count, on intervals.
+
+**Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right;
+under-counting is wrong too but hurts its author.
+
+**See also.** D2 (which documents), M2 (lossless transforms), M3 (one global sum).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Example, Rule
+from audit.rules.papers_checks import byte_accounting
+
+RULE = Rule(
+    id="M1",
+    name="byte-denominator",
+    title="The score is divided by the original bytes",
+    illegal="INVALID",
+    authority="MAINT",
+    severity="violation",
+    needs=("log",),
+)
+
+_SCRIPT = "print('see the log')\n"
+
+
+def _log(tokens: int, loss: float, bpb: float) -> str:
+    return (
+        f"val_loader:shards pattern=./data/fineweb_val_*.bin tokens:{tokens}\nmodel_params:1000000\n"
+        f"final_int6_exact val_loss:{loss:.8f} val_bpb:{bpb:.8f}\n"
+    )
+
+
+ILLEGAL = [
+    Example(
+        name="a leading space counted twice: 4.386 bytes a token",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(40_540_160, 3.1, 1.019684)),
+            ("submission.json", '{"val_bpb": 1.01968}'),
+        ),
+        lines=(3,),
+    ),
+]
+LEGAL = [
+    Example(
+        name="the same tokenizer with the right table",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(40_540_160, 3.1, 1.20012)),
+            ("submission.json", '{"val_bpb": 1.20012}'),
+        ),
+    ),
+    Example(
+        name="a tokenizer of one's own whose product is right",
+        code=_SCRIPT,
+        files=(
+            ("train_seed1.log", _log(76_632_064, 1.9, 1.390381)),
+            ("submission.json", '{"val_bpb": 1.39038}'),
+        ),
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    stated = False
+    for item in byte_accounting(RULE, ctx):
+        stated = True
+        yield item
+    if not stated:
+        yield Obligation(
+            rule=RULE.id, status="not-applicable",
+            reason="no log prints a validation token count with loss and score",
+        )  # fmt: skip

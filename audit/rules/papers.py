@@ -1,0 +1,63 @@
+"""What the rules that read papers share: the evidence view, once per audit, and their findings."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from audit.evidence.runs import Evidence, Run, view
+from audit.model import Authority, Confidence, Fact, Finding, Severity, Step
+from audit.rules.base import Rule
+
+_NON_RECORD = re.compile(r"non[-_ ]?record|unlimited", re.I)
+
+
+def evidence(ctx: Any) -> Evidence:
+    """The grouped facts of the submission, computed once per audit."""
+    held = _VIEWS.get(id(ctx))
+    if held is None or held[0] is not ctx.facts:
+        _VIEWS.clear()
+        held = _VIEWS[id(ctx)] = (ctx.facts, view(ctx.facts))
+    return held[1]
+
+
+#: the context in hand -> its facts (to notice another context at the same address) and their view
+_VIEWS: dict[int, tuple[Any, Evidence]] = {}
+
+
+def paper_finding(
+    rule: Rule,
+    fact: Fact,
+    message: str,
+    *,
+    severity: Severity = "violation",
+    confidence: Confidence = "high",
+    authority: Authority | None = None,
+    steps: tuple[Fact, ...] = (),
+) -> Finding:
+    """A finding at the place where a paper states ``fact``; ``steps`` are the other places."""
+    return Finding(
+        rule=rule.id, name=rule.name, severity=severity, authority=authority or rule.authority,
+        confidence=confidence, message=message, path=fact.path, line=fact.line, end_line=fact.line,
+        basis="log", trace=tuple(Step(path=s.path, line=s.line, message=f"{s.label or s.name}: {s.raw}") for s in steps),
+    )  # fmt: skip
+
+
+def non_record(ctx: Any) -> bool:
+    """Is the submission outside the ten-minute track, by its folder or its metadata."""
+    track = ctx.facts.first("track")
+    return bool(_NON_RECORD.search(ctx.primary) or (track and _NON_RECORD.search(str(track.value))))
+
+
+def full_machine(run: Run) -> bool | None:
+    """Did the run use eight GPUs; None where it does not say."""
+    found = run.last("world_size")
+    return None if found is None else int(found.value) == 8
+
+
+def confidence_of(found: Evidence) -> Confidence:
+    """High where the runs were found by the reported score, low where nothing ties them to it.
+
+    A submission that states no score at all has nothing else to show than its logs.
+    """
+    return "high" if found.linked else "low" if found.stated else "medium"
