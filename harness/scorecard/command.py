@@ -41,21 +41,35 @@ def run(args: argparse.Namespace) -> int:
     verdict = verify(
         args.scorecard, artifact=args.artifact, tokenizer=args.tokenizer, data=args.data, sidecar=args.byte_sidecar
     )
-    if again and not verdict.problems:
-        try:
-            from harness.evaluate.replay import decode_slice, replay
-        except ImportError as error:
-            raise InputError(f"--replay and --decode need torch ({error}); install the eval extra") from None
-        if args.replay:
-            replay(verdict, args)
-        if args.decode:
-            decode_slice(verdict, args)
+    if again and verdict.complete and not verdict.problems:
+        execute_again(verdict, args)
+    elif again:
+        verdict.notes.append("nothing was executed again: only a complete scorecard without problems can be")
     if args.statement:
         from harness.scorecard.statement import write_statement
 
         write_statement(args.statement, args.scorecard, verdict)
     print(json.dumps(verdict.summary(), indent=1) if args.format == "json" else text_of(verdict))
     return int(verdict.exit)
+
+
+def execute_again(verdict: Any, args: argparse.Namespace) -> None:
+    """Replays and decodes as asked; what they find becomes claim P4."""
+    try:
+        from harness.evaluate.replay import decode, replay
+    except ImportError as error:
+        raise InputError(f"--replay and --decode need torch ({error}); install the eval extra") from None
+    found = []
+    for wanted, action in ((args.replay, replay), (args.decode, decode)):
+        if wanted:
+            found.append(action(
+                args.scorecard, wanted, args.artifact, args.data, args.tokenizer,
+                sidecar=args.byte_sidecar, device=args.device,
+            ))  # fmt: skip
+    status = "violated" if any(f.status == "violated" for f in found) else "shown"
+    if not args.replay and status == "shown":
+        status = "not shown"  # decoding the first targets says nothing about the rest
+    verdict.claims["P4"] = {"status": status, "reason": "; ".join(f.reason for f in found)}
 
 
 def text_of(verdict: Any) -> str:

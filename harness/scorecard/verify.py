@@ -37,6 +37,7 @@ class Verdict:
     header: dict[str, Any] = field(default_factory=dict)
     footer: dict[str, Any] = field(default_factory=dict)
     claims: dict[str, dict[str, str]] = field(default_factory=dict)
+    head: str = ""  # the last event's hash: publish it, and the scorecard cannot be rewritten afterwards
     scored: int = 0
     nats: float = 0.0
     bytes: int = 0
@@ -54,8 +55,8 @@ class Verdict:
         """Plain JSON for reports."""
         found = {name: getattr(self, name) for name in ("complete", "problems", "notes", "claims", "scored", "bytes")}
         bpb = bits_per_byte(self.nats, self.bytes) if self.bytes and math.isfinite(self.nats) else None
-        return {**found, "nats": self.nats, "bits_per_byte": bpb, "exit": int(self.exit),
-                "partial": self.header.get("stream", {}).get("partial")}  # fmt: skip
+        return {"schema": "referee.verify/1", **found, "nats": self.nats, "bits_per_byte": bpb, "exit": int(self.exit),
+                "head": self.head, "partial": self.header.get("stream", {}).get("partial")}  # fmt: skip
 
 
 def verify(
@@ -83,7 +84,7 @@ def verify(
     if not events or events[0]["kind"] != "header" or events[0].get("schema") != SCHEMA:
         out.problems.append("chain: it does not begin with a header of " + SCHEMA)
         return out
-    out.header = events[0]
+    out.header, out.head = events[0], events[-1]["hash"]
     if any(e["kind"] in ("header", "footer") for e in events[1:-1]):
         out.problems.append("chain: a header or footer in the middle")
     if len(events) > 1 and events[-1]["kind"] == "footer":
