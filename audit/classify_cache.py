@@ -28,8 +28,13 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
         elif r.context:
             add("context-only", r.active)
     for kind in ORDER:
+        if found.get(kind) in ("yes", "unknown"):
+            return kind, found[kind]
+    for kind in ORDER:
         if kind in found:
             return kind, found[kind]
+    if any(h.owner not in trace.left_out for h in trace.hashed):
+        return "input-embedding", "yes"
     return "none", "no"
 
 

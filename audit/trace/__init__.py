@@ -24,6 +24,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Conflict, Event, Trace, find_conflicts
+from audit.trace.hashed_inputs import hashed_inputs
 from audit.trace.interest import Interest
 from audit.trace.machine import Machine
 from audit.trace.positions import moved_reads
@@ -85,6 +86,7 @@ def trace(
         if (e.kind, e.path, e.line) not in seen:
             e.active = "no"
             result.events.append(e)
+    result.hashed = hashed_inputs(modules.values())
     for symbols, offset in extra.newest.items():
         result.newest[symbols] = max(offset, result.newest.get(symbols, offset))
     result.dormant_entered = extra.entered - result.entered

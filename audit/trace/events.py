@@ -92,6 +92,12 @@ class Trace:
     dormant_entered: set[int] = field(default_factory=set)
     #: the highest offset at which the stream was read, per group of symbols (`audit.trace.positions`)
     newest: dict[tuple[int, ...], int] = field(default_factory=dict)
+    #: classes that embed a hash of their inputs (`audit.trace.hashed_inputs`)
+    hashed: list[Any] = field(default_factory=list)
+    #: parts of a model that its constructor builds only under a condition which the configuration closes
+    left_out: set[str] = field(default_factory=set)
+    #: what compiled helpers do (`audit.native`), filled by the engine
+    native: list[Any] = field(default_factory=list)
 
     def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
         """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""
