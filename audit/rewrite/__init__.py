@@ -72,7 +72,6 @@ def random_rewrite(
 
 
 def _unpacked(text: str) -> tuple[str, list[str]]:
-    import audit.source  # noqa: F401  (audit.peel cannot be imported first)
     from audit.peel import peel
 
     peeled = peel(text.encode("utf-8", "surrogateescape"), "train_gpt.py", lambda _name: None)
