@@ -130,10 +130,10 @@ class Bench:
             if kind == "online":
                 self._hessians[kind] = from_state(self.checkpoint.extra["hessians"])
             elif kind == "fisher":
-                self._hessians[kind] = collect(self.model, self.held_out().batches(), fisher=True)
+                self._hessians[kind] = collect(self.model, self.held_out(), fisher=True)
             else:
                 source = {"random": random, "self": written, "train": self.held_out()}[kind]
-                self._hessians[kind] = collect(self.model, source.batches())
+                self._hessians[kind] = collect(self.model, source)
         return self._hessians[kind]
 
     def time_gptq(self) -> dict[str, Any]:
@@ -141,12 +141,12 @@ class Bench:
         self.restore()
         if self.device.type == "cuda":
             self.model.compute_dtype = torch.bfloat16
-        sequences = list(self.held_out().batches())
+        source = self.held_out()
         seconds = []
         for _ in range(2):
             self._synchronize()
             started = time.perf_counter()
-            found = collect(self.model, sequences)
+            found = collect(self.model, source)
             self._synchronize()
             middle = time.perf_counter()
             _, log = export_gptq(self.state, Policy(), found, "grid", GptqOptions(block=64))
@@ -154,7 +154,7 @@ class Bench:
             seconds.append([round(middle - started, 3), round(time.perf_counter() - middle, 3)])
         self.model.compute_dtype = torch.float32
         return {
-            "sequences": sum(len(s) for s in sequences), "length": sequences[0].shape[1], "layers": len(log),
+            "sequences": source.sequences, "length": source.length, "layers": len(log),
             "cold_s": round(sum(seconds[0]), 3), "warm_s": round(sum(seconds[1]), 3), "hessian_solve_s": seconds,
             "escalated": [entry.name for entry in log if entry.escalations],
             "worst_error_ratio": max(entry.error / max(entry.plain_error, 1e-30) for entry in log),

@@ -1,17 +1,19 @@
 """Where calibration text may come from; each source is a small class that yields batches of token ids.
 
-Calibration decides how errors are weighed, so it is part of training in the contest's eyes. Four sources are
-legal: training tokens that were held out (inside the training clock), text the model writes itself, uniform
-random tokens, and Hessians that were accumulated during training (``hessian.OnlineHessians``). Validation
-tokens are none of them, and there is no way to pass them: a source takes no raw tokens, only a ``TrainTokens``,
-which can be made from the shards of a training split and from nothing else.
+Calibration decides how errors are weighed, so it is part of training in the contest's eyes (rule F1). Four sources
+are legal: training tokens that were held out (inside the training clock), text the model writes itself, uniform
+random tokens, and Hessians that were accumulated during training (``hessian.OnlineHessians``).
+
+Validation tokens are none of them, and there is no way to pass them: ``hessian.collect`` takes a ``Source``, no
+tensors; a ``Source`` takes no raw tokens, only a ``TrainTokens``; and that is made from the shards of a training
+split and from nothing else. Tokens of the evaluator's stream carry their positions, which ``collect`` refuses too.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,32 +22,45 @@ from audit.contracts import InputError
 from harness.tokens.shards import ShardSet
 
 
-class CalibrationSource(Protocol):
-    """Yields batches of ids (B, T), int64 on the CPU. ``describe`` goes into the artifact's recipe."""
-
-    def batches(self) -> Iterator[torch.Tensor]: ...
-
-    def describe(self) -> dict[str, Any]: ...
-
-
 class TrainTokens:
-    """Tokens of a training split. The only way in is a ``ShardSet`` whose split is ``train``."""
+    """Tokens of a training split. The only way in is a ``ShardSet`` whose split is ``train``.
 
-    __slots__ = ("digest", "tokens")
+    Raises ``TypeError`` for anything else and ``InputError`` for files that are named as validation shards.
+    """
+
+    __slots__ = ("__digest", "__shards", "__tokens")
 
     def __init__(self, shards: ShardSet) -> None:
         if not isinstance(shards, ShardSet):
             raise TypeError(
                 f"TrainTokens takes a ShardSet of the training split, not {type(shards).__name__}"
             )
-        if shards.split != "train" or any(
-            "_val_" in path.name or path.name.startswith("val_") for path in shards.paths
-        ):
+        named = any("_val_" in path.name or path.name.startswith("val_") for path in shards.paths)
+        if shards.split != "train" or named:
             raise InputError(
                 "calibration on validation tokens is forbidden; give the shards of the training split"
             )
-        self.tokens = shards.tokens()
-        self.digest = shards.digest()
+        self.__tokens = shards.tokens()
+        self.__digest: str | None = None
+        self.__shards = shards
+
+    @property
+    def tokens(self) -> np.ndarray:
+        """The stream, uint16 of shape (N,)."""
+        return self.__tokens
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the shards, as in ``ShardSet.digest``."""
+        if self.__digest is None:
+            self.__digest = self.__shards.digest()
+        return self.__digest
+
+
+def _positive(**values: int) -> None:
+    for name, value in values.items():
+        if value < 1:
+            raise InputError(f"calibration: {name} must be at least 1, not {value}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +72,13 @@ class HeldOut:
     length: int = 1024
     batch: int = 8
 
-    def batches(self) -> Iterator[torch.Tensor]:
+    def __post_init__(self) -> None:
         if not isinstance(self.train, TrainTokens):
             raise TypeError("HeldOut takes TrainTokens, so that validation tokens cannot be passed")
+        _positive(sequences=self.sequences, length=self.length, batch=self.batch)
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Ids (B, T), int64 on the CPU. Raises ``InputError`` when the split is shorter than one sequence."""
         count = min(self.sequences, self.train.tokens.size // self.length)
         if count < 1:
             raise InputError(f"the training split has no {self.length} tokens to calibrate on")
@@ -88,7 +107,11 @@ class UniformRandom:
     batch: int = 8
     seed: int = 0
 
+    def __post_init__(self) -> None:
+        _positive(vocab=self.vocab, sequences=self.sequences, length=self.length, batch=self.batch)
+
     def batches(self) -> Iterator[torch.Tensor]:
+        """Ids (B, T), int64 on the CPU."""
         generator = torch.Generator().manual_seed(self.seed)
         for start in range(0, self.sequences, self.batch):
             count = min(self.batch, self.sequences - start)
@@ -120,9 +143,13 @@ class SelfGenerated:
     window: int = 256
     seed: int = 0
 
-    def batches(self) -> Iterator[torch.Tensor]:
-        if self.temperature <= 0:
+    def __post_init__(self) -> None:
+        _positive(sequences=self.sequences, length=self.length, batch=self.batch, window=self.window)
+        if not 0 < self.temperature < float("inf"):
             raise InputError("the temperature of self-generated text must be positive")
+
+    def batches(self) -> Iterator[torch.Tensor]:
+        """Ids (B, T), int64 on the CPU; the first of each sequence is ``bos``."""
         device = next(self.model.parameters()).device
         generator = torch.Generator().manual_seed(self.seed)
         for start in range(0, self.sequences, self.batch):
@@ -142,3 +169,7 @@ class SelfGenerated:
             "temperature": self.temperature,
             "seed": self.seed,
         }
+
+
+#: Every kind of source that Hessians may be collected from.
+Source = HeldOut | UniformRandom | SelfGenerated

@@ -23,6 +23,7 @@ import torch
 
 from audit.contracts import InputError
 from harness.provenance.tracked import positions_of
+from reference_model.quantize.calibration import Source
 
 
 @dataclass(slots=True, kw_only=True)
@@ -107,13 +108,19 @@ def refuse_stream(ids: torch.Tensor) -> None:
         raise InputError("calibration on tokens of the evaluation stream is forbidden; use training tokens")
 
 
-def collect(model: Any, batches: Iterable[torch.Tensor], *, fisher: bool = False) -> Hessians:
-    """Runs the model over the batches of ids (B, T) and returns the Hessians.
+def collect(model: Any, source: Source, *, fisher: bool = False) -> Hessians:
+    """Runs the model over a calibration source and returns the Hessians.
 
     With ``fisher`` each batch also runs backward, with targets drawn from the model's own distribution (the
     true Fisher needs no data labels): row weights, and Hessians of lookup tables. Raises ``InputError`` for
-    tokens that the harness knows to be of the evaluation stream, and when there are none at all.
+    tokens that the harness knows to be of the evaluation stream, ``TypeError`` for anything but a source.
     """
+    if not isinstance(source, Source):
+        raise TypeError(f"Hessians are collected from a calibration source, not from {type(source).__name__}")
+    return _collect(model, source.batches(), fisher)
+
+
+def _collect(model: Any, batches: Iterable[torch.Tensor], fisher: bool = False) -> Hessians:
     device = next(model.parameters()).device
     accumulator = _Accumulator()
     tied = _tied_name(model)
@@ -243,7 +250,7 @@ class OnlineHessians:
         """Accumulates when it is time; says whether it did."""
         if step % self.every:
             return False
-        now = collect(model, [ids])
+        now = _collect(model, [ids])
         self._weight = self._weight * self.decay + 1.0
         for name, gram in now.inputs.items():
             self._sums[name] = self._sums[name] * self.decay + gram if name in self._sums else gram
