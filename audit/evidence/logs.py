@@ -22,7 +22,7 @@ LONGEST_LINE = 4000
 
 _N = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
 _LOSS = re.compile(rf"\b(?:val_loss|val loss|vl)\s*[:=]\s*({_N})", re.I)
-_BPB = re.compile(rf"\b(?:val_bpb|val bpb|bpb)\s*[:=]\s*({_N})", re.I)
+_BPB = re.compile(rf"\b(?:val_bpb|val bpb|mix_bpb|bpb)\s*[:=]\s*({_N})", re.I)
 _TIME = re.compile(rf"\b(?:eval_time|elapsed|total_time|time|t)\s*[:=]\s*({_N})\s*(ms|s|m)\b", re.I)
 _STEP_LABEL = re.compile(r"(?:^|\b)(?:step|s|iter)?[: ]*(\d+)\s*/\s*\d+\b")
 _PROGRESS = re.compile(r"running|chunk|batch|epoch|progress|windows|\btc\[|burst|doc[_ ]", re.I)
@@ -51,7 +51,9 @@ _VAL_TOKENS = re.compile(
 )
 _SUBSET = re.compile(r"\b(?:ppm_)?subset(?:_tokens)?\s*[:=]\s*(\d+)")
 _SCORED = re.compile(r"\b(?:tokens_scored|scored_tokens|N_tokens)\s*[:=]\s*(\d+)")
-_SCORED_BYTES = re.compile(r"\b(?:N_sidecar_bytes|total_bytes_scored|scored_bytes|val_bytes)\s*[:=]\s*(\d+)")
+_SCORED_BYTES = re.compile(
+    r"\b(?:ppm_mix bytes|N_sidecar_bytes|total_bytes_scored|scored_bytes|val_bytes)\s*[:=]\s*(\d+)"
+)
 _HESSIAN = re.compile(rf"hessian\w*.*?\b(?:in|elapsed|time|took)\s*[:=]?\s*({_N})\s*(ms|s)\b", re.I)
 _TOTAL_EVAL = re.compile(rf"\btotal_eval_time\s*[:=]\s*({_N})\s*(ms|s)?", re.I)
 _COUNT_NAMES = {"wall": "wallclock_cap_s", "seed": "seed"}
@@ -250,14 +252,14 @@ def _scored(r: _Reader, text: str) -> Iterator[Fact]:
 Handler = Callable[[_Reader, str], Iterator[Fact]]
 #: Every line with one of these byte strings is parsed by the handler.
 EVERY: dict[bytes, Handler] = {
-    b"val_bpb": _evaluation, b" bpb:": _evaluation, b"ubmission": _sizes, b"erialized": _sizes,
+    b"val_bpb": _evaluation, b" bpb:": _evaluation, b"mix_bpb": _evaluation, b"ubmission": _sizes, b"erialized": _sizes,
     b"ode size": _sizes, b"rtifact": _sizes, b"otal size": _sizes, b"total_bytes": _sizes, b"total:": _sizes,
     b"train_shards": _shards, b"val_tokens": _val_tokens, b"val_loader": _val_tokens,
     b"al tokens": _val_tokens, b"alidation tokens": _val_tokens, b"stopping_early": _stop,
     b"model_params": _counts, b"seed:": _counts, b"seed=": _counts, b"Seed:": _counts, b"SEED=": _counts,
     b"world_size:": _counts, b"arams:": _counts, b"hints total": _gate, b"precompute": _precompute,
     b"essian": _hessian, b"total_eval_time": _total_eval, b"tokenizer_path": _tokenizer,
-    b"subset": _scored, b"tokens_scored": _scored, b"N_tokens": _scored,
+    b"subset": _scored, b"tokens_scored": _scored, b"ppm_mix bytes": _scored, b"N_tokens": _scored,
 }  # fmt: skip
 #: Progress lines: only the last one of a run counts.
 LAST: dict[bytes, Handler] = {b"train_time:": _progress}

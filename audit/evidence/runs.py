@@ -11,6 +11,7 @@ import itertools
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import Literal
 
 from audit.evidence.digits import Interval, decimals, interval, mean
 from audit.model import Fact
@@ -35,6 +36,11 @@ class Evaluation:
         return self.bpb.label
 
 
+#: how a run is tied to the papers: by the *score* that it printed, by a *seed* that a paper names
+#: and of which no log prints the stated score, or not at all
+Link = Literal["score", "seed", ""]
+
+
 @dataclass(slots=True)
 class Run:
     """One training or evaluation run: the facts of one log, or of one part of it."""
@@ -44,6 +50,7 @@ class Run:
     evaluations: list[Evaluation] = field(default_factory=list)
     #: the evaluations whose score the papers report; empty if none is
     reported: list[Evaluation] = field(default_factory=list)
+    link: Link = ""
 
     def named(self, name: str) -> list[Fact]:
         return [f for f in self.facts if f.name == name]
@@ -77,16 +84,20 @@ class Run:
 class Evidence:
     """The papers' figures and the logs' runs.
 
-    ``stated``: scores that papers state for this submission. ``behind``: the runs that printed one of
-    them; ``linked`` says whether they were found by their score (otherwise ``behind`` holds every
-    run with a final score, and nothing ties them to the headline).
+    ``stated``: scores that papers state for this submission. ``behind``: the runs that stand behind
+    them; every run with a final score where nothing ties any of them to the headline.
     """
 
     runs: list[Run]
     papers: list[Fact]
     stated: list[Fact]
     behind: list[Run]
-    linked: bool
+
+    @property
+    def linked(self) -> Link:
+        """How the best-tied run was found."""
+        links = {run.link for run in self.behind}
+        return "score" if "score" in links else "seed" if "seed" in links else ""
 
     def paper(self, name: str, scope: str | None = None) -> list[Fact]:
         return [f for f in self.papers if f.name == name and (scope is None or f.scope == scope)]
@@ -106,11 +117,15 @@ def view(facts: Iterable[Fact]) -> Evidence:
     stated = [f for f in papers if f.name in {"val_bpb", "val_bpb_mean"}]
     found = list(runs.values())
     _link(found, stated)
-    behind = [run for run in found if run.reported]
-    if behind:
-        return Evidence(found, papers, stated, behind, True)
-    scored = [run for run in found if run.final is not None]
-    return Evidence(found, papers, stated, scored, False)
+    seeds = {f.scope for f in papers if f.name in {"val_bpb", "seed"} and f.scope}
+    covered = {run.seed for run in found if run.reported}
+    for run in found:
+        if run.reported:
+            run.link = "score"
+        elif run.final is not None and run.seed not in covered and f"seed:{run.seed}" in seeds:
+            run.link = "seed"
+    behind = [run for run in found if run.link]
+    return Evidence(found, papers, stated, behind or [run for run in found if run.final is not None])
 
 
 def _evaluations(facts: list[Fact]) -> Iterator[Evaluation]:
@@ -118,6 +133,11 @@ def _evaluations(facts: list[Fact]) -> Iterator[Evaluation]:
     for fact in facts:
         if fact.name in {"val_bpb", "val_loss", "eval_time_s"}:
             lines.setdefault((fact.path, fact.line), {})[fact.name] = fact
+    if not any("val_bpb" in parts for parts in lines.values()):
+        # Nothing but the training loop's own validation: its last score is all the run has.
+        for fact in facts:
+            if fact.name in {"step_val_bpb", "step_val_loss"}:
+                lines.setdefault((fact.path, fact.line), {})[fact.name.removeprefix("step_")] = fact
     for parts in lines.values():
         if "val_bpb" in parts:
             yield Evaluation(parts["val_bpb"], parts.get("val_loss"), parts.get("eval_time_s"))
@@ -127,28 +147,66 @@ def _link(runs: list[Run], stated: list[Fact]) -> None:
     """Fills ``reported``. The headline comes from metadata where it has one, else from the README."""
     headline = [f for f in stated if f.path.endswith(".json")] or stated
     usable = [f for f in headline if decimals(f.raw) >= 3 and not f.raw.startswith("~")]
-    # Where the metadata gives one final score per seed, their other scores (sliding, pre-quant) are no headline.
-    final = [
+    plain = [f for f in usable if not _DIAGNOSTIC.search(f.label)]
+    others = [
         f
-        for f in usable
-        if not _DIAGNOSTIC.search(f.label) and not re.search(r"sliding|round|quant", f.label)
+        for f in stated
+        if decimals(f.raw) >= 3 and not _DIAGNOSTIC.search(f.label) and not f.raw.startswith("~")
     ]
-    targets = [interval(f.raw, truncated=True) for f in final or usable]
+    targets = [interval(f.raw, truncated=True) for f in _finals(usable)]
+    if _reported(runs, targets) or (targets and _averaged(runs, targets)):
+        return
+    for wider in (plain, others):
+        if _reported(runs, [interval(f.raw, truncated=True) for f in wider]):
+            return
+
+
+def _reported(runs: list[Run], targets: list[Interval]) -> bool:
     for run in runs:
         run.reported = [e for e in run.evaluations if any(_prints(e.bpb, t) for t in targets)]
-    if any(run.reported for run in runs) or not targets:
-        return
-    # Only a mean is stated: which label's scores, averaged over the runs, give it?
-    for label in dict.fromkeys(e.label for run in reversed(runs) for e in reversed(run.evaluations)):
-        parts = [(run, e) for run in runs for e in run.evaluations if e.label == label]
+    return any(run.reported for run in runs)
+
+
+def _averaged(runs: list[Run], targets: list[Interval]) -> bool:
+    """Only a mean is stated: which label's scores, averaged over the runs, give it?"""
+    fine = all(t.high - t.low < 1.6e-5 for t in targets)
+    for label in dict.fromkeys(_kind(e) for run in reversed(runs) for e in reversed(run.evaluations)):
+        once = {e.bpb.raw: (run, e) for run in runs for e in run.evaluations if _kind(e) == label}
+        parts = list(once.values())
         if 2 <= len(parts) <= 12:
             for size in range(min(len(parts), 6), 1, -1):
+                if size < len(parts) and not fine:
+                    break  # some pair always averages to a coarse figure
                 for chosen in itertools.combinations(parts, size):
                     average = mean(interval(e.bpb.raw) for _, e in chosen)
                     if any(average.meets(t) for t in targets):
                         for run, e in chosen:
                             run.reported.append(e)
-                        return
+                        return True
+    return False
+
+
+_HEADLINE = re.compile(
+    r"(?:^|\.)(?:(?:mean|avg|final|best)_)?(?:val_)?bpb(?:_(?:\w*mean|avg|exact|final|seeds?|per_seed))?(?:\.[\w#]+)?$"
+)
+
+
+def _finals(stated: list[Fact]) -> list[Fact]:
+    """Of several scores in one file (sliding, pre-quant, final) the one that is called just the score."""
+    headline = [f for f in stated if _HEADLINE.search(f.label.lower())]
+    if headline:
+        return headline
+    rest = [
+        f
+        for f in stated
+        if not _DIAGNOSTIC.search(f.label) and not re.search(r"sliding|round|quant", f.label, re.I)
+    ]
+    return rest or stated
+
+
+def _kind(evaluation: Evaluation) -> str:
+    """The label without its numbers (``ppm_mix bytes=10982035``)."""
+    return re.sub(r"[=:]?\d[\d.,]*", "", evaluation.label)
 
 
 def _prints(bpb: Fact, target: Interval) -> bool:

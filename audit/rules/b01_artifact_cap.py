@@ -87,10 +87,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     packed = _packed_size(ctx)
     sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]
-    confidence = confidence_of(found)
     for size in sizes:
         if size.over:
-            yield paper_finding(RULE, size.fact, _over(size), confidence=confidence)
+            yield paper_finding(RULE, size.fact, _over(size), confidence=confidence_of(found, size.run))
     stated = stated_sizes(found)
     dressed = {id(small): exact for small, exact in mebibytes(stated)}
     for size in stated:

@@ -81,7 +81,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         reading = judge(int(shards.value), tokens)
         places = tuple(f for f in run.named("val_tokens")[:1])
         if reading.kind == "overlap":
-            yield paper_finding(RULE, shards, reading.message, confidence=confidence_of(found), steps=places)
+            yield paper_finding(
+                RULE, shards, reading.message, confidence=confidence_of(found, run), steps=places
+            )
         elif reading.kind == "disputed":
             yield paper_finding(
                 RULE, shards, reading.message, severity="warning", authority="DISPUTED", steps=places

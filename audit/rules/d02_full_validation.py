@@ -93,13 +93,14 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
-    confidence = confidence_of(found)
     full, unknown = [], ""
     for reading in readings(found):
         place = reading.evaluation.bpb
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
         if reading.kind == "subset":
-            yield paper_finding(RULE, place, reading.message, confidence=confidence, steps=others)
+            yield paper_finding(
+                RULE, place, reading.message, confidence=confidence_of(found, reading.run), steps=others
+            )
         elif reading.kind == "unequal":
             yield paper_finding(RULE, place, reading.message, severity="warning", steps=others)
         elif reading.kind == "full":

@@ -72,7 +72,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     reported = ctx.trace.reported_scores()
-    mixed = [e for e in ctx.trace.of("SCORE") if e.on_val and e.id in reported and e.detail.get("targets", 0) & RAND]
+    mixed = [
+        e
+        for e in ctx.trace.of("SCORE")
+        if e.on_val and e.id in reported and e.detail.get("targets", 0) & RAND
+    ]
     for e in places(mixed):
         yield event_finding(
             RULE, e, "targets are gathered at random positions of the stream", confidence="low"

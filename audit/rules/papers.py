@@ -55,9 +55,12 @@ def full_machine(run: Run) -> bool | None:
     return None if found is None else int(found.value) == 8
 
 
-def confidence_of(found: Evidence) -> Confidence:
-    """High where the runs were found by the reported score, low where nothing ties them to it.
+def confidence_of(found: Evidence, run: Run | None = None) -> Confidence:
+    """High where the run (or any) was found by the reported score, medium by a named seed, else low.
 
-    A submission that states no score at all has nothing else to show than its logs.
+    A submission that states no score at all has nothing else to show than its logs: medium.
     """
-    return "high" if found.linked else "low" if found.stated else "medium"
+    link = run.link if run is not None else found.linked
+    if link == "score":
+        return "high"
+    return "medium" if link == "seed" or not found.stated else "low"

@@ -25,13 +25,16 @@ LATE = 0.5
 def byte_accounting(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
     """M1 by arithmetic: the score was divided by more or fewer bytes than the full set has."""
     found = evidence(ctx)
-    confidence = confidence_of(found)
     full = None
     for reading in readings(found):
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
         if reading.kind == "bytes":
             yield paper_finding(
-                rule, reading.evaluation.bpb, reading.message, confidence=confidence, steps=others
+                rule,
+                reading.evaluation.bpb,
+                reading.message,
+                confidence=confidence_of(found, reading.run),
+                steps=others,
             )
         elif reading.kind == "full":
             full = full or reading
@@ -58,7 +61,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if clock.value > BUDGET + late:
             yield paper_finding(
                 rule, clock, f"training took {clock.value:.3f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found) if full_machine(run) else "medium",
+                confidence=confidence_of(found, run) if full_machine(run) else "medium",
             )  # fmt: skip
             continue
         if hessian is not None and clock.value + hessian.value > BUDGET + late:
@@ -102,7 +105,7 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if seconds > BUDGET + LATE:
             yield paper_finding(
                 rule, place, f"evaluation took {parts} = {seconds:.1f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found) if full_machine(run) else "medium", steps=outside,
+                confidence=confidence_of(found, run) if full_machine(run) else "medium", steps=outside,
             )  # fmt: skip
         elif outside:
             yield paper_finding(
@@ -150,7 +153,7 @@ def gate_counts(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
             yield paper_finding(
                 rule, leaky[0],
                 f"the log counts {text}{of} hints: the fingerprint of gates that read the target's own word class",
-                confidence="medium" if found.linked else "low", steps=tuple(leaky[1:]),
+                confidence="medium" if run.link else "low", steps=tuple(leaky[1:]),
             )  # fmt: skip
         elif counts["within_gate"] is not None and counts["word_gate"] is not None:
             place = counts["within_gate"]
@@ -182,5 +185,5 @@ def pre_eval_jump(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
                 rule, after[-1],
                 f"the unquantized weights go from {before[0].raw} to {after[-1].raw} bits per byte in an adaptation "
                 "before the evaluation: more than any data but the validation set gives",
-                confidence="medium" if found.linked else "low", steps=(before[0],),
+                confidence="medium" if run.link else "low", steps=(before[0],),
             )  # fmt: skip
