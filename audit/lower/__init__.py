@@ -1,5 +1,10 @@
 """Text to intermediate representation: one call, whatever it takes to parse the text.
 
+libcst comes first: its grammar is the newest one on every Python, so that verdicts do not depend on
+the interpreter. Where it rejects what Python runs (minified spacing, a backslash before an indent), the
+text is repaired without moving a line, then `ast` is asked. Only what none of them accepts is
+`Unparsable`.
+
 Conventions that both front ends keep (positions as ``ast`` counts them, columns in characters):
 
 - a function or class starts at ``def``/``class``, not at its decorators; parentheses around an
@@ -13,27 +18,111 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import sys
+import threading
 import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 from audit import ir
+from audit.lower import repair
 from audit.lower.errors import Unparsable
 from audit.lower.from_ast import lower_ast
 
 __all__ = ["Unparsable", "lower"]
 
+T = TypeVar("T")
+#: Stack of the thread that libcst's recursive parser runs in; the default 8 MB end at depth 1,000.
+STACK = 256 * 2**20
+RECURSION = 12_000
+
 
 def lower(text: str, path: str) -> ir.Module:
     """Parses ``text`` and lowers it. Raises `Unparsable` with position and reason, nothing else."""
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     lines = text.split("\n")
+    module = _best(text, path, lines)
+    module.sha256, module.lines = digest, lines
+    return module
+
+
+def _best(text: str, path: str, lines: list[str]) -> ir.Module:
+    """The first front end's result that accepts the text."""
+    safe = not repair.risky(text)
+    reason: Exception | None = None
+    if safe:
+        found = _libcst(text, path)
+        if isinstance(found, ir.Module):
+            return found
+        reason = found
+    try:
+        return _ast(text, path, lines)
+    except Unparsable as error:
+        rejected = error
+    if safe and reason is not None:
+        spaced, inserted = repair.spaced(text)
+        if inserted and isinstance(found := _libcst(spaced, path, inserted), ir.Module):
+            found.frontend = "repaired"
+            return found
+    if (plain := repair.without_magics(text)) is not None:
+        parsed = _libcst(plain, path) if safe else None
+        module = parsed if isinstance(parsed, ir.Module) else _ast(plain, path, plain.split("\n"))
+        module.frontend = "repaired"
+        return module
+    raise rejected
+
+
+def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Module | Exception:
+    """libcst's result, or why there is none."""
+    import libcst
+
+    from audit.lower.cursor import Cursor
+    from audit.lower.from_libcst import lower_libcst
+
+    def parse() -> ir.Module:
+        return lower_libcst(libcst.parse_module(text), path, Cursor(text, inserted))
+
+    try:
+        return _with_stack(parse)
+    except Exception as error:  # its parser raises several kinds; any means "ask the next front end"
+        return error
+
+
+def _with_stack(work: Callable[[], T]) -> T:
+    """Runs ``work`` where deep recursion has room. Re-raises what it raises."""
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def body() -> None:
+        try:
+            done.append(work())
+        except BaseException as error:
+            failed.append(error)
+
+    limit = sys.getrecursionlimit()
+    before = threading.stack_size(STACK)
+    sys.setrecursionlimit(max(limit, RECURSION))
+    try:
+        thread = threading.Thread(target=body)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+        sys.setrecursionlimit(limit)
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def _ast(text: str, path: str, lines: list[str]) -> ir.Module:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            module = lower_ast(ast.parse(text), path, lines)
+            module = _with_stack(lambda: lower_ast(ast.parse(text), path, lines))
     except SyntaxError as error:
         raise Unparsable(error.lineno or 1, (error.offset or 1) - 1, error.msg) from None
     except (ValueError, RecursionError, MemoryError) as error:
         raise Unparsable(1, 0, str(error) or type(error).__name__) from None
-    module.frontend, module.sha256, module.lines = "ast", digest, lines
+    module.frontend = "ast"
     return module
