@@ -113,7 +113,11 @@ def _leaves(node: ast.stmt) -> bool:
 
 
 def _apart(tree: ast.Module, loop: ast.For | ast.While, kinds: list[str]) -> bool:
-    """Does the update do without what only the scoring statements compute (its loss, above all)."""
+    """Are score and update two steps of one adaptation, either of which could come first.
+
+    Not where the update needs what only the scoring statements compute (its loss, above all), and
+    not where each round fits something of its own from scratch: there the order is no question.
+    """
     score = [s for s, k in zip(loop.body, kinds, strict=True) if k == "score"]
     update = loop.body[kinds.index("update")]
     inside = {id(n) for s in score for n in ast.walk(s)}
@@ -123,7 +127,13 @@ def _apart(tree: ast.Module, loop: ast.For | ast.While, kinds: list[str]) -> boo
         if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store):
             (stored if id(n) in inside else elsewhere).add(n.id)
     reads = {n.id for n in ast.walk(update) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load)}
-    return not reads & (stored - elsewhere)
+    steppers = {
+        n.func.value.id for n in ast.walk(update)
+        if isinstance(n, ast.Call) and isinstance(n.func, ast.Attribute) and n.func.attr == "step"
+        and isinstance(n.func.value, ast.Name)
+    }  # fmt: skip
+    renewed = {n.id for n in ast.walk(loop) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    return not reads & (stored - elsewhere) and not steppers & renewed
 
 
 def _piece(data: bytes, starts: list[int], node: ast.stmt) -> tuple[int, int] | None:
