@@ -106,7 +106,12 @@ def conflicts(trace: Trace, *shapes: Shape, reported: bool = True) -> list[Confl
     if base := {u.id for u in trained_on_validation(trace)}:
         # A training set made of validation shards is another matter than adaptation (F15).
         found = [c for c in found if c.update.id not in base]
-    return sorted(found, key=lambda c: rank[c.active])
+    found.sort(key=lambda c: rank[c.active])
+    first: dict[tuple[Any, ...], Conflict] = {}
+    for c in found:
+        # One per update is enough to show; a score in the last printed figure shows it best.
+        first.setdefault((c.update.path, c.update.line, c.before is not None), c)
+    return list(first.values())
 
 
 def val_updates(trace: Trace, active: bool | None = None) -> Iterator[Event]:

@@ -418,7 +418,7 @@ class Calls:
         state = owner.data.state
         from audit.trace.values import GRAD
 
-        if value.flags & VAL and not value.flags & META and value.flags & (GRAD | LOSS | LOGITS):
+        if value.flags & VAL and (value.flags & GRAD or (value.flags & (LOSS | LOGITS) and not value.flags & META)):
             self.update(value, node, owner.models, [], "in place")
         elif value.taint:
             state.taint = state.taint | value.taint

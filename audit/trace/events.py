@@ -96,6 +96,9 @@ class Trace:
     hashed: list[Any] = field(default_factory=list)
     #: parts of a model that its constructor builds only under a condition which the configuration closes
     left_out: set[str] = field(default_factory=set)
+    #: calls and gates whose confidence is compared with a threshold: id -> knobs of thresholds no quotient reaches,
+    #: or None once some threshold can be reached
+    thresholds: dict[int, Any] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
 
@@ -152,11 +155,6 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
             if clash is None:
                 continue
-            key = (u.kind, u.path, u.line, s.path, s.line)
-            old = pairs.get(key)
-            if old is not None:
-                old.reported |= s.id in reported
-                continue
             mine = {loop for loop, _ in u.loops}
             before = next(
                 (
@@ -168,6 +166,11 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 None,
             )  # fmt: skip
             shared = mine & {loop for loop, _ in s.loops}
+            key = (u.kind, u.path, u.line, s.path, s.line, before is not None, bool(shared))
+            old = pairs.get(key)
+            if old is not None:
+                old.reported |= s.id in reported
+                continue
             at_u, at_s = dict(u.loops), dict(s.loops)
             state = "no" if "no" in (u.active, s.active) else "unknown" if "unknown" in (u.active, s.active) else "yes"
             closed = u.gate if u.active == "no" else s.gate if s.active == "no" else u.gate or s.gate

@@ -19,6 +19,7 @@ from audit.trace.values import (
     MASK,
     MATCH,
     META,
+    RATIO,
     PARAM,
     PROB,
     RAND,
@@ -230,9 +231,16 @@ class Expressions:
             return self.binary(op, b, a, node)
         if op == "|" and a.kind == "dict" and b.kind == "dict":
             return mapping({**(a.data or {}), **(b.data or {})}, a.rest or b.rest)
+        if op == "&" and not self.dormant:
+            for x in (a, b):
+                if x.kind == "const" and x.const is False:
+                    return x  # nothing passes a gate that is shut
         if op == "%" and a.kind == "const" and isinstance(a.const, str):
             return derive([a, summary(b)])
         out = derive([a, b])
+        out.flags &= ~RATIO
+        if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
+            out.flags |= RATIO
         if a.lv is not None and a.lv[0] != "x" and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:
             # The previous iteration's part of the stream.
             out.deps = frozenset((d[0], d[1] - 1) if d == a.lv else d for d in out.deps)
@@ -433,6 +441,8 @@ class Expressions:
             if inside is None:
                 return None
             return inside if op == "in" else not inside
+        if (a.flags | b.flags) & RATIO and op in (">", ">=", "<", "<="):
+            return self.threshold(op, a, b)
         if a.kind == "const" and b.kind == "const":
             try:
                 return bool(FOLD[op](a.const, b.const))
@@ -532,7 +542,7 @@ class Expressions:
                 return out
             if name == "grad":
                 out = derive([v, *self.pending])
-                out.flags |= GRAD
+                out.flags = (out.flags | GRAD) & ~(LOSS | LOGITS)
                 return out
             if name in TRANSPARENT_ATTRS and name != "detach":
                 return v
@@ -816,6 +826,7 @@ class Expressions:
         if k not in ("val", "bound"):
             return
         # An array: the written part joins its content; a mask remembers where it was set.
+        value = self.gated(value, target, node)
         lo = hi = None
         elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
         deps = EMPTY

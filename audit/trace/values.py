@@ -27,6 +27,7 @@ PROB = 4096  # a probability of a token
 META = 8192  # depends on the stream's shape only
 BYTES = 16384  # bytes per token
 MASK = 32768  # result of a comparison: selects, is no address
+RATIO = 262144  # a count divided by a count that contains it: at most 1
 TIME = 65536  # read from a clock
 FILE = 131072  # content of a file that is no shard
 MATCH = 262144  # stream tokens compared with a file's content
@@ -189,7 +190,7 @@ def join_atoms(a: frozenset, b: frozenset) -> frozenset:
     if len(joined) > MAX_ATOMS:
         # Too many parts to keep apart: what they have in common covers them all.
         deps = frozenset.intersection(*(x[0] for x in joined))
-        return frozenset([(deps, None, None)])
+        return frozenset([(deps, "?", None)])
     return joined
 
 
