@@ -8,12 +8,13 @@ coverage, since every fact may become half of a contradiction.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from audit.evidence.words import OTHER, Quantity, measure, quantity, seed_of
 from audit.model import Fact
 
 MAX_LINES = 6000
+Maker = Callable[..., Fact]
 _RULE = re.compile(r"^\s*\|?[\s:|+-]*-[\s:|+-]*$")
 _ELSEWHERE = re.compile(
     r"\b(?:ablation|comparison|history|previous|prior|baseline|leaderboard|experiments?|failed|negative|sweep|lineage|credits|"
@@ -57,6 +58,10 @@ _PRUNE = re.compile(
 )
 _INT = re.compile(r"\bint([3-8])\b", re.I)
 _LAYERS = re.compile(r"(?<![\w.-])(\d{1,2})(?:\s*(?:transformer\s+)?layers?\b|L\b(?=[ /,x×]|$))")
+_LAYERS_IS = re.compile(r"\b(?:num_)?layers\s*[=:]\s*(\d{1,2})\b", re.I)
+_SELF_GENERATED = re.compile(r"self[- ]gen\w*|model[- ]generated|generated (?:by|from) the model", re.I)
+_PLAIN_HEAD = re.compile(r"^\s*seeds?\s{1,}(?=.*\b(?:bpb|artifact|steps?|size|val_loss)\b)[^|:]*$", re.I)
+_PLAIN_ROW = re.compile(r"^\s*(\d{1,7})\s+(?=\S*\d)(.*)$")
 _PARAMS = re.compile(r"([~≈]\s*)?(\d+(?:\.\d+)?)\s*M\s+(?:unique\s+|total\s+)?param(?:eter)?s\b", re.I)
 _FASTER = re.compile(
     r"(?P<a>\d+(?:\.\d+)?)\s*ms(?:/step)?\b.{0,60}?(?:vs\.?|versus|against|instead of|compared (?:to|with)|from|down from)\s*\(?~?"
@@ -95,8 +100,17 @@ def read_readme(path: str, text: str) -> Iterator[Fact]:
                 yield from _table(path, lines, at, end)
             at = end
             continue
+        elif (
+            not fenced and _PLAIN_HEAD.match(line) and at + 1 < len(lines) and _PLAIN_ROW.match(lines[at + 1])
+        ):
+            at += 1
+            while at < len(lines) and (row := _PLAIN_ROW.match(lines[at])):
+                yield from _plain_row(path, at + 1, int(row[1]), row[2], line)
+                at += 1
+            continue
         elif not fenced and line.strip():
-            yield from _sentence(path, at + 1, line, heading)
+            for part in _parts(line):
+                yield from _sentence(path, at + 1, part, heading)
             if match := _FASTER.search(" ".join(lines[at : at + 2])):
                 start = match.start()
                 if start < len(line):
@@ -105,6 +119,35 @@ def read_readme(path: str, text: str) -> Iterator[Fact]:
                         name="claim.more_steps", value=float(match["p"]), path=path, line=at + 1, raw=raw
                     )
         at += 1
+
+
+def _parts(line: str) -> list[str]:
+    """A long paragraph on one line, sentence by sentence."""
+    return [line] if len(line) < 300 else re.split(r"(?<=[.;!?])\s+(?=[A-Z0-9*`#-])", line)[:400]
+
+
+def _plain_row(path: str, line: int, seed: int, rest: str, head: str) -> Iterator[Fact]:
+    """A row of a table whose bars were lost in copying: figures are told apart by their shape."""
+    scope = f"seed:{seed}"
+
+    def fact(name: str, found: object, raw: str) -> Fact:
+        return Fact(
+            name=name, value=found, path=path, line=line, raw=raw, scope=scope, label=head.strip()[:60]
+        )
+
+    yield fact("seed", seed, str(seed))
+    sizes = list(_SIZE.finditer(rest))
+    if sizes and (measured := measure("bytes_total", f"{sizes[0]['n']} {sizes[0]['u']}")):
+        yield fact("bytes_total", measured[0], measured[1])
+    scores = re.findall(r"(?<![\w.])\d\.\d{3,8}(?![\w.])", rest)
+    for raw in scores if "bpb" in head.lower() else ():
+        yield fact("val_bpb", float(raw), raw)
+    pace = re.search(r"(?<![\w.])(\d+(?:\.\d+)?)\s*ms\b", rest)
+    if pace and re.search(r"step avg|ms/step|step time", head, re.I):
+        yield fact("step_avg_ms", float(pace[1]), pace[1])
+    steps = re.match(r"(\d[\d,]{2,})\s", rest)
+    if steps and re.match(r"\s*seeds?\s+steps\b", head, re.I):
+        yield fact("steps", int(steps[1].replace(",", "")), steps[1])
 
 
 def _cells(line: str) -> list[str]:
@@ -251,45 +294,56 @@ def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
             if measured and not _LIMIT.search(before) and not 15.99e6 < measured[0] < 16.0001e6:
                 about = "~" if match["about"] else ""
                 yield fact("bytes_total", measured[0], about + measured[1], scope)
-    yield from _pace(fact, plain, scope, bool(compares))
-    yield from _settings(fact, plain, heading)
+    if not compares or (re.search(r"->|→", plain) and not OTHER.search(plain)):
+        yield from _pace(fact, plain, scope)
+    yield from _settings(fact, plain)
 
 
-def _pace(fact: object, plain: str, scope: str, compares: bool) -> Iterator[Fact]:
-    if compares:
-        return
-    make = fact
+def _pace(make: Maker, plain: str, scope: str) -> Iterator[Fact]:
     paces, steps = list(_STEP_MS.finditer(plain)), list(_STEPS.finditer(plain))
     if len(paces) == 1:
         match = paces[0]
         number = float(match["n"].replace(",", "")) * (1000.0 if match["u"].lower() == "s" else 1.0)
         yield make(
             "step_avg_ms", number, ("~" if match["about"] else "") + f"{match['n']} {match['u']}", scope
-        )  # type: ignore[operator]
-    if len(steps) == 1 and not re.search(r"warm|every|last|first|over\b|per\b|ramp|momentum", plain, re.I):
-        raw = steps[0]["n"]
-        yield make("steps", int(raw.replace(",", "")), ("~" if steps[0]["about"] else "") + raw, scope)  # type: ignore[operator]
-
-
-def _settings(fact: object, plain: str, heading: str) -> Iterator[Fact]:
-    make = fact
-    if re.search(
-        r"instead|standard|\bvs\b|than\b|from\b|baseline|→|->|PR ?#|rather|unlike|not\b|without|future",
-        plain,
-        re.I,
+        )
+    if len(steps) == 1 and not re.search(
+        r"warm|every|last|first|over\b|per\b|ramp|momentum|more\b", plain, re.I
     ):
+        raw = steps[0]["n"]
+        yield make("steps", int(raw.replace(",", "")), ("~" if steps[0]["about"] else "") + raw, scope)
+
+
+_ANOTHERS = re.compile(
+    r"instead|standard|\bvs\b|than\b|from\b|baseline|→|->|PR ?#|rather|unlike|not\b|without|future", re.I
+)
+#: what stands before another's width: "instead of 63 (INT6)", "0.64 for INT6"
+_ANOTHERS_WIDTH = re.compile(
+    r"instead of|standard|\bvs\.?|than|unlike|baseline|\bfor\s*$|\bof \d+ \($|→|->", re.I
+)
+_SOME_LAYERS = re.compile(
+    r"last|first|top|deep|bottom|xsa|recur|unique|shared|physical|loop|all \d|freez|unfro|blocks?\b", re.I
+)
+
+
+def _settings(make: Maker, plain: str) -> Iterator[Fact]:
+    """Pruning, width of the quantized weights, layers, parameters, calibration text."""
+    if _SELF_GENERATED.search(plain) and re.search(r"calib|hessian|gptq", plain, re.I):
+        yield make("setting.calibration", "self-generated", "self-generated")
+    own = [
+        m
+        for m in _INT.finditer(plain)
+        if not _ANOTHERS_WIDTH.search(plain[max(0, m.start() - 30) : m.start()])
+    ]
+    if len({m[1] for m in own}) == 1:
+        yield make("setting.weight_bits", int(own[0][1]), own[0].group())
+    if _ANOTHERS.search(plain):
         return
     if match := _PRUNE.search(plain):
         raw = match[1] or match[2]
-        yield make("setting.prune_percent", float(raw), f"{raw}%")  # type: ignore[operator]
-    widths = {m[1] for m in _INT.finditer(plain)}
-    if len(widths) == 1:
-        raw = widths.pop()
-        yield make("setting.weight_bits", int(raw), f"int{raw}")  # type: ignore[operator]
-    layers = [m for m in _LAYERS.finditer(plain) if 2 <= int(m[1]) <= 40]
-    if len(layers) == 1 and not re.search(
-        r"last|first|top|deep|bottom|xsa|recur|unique|shared|physical|loop|all \d|freez|unfro", plain, re.I
-    ):
-        yield make("setting.num_layers", int(layers[0][1]), layers[0].group())  # type: ignore[operator]
+        yield make("setting.prune_percent", float(raw), f"{raw}%")
+    layers = [m for m in _LAYERS.finditer(plain) if 2 <= int(m[1]) <= 40] or list(_LAYERS_IS.finditer(plain))
+    if len(layers) == 1 and not _SOME_LAYERS.search(plain[: layers[0].end()]):
+        yield make("setting.num_layers", int(layers[0][1]), layers[0].group())
     if (match := _PARAMS.search(plain)) and not OTHER.search(plain):
-        yield make("model_params", float(match[2]) * 1e6, f"{'~' if match[1] else ''}{match[2]} M")  # type: ignore[operator]
+        yield make("model_params", float(match[2]) * 1e6, f"{'~' if match[1] else ''}{match[2]} M")
