@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 from audit.contracts import RULESET, Command, Exit, InputError
 
@@ -28,11 +30,19 @@ def audit_arguments(parser: argparse.ArgumentParser) -> None:
         "--color", choices=("auto", "always", "never"), default="auto", help="default: %(default)s"
     )
     out.add_argument("--verbose", "-v", action="store_true", help="text: show notes and every obligation")
-    out.add_argument("--dump-source", metavar="DIR", help="write the unpacked sources to DIR")
+    out.add_argument(
+        "--dump-source",
+        metavar="DIR",
+        help="write the unpacked sources to DIR (of several targets: to DIR/1, DIR/2, …)",
+    )
     out.add_argument("--timings", action="store_true", help="time per stage and rule on standard error")
     judge = parser.add_argument_group("judging")
     judge.add_argument("--policy", choices=("precedent", "strict"), default="precedent",
                        help="strict counts disputed and unruled matters too (default: %(default)s)")  # fmt: skip
+    judge.add_argument(
+        "--against", metavar="RECORD",
+        help="test the seeds' gain over RECORD: a records folder, its submission.json, or scores as 1.0810,1.0812",
+    )  # fmt: skip
     judge.add_argument(
         "--ruleset", default=RULESET, metavar="DATE", help="rules in force on DATE (default: %(default)s)"
     )
@@ -70,6 +80,10 @@ def run_audit(args: argparse.Namespace) -> int:
         raise InputError("--repo needs either --pr N or --rev REV")
     if not args.targets and args.repo is None:
         raise InputError("nothing to audit: name a script, a folder, or --repo DIR with --pr N or --rev REV")
+    if args.against is not None:
+        from audit.evidence.significance import read_record
+
+        read_record(args.against)  # one clear line now, not one per submission
     options = Options(
         ruleset=args.ruleset,
         policy=args.policy,
@@ -77,11 +91,15 @@ def run_audit(args: argparse.Namespace) -> int:
         ignore_suppressions=args.ignore_suppressions,
         baseline=baseline.read(args.baseline) if args.baseline else frozenset(),
         base=args.base,
+        against=args.against,
         dump_source=args.dump_source,
     )
     timings = Timings()
     submissions = []
-    for target in args.targets:
+    for number, target in enumerate(args.targets, 1):
+        if args.dump_source and len(args.targets) > 1:
+            # Paths are relative to each submission's root: several would overwrite each other.
+            options = replace(options, dump_source=str(Path(args.dump_source) / str(number)))
         submissions += audit_target(target, options, timings)
     if args.repo is not None:
         rev = args.rev if args.pr is None else f"refs/pull/{args.pr}/head"

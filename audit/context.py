@@ -25,6 +25,7 @@ class Options:
 
     ``env`` overrides environment knobs; ``budget_s`` bounds the trace of one submission in seconds;
     ``base`` is the revision a git target is compared with (None: the repository's main).
+    ``against`` names the record that rule E3 compares with (a folder, a submission.json, or scores).
     """
 
     ruleset: str = RULESET
@@ -34,6 +35,7 @@ class Options:
     baseline: frozenset[str] = frozenset()
     budget_s: float = 15.0
     base: str | None = None
+    against: str | None = None
     dump_source: str | None = None
     rules: frozenset[str] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 MAX_LOGS, MAX_TEXTS = 120, 8
 #: a README is cut here; whatever follows a megabyte of prose is no claim
 MAX_TEXT = 1 << 20
+_ABOUT = re.compile(r"review|summary|description|commit|pull|^pr|submission|body|release", re.I)
 
 
 def read_facts(files: SubmissionFiles) -> list[Fact]:
@@ -50,9 +52,16 @@ def metadata_paths(files: SubmissionFiles) -> list[str]:
 
 
 def _documents(files: SubmissionFiles) -> list[str]:
-    """README files in the primary's folder first, then other Markdown there."""
+    """README files in the primary's folder first, then what else describes the submission there.
+
+    Plans, ideas and research logs speak of other runs and are left out.
+    """
     here = [p for p in files.readmes() if p.rpartition("/")[0] == files.folder]
-    other = [p for p in files.ending(".md") if p.rpartition("/")[0] == files.folder and p not in here]
+    other = [
+        p
+        for p in files.ending(".md")
+        if p.rpartition("/")[0] == files.folder and p not in here and _ABOUT.search(PurePosixPath(p).name)
+    ]
     return (here + other if here or other else files.readmes())[:MAX_TEXTS]
 
 

@@ -10,10 +10,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 
+from audit.evidence.digits import value
 from audit.evidence.words import OTHER, Quantity, measure, quantity, seed_of
 from audit.model import Fact
 
 MAX_LINES = 6000
+#: bits per byte; what a sentence states below this is a difference and no score
+LEAST = 0.2
 Maker = Callable[..., Fact]
 _RULE = re.compile(r"^\s*\|?[\s:|+-]*-[\s:|+-]*$")
 _ELSEWHERE = re.compile(
@@ -280,6 +283,8 @@ def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
         scores = list(_SCORE.finditer(plain))
         if len(scores) == 1 and (line <= 60 or seed):
             raw = scores[0]["a"] or scores[0]["b"]
+            if value(raw) < LEAST:
+                return  # a difference
             mean = "_mean" if _MEAN_ROW.search(plain) and not scope else ""
             yield fact(f"val_bpb{mean}", float(raw.lstrip("~")), raw, scope)
             spread = re.search(r"(?:±|\+/-|\bstd(?:ev)?\b[^\d]{0,4})\s*(0\.\d+)", plain, re.I)

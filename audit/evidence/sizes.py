@@ -18,6 +18,8 @@ from audit.model import Fact
 #: bytes, decimal, code and compressed model together
 CAP = 16_000_000
 MIB_PER_MB = 1.048576
+#: bytes; a smaller "total" is some other total
+LEAST = 50_000
 _RAW = re.compile(r"raw|uncompressed|fp32|fp16|bf16|unquant|torch", re.I)
 
 
@@ -41,7 +43,7 @@ def run_total(run: Run, shipped_code: int | None) -> Size | None:
     A log prints totals for several exports at times (raw weights, a trial grid): the submitted one is
     the smallest that stands after the last serialized model. None where the log prints no total.
     """
-    totals = [f for f in run.named("bytes_total") if not _RAW.search(f.label)]
+    totals = [f for f in run.named("bytes_total") if not _RAW.search(f.label) and f.value > LEAST]
     if not totals:
         return None
     best = min(totals, key=lambda f: f.value)

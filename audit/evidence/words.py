@@ -25,13 +25,12 @@ _MEAN = re.compile(r"mean|\bavg\b|average", re.I)
 _STEP_TIME = re.compile(
     r"ms ?/ ?step|ms[_ ]per[_ ]step|step[_ ]avg|step[_ ]time|avg[_ ]step|time[_ ]per[_ ]step", re.I
 )
+_CLOCK = r"(?:time|wall\w*|wall[- ]clock|runtime|duration|seconds|secs?|ms|s)"
 _EVAL_TIME = re.compile(
-    r"(?:eval|ttt|slot|inference|n-?gram)\w*[_ ]*(?:eval[_ ]*)?(?:time|wall\w*|runtime|duration|seconds|secs?|ms|s)\b(?!\w)",
-    re.I,
+    rf"(?:eval\w*|ttt|slot|inference|n-?gram)(?:[_ ]\w+){{0,2}}[_ ]\(?{_CLOCK}(?:[_ )]|$)", re.I
 )
 _TRAIN_TIME = re.compile(
-    r"train\w*[_ ]*(?:time|wall\w*|runtime|duration|seconds|secs?|ms|s)\b|wall[- _]?clock|train_time|training_time",
-    re.I,
+    rf"train(?:ing)?(?:[_ ](?:wall\w*|stop))?[_ ]\(?{_CLOCK}(?:[_ )]|$)|^wall[- _]?clock", re.I
 )
 _STEPS = re.compile(
     r"^(?:(?:train(?:ing)?|total|final|num|stop|optimi[sz]er|actual)[ _])?steps?(?:[ _](?:stop(?:ped)?|completed|reached|taken))?$|^stop[ _]step$",
