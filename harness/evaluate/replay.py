@@ -19,7 +19,7 @@ import torch
 
 from audit.contracts import InputError
 from harness.adapt.catalog import NAMES
-from harness.artifact.container import read_artifact
+from harness.artifact.container import Artifact, read_artifact
 from harness.artifact.models import build_model
 from harness.evaluate.causality import excluded
 from harness.evaluate.coder import Decoder, Encoder, frequencies
@@ -44,7 +44,13 @@ class Again:
     largest: float = 0.0
 
 
-def rebuild(header: dict[str, Any], artifact: str, data: str, tokenizer: str, sidecar: str | None, device: str) -> Evaluation:
+Builder = Callable[[Artifact, str], torch.nn.Module]
+
+
+def rebuild(
+    header: dict[str, Any], artifact: str, data: str, tokenizer: str, sidecar: str | None, device: str,
+    builder: Builder = build_model,
+) -> Evaluation:  # fmt: skip
     """The evaluation that a header describes, on ``device``. Raises `InputError` when it cannot be rebuilt."""
     name = header["adaptation"]["name"]
     if name not in NAMES:
@@ -62,16 +68,17 @@ def rebuild(header: dict[str, Any], artifact: str, data: str, tokenizer: str, si
         ttt_set=header["adaptation"]["settings"], numerics=numerics, probes=0, snapshot_seconds=math.inf,
     )  # fmt: skip
     opened = read_artifact(artifact)
-    return Evaluation(build_model(opened, device), stream, options, identity=header["artifact"])
+    return Evaluation(builder(opened, device), stream, options, identity=header["artifact"])
 
 
 def replay(
-    folder: str, count: int, artifact: str, data: str, tokenizer: str, *, sidecar: str | None = None, device: str = "cpu"
-) -> Again:
+    folder: str, count: int, artifact: str, data: str, tokenizer: str, *, sidecar: str | None = None,
+    device: str = "cpu", builder: Builder = build_model,
+) -> Again:  # fmt: skip
     """Scores ``count`` randomly chosen chunks of a verified scorecard again."""
     events = read_events(folder)
     header = events[0]
-    run = rebuild(header, artifact, data, tokenizer, sidecar, device)
+    run = rebuild(header, artifact, data, tokenizer, sidecar, device, builder)
     stored = np.load(Path(folder) / SCORES, mmap_mode="r", allow_pickle=False)
     scored = {e["chunk"]: e["targets"] for e in events if e["kind"] == "score"}
     updated = {e["chunk"]: e["state_after"] for e in events if e["kind"] == "update"}
@@ -152,8 +159,9 @@ class Sequential:
 
 
 def decode(
-    folder: str, count: int, artifact: str, data: str, tokenizer: str, *, sidecar: str | None = None, device: str = "cpu"
-) -> Again:
+    folder: str, count: int, artifact: str, data: str, tokenizer: str, *, sidecar: str | None = None,
+    device: str = "cpu", builder: Builder = build_model,
+) -> Again:  # fmt: skip
     """Codes and decodes the first ``count`` targets; the decoder sees artifact, bits and its own output only."""
     header = read_events(folder)[0]
     if header["plan"]["documents"]:
@@ -161,7 +169,7 @@ def decode(
     stored = np.load(Path(folder) / SCORES, mmap_mode="r", allow_pickle=False)
 
     def fresh() -> Evaluation:
-        return rebuild(header, artifact, data, tokenizer, sidecar, device)
+        return rebuild(header, artifact, data, tokenizer, sidecar, device, builder)
 
     run = fresh()
     tokens = run.stream.tokens

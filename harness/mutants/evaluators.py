@@ -458,7 +458,7 @@ class CarriedState(Chunked):
 
     def run(self) -> None:
         super().run()
-        type(self).saved = {k: v.clone() for k, v in self.model.state_dict().items()}
+        self.saved = {k: v.clone() for k, v in self.model.state_dict().items()}
 
 
 class HardestFirst(Chunked):

@@ -155,7 +155,7 @@ def _normalisation(s: Subject, base: Report) -> Iterator[Fired]:
     targets = len(s.tokens) - 1
     rng = np.random.default_rng(s.seed + 2)
     edges = [e for e in (s.setting.chunk, 2 * s.setting.chunk) if e < targets]
-    for t in sorted({*edges, *rng.integers(s.setting.stride, targets, 2).tolist()}):
+    for t in sorted({*edges, *rng.integers(s.setting.stride, targets, max(s.probes // 4, 1)).tolist()}):
         total = 0.0
         for value in range(s.setting.vocab):
             total += math.exp(-float(s.run(np.append(s.tokens[: t + 1], np.uint16(value))).nll[t]))
