@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from audit.model import CacheKind, Tristate
 from audit.trace import Trace
-from audit.trace.caches import RANK, cache_reads
+from audit.trace.caches import RANK, cache_reads, proposals
 
 ORDER: tuple[CacheKind, ...] = ("target-in-key", "other", "context-only", "input-embedding")
 
@@ -27,6 +27,11 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
             add("target-in-key", r.active)
         elif r.context:
             add("context-only", r.active)
+    for p in proposals(trace):
+        if p.shut is None and p.leak:
+            add("other", p.active)
+        elif p.source.kind == "COMPILE" and (p.helper is None or p.helper.hints):
+            add("context-only", max(p.score.active, p.source.active, key=lambda a: RANK[a]))
     for kind in ORDER:
         if found.get(kind) in ("yes", "unknown"):
             return kind, found[kind]

@@ -132,7 +132,9 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
         with timings.stage("trace"), _guard(ctx, "trace"):
             from audit.trace import trace
 
-            ctx.trace = trace(ctx.modules, ctx.primary, ctx.knobs, options.budget_s)
+            ctx.trace = trace(
+                ctx.modules, ctx.primary, ctx.knobs, options.budget_s, natives=_natives(files, ctx)
+            )
     available = set()
     if ctx.module is not None:
         available.add("source")
@@ -142,6 +144,17 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
             available.add("log")
     ctx.available = frozenset(available)
     return ctx
+
+
+def _natives(files: SubmissionFiles, ctx: Context) -> list[Any]:
+    """What the compiled helpers do: C files of the submission and C text in its modules."""
+    from audit.native import SUFFIXES, read_native
+
+    texts = {}
+    for path in files.paths:
+        if path.endswith(SUFFIXES) and (data := files.read(path)) is not None:
+            texts[path] = data.decode("utf-8", "replace")
+    return read_native(texts, ctx.modules.values())
 
 
 @contextmanager

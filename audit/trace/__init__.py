@@ -20,6 +20,7 @@ returns a `Trace`:
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from typing import Any
 
 from audit import ir
@@ -46,24 +47,28 @@ def trace(
     knobs: Any = None,
     budget: float = 3.0,
     max_steps: int = 400_000,
+    natives: Iterable[Any] = (),
 ) -> Trace:
     """Traces ``primary`` under ``knobs``; ``budget`` is in seconds for both runs together.
 
     The first run follows the submitted configuration. The second also enters branches that a knob closes;
-    events found only there carry ``active="no"`` and the gate.
+    events found only there carry ``active="no"`` and the gate. ``natives`` are the compiled helpers' functions
+    (`audit.native`).
     """
     reader = _Reader(knobs)
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(max(limit, 12_000))
     try:
+        helpers = {n.name: n for n in natives}
         interest = Interest(list(modules.values()))
         live = Machine(
-            modules, primary, reader, dormant=False, seconds=budget * 0.6, max_steps=max_steps, interest=interest
+            modules, primary, reader, dormant=False, seconds=budget * 0.6, max_steps=max_steps, interest=interest, natives=helpers,
         )
         result = live.run()
+        result.native = list(helpers.values())
         seen = {(e.kind, e.path, e.line) for e in result.events}
         shadow = Machine(
-            modules, primary, reader, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest
+            modules, primary, reader, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest, natives=helpers,
         )
         extra = shadow.run()
     finally:
@@ -86,6 +91,8 @@ def trace(
         if (e.kind, e.path, e.line) not in seen:
             e.active = "no"
             result.events.append(e)
+    for (kind, number), shut in extra.thresholds.items():
+        result.thresholds[kind, number + shift] = shut
     result.hashed = hashed_inputs(modules.values())
     for symbols, offset in extra.newest.items():
         result.newest[symbols] = max(offset, result.newest.get(symbols, offset))

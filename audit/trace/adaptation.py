@@ -88,8 +88,9 @@ def discarded_updates(trace: Trace) -> list[Event]:
 
 def trained_on_validation(trace: Trace) -> list[Event]:
     """Updates from validation shards of a model that is trained on nothing else and was not loaded from a file."""
-    if any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
-        return []
+    mixed = [u for u in val_updates(trace, active=True) if u.flags & TRAIN and u.detail.get("models")]
+    if mixed or any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
+        return [u for u in mixed if not u.detail.get("stored")]
     return [
         u for u in val_updates(trace, active=True)
         if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")

@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from audit.model import Tristate
 from audit.trace.events import Event, Trace
 from audit.trace.positions import tokens_in
 
-RANK = {"yes": 0, "unknown": 1, "no": 2}
+RANK: dict[str, int] = {"yes": 0, "unknown": 1, "no": 2}
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -89,3 +90,55 @@ def _shorter(address: dict[tuple[int, ...], set[int]], other: Event) -> bool:
 def target_reads(trace: Trace) -> Iterator[CacheRead]:
     """Reads with both context and the scored token in the address."""
     return (r for r in cache_reads(trace) if r.target and r.context)
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Proposal:
+    """Something that a helper or a gate decides per position and that a score depends on.
+
+    ``source``: the call of a compiled helper (COMPILE) or the gate (GATE). ``leak``: it looks at the token of its own
+    position. ``shut``: knobs of a threshold that no confidence can pass, when there is one and no other way.
+    """
+
+    source: Event
+    score: Event
+    leak: bool
+    shut: frozenset | None = None
+    reported: bool = False
+
+    @property
+    def helper(self) -> Any:
+        return self.source.detail.get("helper")
+
+    @property
+    def active(self) -> Tristate:
+        if self.shut is not None:
+            return "no"
+        return max(self.score.active, self.source.active, key=lambda a: RANK[a])
+
+
+def proposals(trace: Trace) -> list[Proposal]:
+    """Hints of compiled helpers and gates on the way to a score; one entry per source and standing."""
+    sources = {e.id: e for e in trace.of("COMPILE", "GATE")}
+    reported = trace.reported_scores()
+    found: dict[tuple, Proposal] = {}
+    for s in trace.of("SCORE"):
+        places: dict[tuple[int, ...], int] | None = None
+        for k in s.detail.get("keys", ()):
+            if k[0] not in ("leak", "hint", "gate") or (e := sources.get(k[1])) is None:
+                continue
+            leak = k[0] == "leak"
+            if k[0] == "gate":
+                if places is None:
+                    places = {x: max(o) for x, o in tokens_in(s.detail["keys"]).items()}
+                at = tokens_in(e.detail.get("keys", frozenset()))
+                leak = bool(e.detail.get("anchored")) or any(
+                    x in places and max(offsets) >= places[x] for x, offsets in at.items()
+                )
+                if not leak:
+                    continue
+            p = Proposal(source=e, score=s, leak=leak, shut=trace.thresholds.get(k), reported=s.id in reported)
+            key = (e.path, e.line, leak, p.active)
+            if key not in found or (p.reported and not found[key].reported):
+                found[key] = p
+    return sorted(found.values(), key=lambda p: (RANK[p.active], p.source.id))

@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.interest import walk
 from audit.trace.values import (
+    ORDER,
     ART,
     EMPTY, FILE,
     GEN,
@@ -343,7 +344,7 @@ class Calls:
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
-            out.flags |= LOSS
+            out.flags |= LOSS | (targets[0].flags & ORDER)
             if targets[0].atoms:
                 out.atoms = targets[0].atoms
         else:
@@ -392,6 +393,7 @@ class Calls:
             if owner is not None:
                 state = owner.data.state
                 state.flags |= data.flags & SOURCES
+                owner.data.trained |= bool(data.flags & TRAIN)
                 state.taint = state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
@@ -418,7 +420,7 @@ class Calls:
         state = owner.data.state
         from audit.trace.values import GRAD
 
-        if value.flags & VAL and (value.flags & GRAD or (value.flags & (LOSS | LOGITS) and not value.flags & META)):
+        if value.flags & (VAL | TRAIN) and (value.flags & GRAD or (value.flags & (LOSS | LOGITS) and not value.flags & META)):
             self.update(value, node, owner.models, [], "in place")
         elif value.taint:
             state.taint = state.taint | value.taint
@@ -468,6 +470,9 @@ class Calls:
             # A submodule of a model (`model.blocks[0].attn.rotary(x)`).
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
+            if name == "load_state_dict" and args:
+                self.restore_part(recv, summary(args[0]))
+                return V("val")
             if name.endswith("_"):
                 self.write_param(recv, derive(args), node)
                 return recv
@@ -475,6 +480,14 @@ class Calls:
                 return self.model_result(recv, args, kwargs, node, None)
             return f
         return self.lib_method(recv, name, args, kwargs, node, f)
+
+    def restore_part(self: Any, part: V, given: V) -> None:
+        """A submodule takes other parameters: the model is then no longer what the file held."""
+        for serial in part.models:
+            if serial in self.serials and given.models and not given.flags & (ART | FILE):
+                owner = self.serials[serial].data
+                owner.stored = False
+                owner.trained |= any(self.serials[m].data.trained for m in given.models if m in self.serials)
 
     def model_builtin(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         inst: Instance = recv.data
@@ -498,7 +511,9 @@ class Calls:
             sd = summary(args[0]) if args else V("val")
             if name == "load_state_dict" and any(m != inst.serial for m in sd.models):
                 pass
+            origin = [self.serials[m].data for m in sd.models if m in self.serials]
             inst.stored = bool(sd.flags & (ART | FILE))
+            inst.trained = inst.trained or any(o.trained for o in origin)
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)

@@ -96,9 +96,9 @@ class Trace:
     hashed: list[Any] = field(default_factory=list)
     #: parts of a model that its constructor builds only under a condition which the configuration closes
     left_out: set[str] = field(default_factory=set)
-    #: calls and gates whose confidence is compared with a threshold: id -> knobs of thresholds no quotient reaches,
-    #: or None once some threshold can be reached
-    thresholds: dict[int, Any] = field(default_factory=dict)
+    #: outputs of helpers whose confidence is compared with a threshold: ("leak" or "hint" or "gate", event) -> the
+    #: knobs of a threshold that no quotient reaches, or None once some threshold can be reached
+    thresholds: dict[tuple, Any] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
 
@@ -142,7 +142,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     reported = trace.reported_scores()
     saves: dict[int, int] = {}
     for e in trace.events:
-        if e.kind == "SAVE":
+        if e.kind == "SAVE" and e.detail.get("weights"):
             for uid in e.taint:
                 saves[uid] = e.id
     for s in trace.events:

@@ -8,6 +8,7 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import add_places, read_tokens, written_at
 from audit.trace.values import (
+    ORDER,
     ART,
     BPB,
     COUNT,
@@ -405,7 +406,8 @@ class Expressions:
     def note_comparison(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
         """A clock against the contest's limit; the stream's tokens against a file's content."""
         if e.ops[0] in ("==", "!="):
-            if (a.flags | b.flags) & FILE and a.flags & VAL != b.flags & VAL and not (a.flags | b.flags) & META:
+            x, y = (a, b) if a.flags & (FILE | ART) else (b, a)
+            if x.flags & (FILE | ART) and y.flags & VAL and not y.flags & (FILE | ART) and not (x.flags | y.flags) & META:
                 out.flags |= MATCH
         elif (a.flags | b.flags) & TIME and e.ops[0] in ("<", "<=", ">", ">="):
             clock, limit = (a, b) if a.flags & TIME else (b, a)
@@ -664,6 +666,7 @@ class Expressions:
     def index_array(self: Any, base: V, index: Any, e: Any) -> V:
         elements = index.elts if isinstance(index, ir.Collection) else [index]
         out = derive([base])
+        out.flags |= base.flags & ORDER
         if base.kind != "val":
             out.kind = "val"
         out.models = base.models
@@ -703,7 +706,8 @@ class Expressions:
                 deps |= i.deps
                 content.append(i)
                 if base.flags & VAL:
-                    out.flags |= i.flags & RAND  # gathered at random positions
+                    if i.flags & RAND:
+                        out.flags |= ORDER  # gathered at random positions
                 parts.append(i)
                 if i.knobs:
                     out.knobs |= i.knobs

@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import place_of
 from audit.trace.values import (
+    ORDER,
     ART,
     BPB,
     COUNT,
@@ -18,6 +19,7 @@ from audit.trace.values import (
     LOSS,
     MATCH,
     META,
+    RATIO,
     PARAM,
     PROB,
     RAND,
@@ -46,6 +48,7 @@ READERS = frozenset(
 )
 SHAPE_CALLS = frozenset(["numel", "size", "len", "dim", "nelement", "stat", "getsize", "exists", "is_file", "item_size", "ndim"])
 #: the largest token id is the vocabulary's size, not content
+REORDERS = frozenset("sort shuffle permutation flip fliplr roll".split())
 RANGES = frozenset(["max", "min", "amax", "amin"])
 DERIVED = LOSS | LOGITS | PROB | COUNT | GRAD | BPB
 FRESH = frozenset(
@@ -58,6 +61,9 @@ IDENTITY = frozenset(
 TRANSPARENT = frozenset(
     ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
 )
+NUMBER_TYPES = frozenset(["float32", "float64", "float16", "int64", "int32", "uint64", "uint32", "uint16", "uint8"])
+PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argsort", "bisect_left", "bisect_right"])
+POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
 LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
 CASTS = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
 
@@ -277,8 +283,14 @@ class Library:
         if last == "BytesIO" or last == "StringIO":
             out = derive(args) if args else V("val")
             return out
+        if last in POINTERS and first is not None and name.startswith(("ctypes", "cffi", "ffi")):
+            return args[-1] if last == "cast" and name.startswith(("cffi", "ffi")) else first
         if last in READERS and args:
             return self.read(last, args, kwargs, node)
+        if last in REORDERS and first is not None and first.flags & VAL and not first.flags & (DERIVED | META):
+            out = derive(args)
+            out.flags |= ORDER
+            return out
         if last in ("bincount", "histogram", "unique") and first is not None:
             out = derive(args)
             if first.flags & VAL:
@@ -301,7 +313,7 @@ class Library:
             return V("lib", data="pool")
         if name in ("sys.exit", "os._exit", "os.abort"):
             return V("never")
-        if last in ("CDLL", "LoadLibrary", "PyDLL"):
+        if last in ("CDLL", "LoadLibrary", "PyDLL", "dlopen", "load_inline") or name.endswith("cpp_extension.load"):
             out = V("lib", data="native")
             return out
         if name.startswith("native"):
@@ -356,6 +368,11 @@ class Library:
             return V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
             return derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+        if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
+            if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
+                return first
+        if last in PLACES and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
+            return found_places(args)
         if last in LOGGERS or name in ("builtins.print",):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
@@ -565,6 +582,7 @@ class Library:
         out.flags = (out.flags | LOSS) & ~(LOGITS | TGT | META)
         if target.atoms:
             out.atoms = target.atoms
+        out.flags |= target.flags & ORDER
         out.mask = None
         return out
 
@@ -603,18 +621,25 @@ class Library:
 
     def select(self: Any, last: str, args: list[V], node: Any) -> V:
         a, b = args[0], args[1]
-        out = derive(args)
         if a.flags & LOSS and b.flags & LOSS and (a.flags | b.flags) & VAL and a is not b:
-            self.event("SELECT", node, out, how=last)
-        return out
+            # One was committed before, the other is new: the tokens are scored again. Which of them counts is decided by looking at both.
+            again = bool(a.scores) != bool(b.scores)
+            a, b = (x if x.scores else self.commit_score(x, node, "compared") for x in (a, b))
+            out = derive([a, b, *args[2:]])
+            self.event("SELECT", node, out, how=last, again=again)
+            return out
+        return derive(args)
 
     def where(self: Any, args: list[V], node: Any) -> V:
         test, a, b = args[:3]
+        if test.kind == "const" and isinstance(test.const, bool) and not (self.dormant and test.knobs):
+            return a if test.const else b
         out = derive([a, b])
         out.deps |= test.deps
         out.flags |= test.flags & MATCH
         out.taint |= test.taint
         out.keys |= test.keys
+        self.gate_value(out, test, a.keys | b.keys, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
         return out
@@ -709,10 +734,20 @@ class Library:
         """A compiled helper: every array argument may be filled from every other."""
         values = [summary(a) for a in [*args, *kwargs.values()]]
         out = derive(values)
-        self.event("COMPILE", node, out, function=name)
+        helper = self.natives.get(name)
+        e = self.event("COMPILE", node, out, function=name, helper=helper)
+        if helper is not None and helper.outputs:
+            for i, a in enumerate(args):
+                o = helper.outputs.get(i)
+                if o is None or a.kind not in ("val", "bound"):
+                    continue
+                a.keys = a.keys | {("leak" if o.leak else "hint", e.id)}
+                a.flags |= (out.flags & VAL) | COUNT | (RATIO if o.ratio else 0)
+            return out
         for a in args:
             if a.kind == "val" and not a.flags & VAL:
                 a.absorb(out)
+                a.keys = a.keys | {("hint", e.id)}
         return out
 
     def namespace(self: Any, kwargs: dict[str, V], node: Any) -> V:
@@ -770,11 +805,13 @@ class Library:
                         out.const = "ln2"
                 return out
             out = derive([part])
+            out.flags |= part.flags & ORDER
             out.pos = part.pos
             return out
         if first.kind in ("obj", "func", "class", "opt", "alt", "partial", "seq", "dict"):
             return first
         out = derive([first])
+        out.flags |= first.flags & ORDER
         out.mask = first.mask
         out.shape0 = first.shape0
         out.pos = first.pos
@@ -841,6 +878,14 @@ class Library:
         if name == "backward":
             self.backward(recv)
             return const(None)
+        if name in ("data_as", "data_ptr", "from_buffer", "cast") and (recv.kind in ("val", "bound")):
+            # A raw pointer is the array itself.
+            passed = args[-1] if name in ("from_buffer", "cast") and args else recv
+            while passed.kind == "bound" and isinstance(passed.data, tuple) and isinstance(passed.data[0], V):
+                passed = passed.data[0]
+            return passed
+        if name in PLACES and recv.kind == "val":
+            return found_places([recv, *args])
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
@@ -1052,7 +1097,7 @@ class Library:
                     return derive([recv, *args])
                 out = seq([const(i) for i in value]) if isinstance(value, list) else const(value)
                 if out.kind == "const":
-                    out.flags = recv.flags
+                    out.flags = (self.text_flags(value) if isinstance(value, str) else 0) or recv.flags
                 out.knobs = recv.knobs
                 for item in out.data or [] if out.kind == "seq" else []:
                     item.knobs = recv.knobs
@@ -1118,6 +1163,13 @@ class Library:
             ns = self.namespace(dict(recv.rest.data), node)
             return seq([ns, seq([])]) if name == "parse_known_args" else ns
         return V("val")
+
+
+def found_places(args: list[V]) -> V:
+    """Where something stands in the stream (starts of documents): places, no tokens."""
+    out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+    out.flags, out.keys, out.atoms = META, EMPTY, EMPTY
+    return out
 
 
 STRING_METHODS = frozenset(

@@ -17,6 +17,7 @@ from audit import ir
 from audit.trace.calls import Calls
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
+from audit.trace.gates import Gates
 from audit.trace.interest import Interest
 from audit.trace.library import Library
 from audit.trace.statements import Statements
@@ -58,7 +59,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Library):
+class Machine(Statements, Expressions, Calls, Library, Gates):
     def __init__(
         self,
         modules: dict[str, ir.Module],
@@ -69,6 +70,7 @@ class Machine(Statements, Expressions, Calls, Library):
         seconds: float,
         max_steps: int,
         interest: Interest | None = None,
+        natives: dict[str, Any] | None = None,
     ) -> None:
         self.modules = modules
         self.primary = primary
@@ -97,6 +99,8 @@ class Machine(Statements, Expressions, Calls, Library):
         self.no_grad = 0
         self.score_taint: dict[int, frozenset] = {}
         self.serials: dict[int, V] = {}
+        self.natives = natives or {}
+        self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 
     # ------------------------------------------------------------------ budget

@@ -152,4 +152,14 @@ def capped(keys: frozenset) -> frozenset:
 
 def moved_reads(keys: frozenset, shift: int) -> frozenset:
     """The keys with event numbers raised by ``shift`` (for the events of a second run)."""
-    return frozenset((k[0], k[1] + shift) if k[0] == "lookup" else k for k in keys)
+    return frozenset((k[0], k[1] + shift) if k[0] != "t" else k for k in keys)
+
+
+def walk_stream(v: V) -> None:
+    """``v`` is one turn of a walk over ``v``'s elements: a token at a place of its own; ``pos`` becomes that place."""
+    if not v.flags & VAL or v.flags & (META | LOSS | LOGITS):
+        return
+    symbol = next(_fresh)
+    tokens = [k for k in v.keys if k[0] == "t"]
+    v.keys = shifted(v.keys, (symbol,), 0) if tokens else v.keys | {("t", (symbol,), 0)}
+    v.pos = ((symbol,), 0)

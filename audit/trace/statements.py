@@ -5,8 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.gates import gate_tokens
 from audit.trace.interest import assigned_names
+from audit.trace.positions import walk_stream
 from audit.trace.values import (
+    ORDER,
     BPB,
     EMPTY,
     LOSS,
@@ -30,6 +33,7 @@ from audit.trace.values import (
     with_deps,
 )  # fmt: skip
 
+KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 NORMAL, RETURN, BREAK, CONTINUE, RAISE = 0, 1, 2, 3, 4
 MAX_KNOWN = 6  # elements of a known container that a loop visits one by one
 
@@ -311,7 +315,11 @@ class Statements:
             if test.scores and test.flags & VAL and (kept := self.kept_by(s)):
                 self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
-            return self.both(s.body, s.orelse, ("", ""), ("", ""))
+            self.gates.append(gate_tokens(test))
+            try:
+                return self.both(s.body, s.orelse, ("", ""), ("", ""))
+            finally:
+                self.gates.pop()
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
@@ -320,15 +328,21 @@ class Statements:
         """What a branch on a validation score assigns besides scores and counters."""
         kept = []
         for stmt in s.body:
-            if not isinstance(stmt, ir.Assign) or isinstance(stmt.value, (ir.Const, ir.UnaryOp)):
+            call = stmt.value if isinstance(stmt, ir.ExprStmt) else None
+            if isinstance(call, ir.Call) and isinstance(call.func, ir.Attr) and call.func.attr in KEEPING:
+                kept.append(call.func.attr)
+            if not isinstance(stmt, ir.Assign):
                 continue
-            names = [t.id for t in stmt.targets if isinstance(t, ir.Name)]
-            if names:
-                seen = len(self.trace.events)
-                v = self.ev(stmt.value)
-                del self.trace.events[seen:]  # only looked at; the branch itself is executed later
-                if not v.flags & (LOSS | BPB) and (v.kind != "const" or v.deps):
-                    kept += names
+            for target in stmt.targets:
+                both = isinstance(target, ir.Collection) and isinstance(stmt.value, ir.Collection)
+                pairs = zip(target.elts, stmt.value.elts, strict=False) if both else [(target, stmt.value)]
+                for t, value in pairs:
+                    if isinstance(t, ir.Name) and not isinstance(value, (ir.Const, ir.UnaryOp)):
+                        seen = len(self.trace.events)
+                        v = self.ev(value)
+                        del self.trace.events[seen:]  # only looked at; the branch itself is executed later
+                        if not v.flags & (LOSS | BPB) and (v.kind != "const" or v.deps):
+                            kept.append(t.id)
         return kept
 
     def both(self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None) -> int:
@@ -522,6 +536,8 @@ class Statements:
                         index = V("val")
                     index.deps = frozenset([(loop, n)])
                     index.lv = (loop, n)
+                    if v.pos is not None:
+                        index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
                 return out
             if what == "zip":
@@ -565,6 +581,7 @@ class Statements:
             v.atoms = restrict(base.atoms, deps)
             if it.flags & PARAM:
                 v.models = base.models
+            walk_stream(v)
             out.append(v)
         return out
 
@@ -621,8 +638,8 @@ class Statements:
             return v
         owners = [self.serials[m].data for m in v.models if m in self.serials]
         e = self.event(
-            "SCORE", node, v, how=how, models=v.models, keys=v.keys, targets=v.flags & RAND,
-            in_memory=any(o.state.flags & TRAIN and not o.stored for o in owners),
+            "SCORE", node, v, how=how, models=v.models, keys=v.keys, targets=v.flags & ORDER,
+            in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh
         self.score_taint[e.id] = v.taint

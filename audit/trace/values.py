@@ -31,6 +31,7 @@ RATIO = 262144  # a count divided by a count that contains it: at most 1
 TIME = 65536  # read from a clock
 FILE = 131072  # content of a file that is no shard
 MATCH = 262144  # stream tokens compared with a file's content
+ORDER = 524288  # tokens of the stream in another order
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice
@@ -146,7 +147,7 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("attrs", "born", "cls", "hooks", "line", "serial", "state", "stored", "wiped")
+    __slots__ = ("attrs", "born", "cls", "hooks", "line", "serial", "state", "stored", "trained", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
@@ -158,6 +159,7 @@ class Instance:
         self.born = born  # loop iterations in which it was built
         self.wiped: set[int] = set()  # loops in which a method of its own reset its parameters
         self.stored = False  # its parameters were read back from a file
+        self.trained = False  # its parameters come from training in this run
 
 
 class Optimizer:
@@ -241,7 +243,7 @@ def derive(values: list[V], kind: str = "val") -> V:
             out.models |= inner.models
             if inner.flags & LOSS:
                 loss_atoms = join_atoms(loss_atoms, inner.atoms)
-    out.flags = flags
+    out.flags = flags & ~ORDER  # arithmetic on reordered tokens is no reordering of what is scored
     if loss_atoms:
         out.atoms = loss_atoms
     return out

@@ -1,0 +1,74 @@
+"""Gates: is what a cache proposes for a position decided by the token at that position.
+
+A branch or a selection whose condition is made of tokens (a table of word starts read at the token, say) gates what
+is written under it. When the written element's place is that of the token, the token decided its own proposal.
+Comparing the token *with* a proposal is how a proposal is scored and no gate. A quotient of counts is at most 1, so
+a threshold above 1 shuts what it guards.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.positions import place_of, tokens_in
+from audit.trace.values import COUNT, META, RATIO, V, clone
+
+PROPOSALS = ("lookup", "leak", "hint")
+
+
+def gate_tokens(test: V) -> frozenset:
+    """The token places in a condition; none when it compares with what a table proposed."""
+    if not test.keys or any(k[0] in PROPOSALS for k in test.keys):
+        return frozenset()
+    return frozenset(k for k in test.keys if k[0] == "t")
+
+
+class Gates:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def gated(self: Any, value: V, target: ir.Sub, node: Any) -> V:
+        """``array[i] = value`` under a branch: notes when the token at ``i`` decided the branch."""
+        open_gates = [g for g in self.gates if g]
+        if not open_gates or not (value.flags & COUNT or any(k[0] in PROPOSALS for k in value.keys)):
+            return value
+        elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
+        if not elements or isinstance(elements[-1], ir.Slice):
+            return value
+        index = self.ev(elements[-1])
+        if index.kind not in ("val", "const") or (index.pos is None and index.lv is None and index.kind != "const"):
+            return value
+        symbols, offset = place_of(index)
+        for tokens in open_gates:
+            at = tokens_in(tokens).get(symbols, ())
+            if any(o >= offset for o in at):
+                return self.gate_event(value, tokens, node)
+        return value
+
+    def gate_value(self: Any, out: V, test: V, proposed: frozenset, node: Any) -> None:
+        """``where(test, a, b)``: the same for whole arrays; places are compared when the score is known."""
+        tokens = gate_tokens(test)
+        if tokens and any(k[0] in PROPOSALS for k in proposed):
+            e = self.event("GATE", node, out, keys=tokens, anchored=False)
+            out.keys = frozenset(k for k in out.keys if k not in tokens) | {("gate", e.id)}
+
+    def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
+        e = self.event("GATE", node, value, keys=tokens, anchored=True)
+        out = clone(value)
+        out.keys = value.keys | {("gate", e.id)}
+        out.flags &= ~META
+        return out
+
+    def threshold(self: Any, op: str, a: V, b: V) -> bool | None:
+        """A quotient of counts against a number; remembers, per call or gate, whether it can pass."""
+        ratio, bound, flipped = (a, b, False) if a.flags & RATIO else (b, a, True)
+        known = bound.kind == "const" and isinstance(bound.const, (int, float)) and not isinstance(bound.const, bool)
+        above = (op in (">", ">=") and not flipped) or (op in ("<", "<=") and flipped)
+        shut = known and above and float(bound.const) > 1.0
+        for k in ratio.keys:
+            if k[0] in ("leak", "gate", "hint"):
+                if not shut:
+                    self.trace.thresholds[k] = None
+                else:
+                    self.trace.thresholds.setdefault(k, bound.knobs or frozenset([("threshold", str(bound.const))]))
+        return False if shut else None
