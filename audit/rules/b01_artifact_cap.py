@@ -27,7 +27,7 @@ from audit.context import Context
 from audit.evidence.sizes import CAP, Size, mebibytes, run_total, stated_sizes
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.papers import confidence_of, evidence, paper_finding
+from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
 
 RULE = Rule(
     id="B1",
@@ -84,6 +84,10 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    yield from distinct(_check(ctx))
+
+
+def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     packed = _packed_size(ctx)
     sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]

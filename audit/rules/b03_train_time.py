@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
+from audit.rules.papers import distinct
 from audit.rules.papers_checks import train_time
 
 RULE = Rule(
@@ -61,7 +62,7 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
-    for item in train_time(RULE, ctx):
+    for item in distinct(train_time(RULE, ctx)):
         stated = stated or isinstance(item, Obligation)
         yield item
     if not stated:

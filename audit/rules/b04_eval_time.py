@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
+from audit.rules.papers import distinct
 from audit.rules.papers_checks import eval_time
 
 RULE = Rule(
@@ -62,7 +63,7 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
-    for item in eval_time(RULE, ctx):
+    for item in distinct(eval_time(RULE, ctx)):
         stated = stated or isinstance(item, Obligation)
         yield item
     if not stated:

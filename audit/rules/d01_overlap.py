@@ -31,7 +31,7 @@ from audit.evidence.overlap import SHORT_VAL_TOKENS, judge
 from audit.evidence.runs import Run
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.papers import confidence_of, evidence, paper_finding
+from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
 
 RULE = Rule(
     id="D1",
@@ -72,6 +72,10 @@ _CASEOPS = re.compile(r"caseops|lossless_caps", re.I)
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    yield from distinct(_check(ctx))
+
+
+def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     held = ""
     for run in found.behind:

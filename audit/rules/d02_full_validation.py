@@ -28,7 +28,7 @@ from audit.context import Context
 from audit.evidence.identities import readings
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.papers import confidence_of, evidence, paper_finding
+from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
 
 RULE = Rule(
     id="D2",
@@ -92,6 +92,10 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    yield from distinct(_check(ctx))
+
+
+def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     full, unknown = [], ""
     for reading in readings(found):

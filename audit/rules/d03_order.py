@@ -11,7 +11,8 @@ length is side information about the stream to come, which was noted and let pas
 
 **Look-alikes that are legal.** Sorted or claimed work queues; ranks that take every n-th window.
 
-**How it is decided.** A warning where validation tokens are gathered at random positions and then scored.
+**How it is decided.** A breach where the targets of a reported score are tokens that were sorted, shuffled or gathered at
+random positions.
 
 **See also.** F16 (state between ranks), D2 (all of the stream).
 """
@@ -25,15 +26,15 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread
 from audit.trace.adaptation import places
-from audit.trace.values import RAND
+from audit.trace.values import ORDER
 
 RULE = Rule(
     id="D3",
     name="order",
     title="Tokens are scored in the order of their document",
-    illegal="GREY",
+    illegal="INVALID",
     authority="MERGED",
-    severity="warning",
+    severity="violation",
     since="2026-04-11",
 )
 
@@ -75,10 +76,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     mixed = [
         e
         for e in ctx.trace.of("SCORE")
-        if e.on_val and e.id in reported and e.detail.get("targets", 0) & RAND
+        if e.on_val and e.id in reported and e.detail.get("targets", 0) & ORDER
     ]
     for e in places(mixed):
         yield event_finding(
-            RULE, e, "targets are gathered at random positions of the stream", confidence="low"
+            RULE, e, "the targets are tokens of the stream in another order", confidence="medium"
         )
     yield unread(RULE, ctx) or holds(RULE, "tokens are taken in slices of the stream or along documents")

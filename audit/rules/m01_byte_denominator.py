@@ -25,6 +25,7 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
+from audit.rules.papers import distinct
 from audit.rules.papers_checks import byte_accounting
 
 RULE = Rule(
@@ -80,7 +81,7 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
-    for item in byte_accounting(RULE, ctx):
+    for item in distinct(byte_accounting(RULE, ctx)):
         stated = True
         yield item
     if not stated:

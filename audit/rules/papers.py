@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from audit.evidence.runs import Evidence, Run, view
-from audit.model import Authority, Confidence, Fact, Finding, Severity, Step
+from audit.model import Authority, Confidence, Fact, Finding, Obligation, Severity, Step
 from audit.rules.base import Rule
 
 _NON_RECORD = re.compile(r"non[-_ ]?record|unlimited", re.I)
@@ -41,6 +42,18 @@ def paper_finding(
         confidence=confidence, message=message, path=fact.path, line=fact.line, end_line=fact.line,
         basis="log", trace=tuple(Step(path=s.path, line=s.line, message=f"{s.label or s.name}: {s.raw}") for s in steps),
     )  # fmt: skip
+
+
+def distinct(items: Iterable[Finding | Obligation]) -> Iterator[Finding | Obligation]:
+    """Drops findings that say the same again: logs are copied, and read in several parts."""
+    seen: set[tuple[str, str]] = set()
+    for item in items:
+        if isinstance(item, Finding):
+            key = (item.severity, item.message)
+            if key in seen:
+                continue
+            seen.add(key)
+        yield item
 
 
 def non_record(ctx: Any) -> bool:

@@ -48,6 +48,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
     if non_record(ctx):
         return
     shown: Fact | None = None
+    slowest: tuple[Fact, Fact] | None = None
     other: Run | None = None
     for run in found.behind:
         clock = run.last("train_time_s") or run.last("last_train_time_s")
@@ -64,15 +65,19 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
                 confidence=confidence_of(found, run) if full_machine(run) else "medium",
             )  # fmt: skip
             continue
-        if hessian is not None and clock.value + hessian.value > BUDGET + late:
-            yield paper_finding(
-                rule, hessian,
-                f"Hessians took {hessian.value:.1f} s after {clock.value:.1f} s of training: "
-                f"{clock.value + hessian.value:.1f} s that read training data, of {BUDGET:.0f} s "
-                "(records with a reserve shorter than this were accepted)",
-                severity="warning", steps=(clock,),
-            )  # fmt: skip
+        over = hessian is not None and clock.value + hessian.value > BUDGET + late
+        if hessian is not None and over and (slowest is None or hessian.value > slowest[0].value):
+            slowest = (hessian, clock)
         shown = shown or clock
+    if slowest is not None:
+        hessian, clock = slowest
+        yield paper_finding(
+            rule, hessian,
+            f"Hessians took {hessian.value:.1f} s after {clock.value:.1f} s of training: "
+            f"{clock.value + hessian.value:.1f} s that read training data, of {BUDGET:.0f} s "
+            "(records with a reserve shorter than this were accepted)",
+            severity="warning", steps=(clock,),
+        )  # fmt: skip
     if shown is not None:
         yield Obligation(
             rule=rule.id,
