@@ -25,6 +25,9 @@ _DECODES = re.compile(
     r"b64decode|b85decode|a85decode|b32decode|b16decode|\.decompress\s*\(|fromhex|unhexlify|marshal\s*\.\s*loads"
     r"|codecs\s*\.\s*decode|\bexec\s*\(\s*\w*\s*\(?"
 )
+#: Starting programs alone makes no wrapper of a script that learns; these run Python text in place.
+_RUNS_TEXT = re.compile(r"(?<![.\w])(?:exec|eval)\s*\(|\brunpy\b|\bexec_module\b|\bSourceFileLoader\b")
+_LONG = re.compile(r"(\"\"\"|\'\'\')(?:(?!\1).){400,}?\1|\"[^\"\n]{400,}\"|'[^'\n]{400,}'", re.S)
 _C_SUFFIXES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py")
 
 
@@ -80,6 +83,8 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     """Undoes one wrapper in place; False if the text is not one."""
     text = result.text
     if not _GATE.search(text):
+        return False
+    if not _RUNS_TEXT.search(text) and _LEARNS.search(_LONG.sub("", text)):
         return False
     tree = _parse(text)
     if tree is None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 from audit.source.files import SubmissionFiles
 from audit.source.program import Program, load_program
 from audit.source.targets import open_git, open_path, open_pull_request
-from audit.text import decode
 from audit.source.tree import FileTree, FolderTree, GitTree, MemoryTree
+from audit.text import decode
 
 __all__ = [
     "FileTree", "FolderTree", "GitTree", "MemoryTree", "Program", "SubmissionFiles",

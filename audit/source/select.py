@@ -23,6 +23,8 @@ _TOOL = re.compile(
     re.I,
 )
 _LEARNS = re.compile(r"\.backward\s*\(|cross_entropy|val_bpb|value_and_grad|log_softmax")
+#: A word about the metric also stands in log readers and launchers; these compute something.
+_COMPUTES = re.compile(r"\.backward\s*\(|cross_entropy|value_and_grad|log_softmax")
 _PACKED = re.compile(r"\bexec\s*\(|\brunpy\b|exec_module|\bb85decode\b|a85decode|b64decode")
 _LAUNCHES = re.compile(r"subprocess|os\.exec|os\.system|import_module|run_path|spec_from_file_location")
 #: A library module has no effect when it is run; a script has a main guard or calls at top level.
@@ -40,7 +42,7 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
     found = []
     for path, text in texts.items():
         if _is_train_gpt(path) or (
-            path not in imported and not _is_tool(path) and _LEARNS.search(text) and _RUNS.search(text)
+            path not in imported and not _is_tool(path) and _COMPUTES.search(text) and _RUNS.search(text)
         ):
             found.append(path)
     found = [p for p in found if not _only_launches(p, texts[p], found)] or found
@@ -53,8 +55,10 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
 
 def _fallback(texts: dict[str, str]) -> list[str]:
     """Nothing looks like the script: take what learns, then what is packed, then nothing."""
-    for pattern in (_LEARNS, _PACKED):
+    for pattern in (_COMPUTES, _PACKED):
         chosen = [p for p, text in texts.items() if pattern.search(text)]
+        if pattern is _PACKED:
+            chosen = [p for p in chosen if not _is_tool(p)]
         if chosen:
             return sorted(chosen, key=_preference)[:1]
     return []
