@@ -284,6 +284,10 @@ def shrink(recipe: Recipe) -> Recipe:
         model=small,
         data=dataclasses.replace(data, context=32, batch_tokens=256, micro_tokens=0),
         compress=dataclasses.replace(recipe.compress, hessian_tokens=64),
+        evaluate=recipe.evaluate
+        | {"context": 32, "stride": 16}
+        | ({"chunk": 512} if "chunk" in recipe.evaluate else {}),
+        quantize=recipe.quantize | ({"sequences": 16} if "sequences" in recipe.quantize else {}),
         run=dataclasses.replace(
             recipe.run, compile="off", mlp="eager", attention="eager", validate_tokens=4096, log_every=1
         ),
