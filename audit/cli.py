@@ -13,6 +13,8 @@ from pathlib import Path
 
 from audit.contracts import RULESET, Command, Exit, InputError
 
+#: One submission takes a second or two; what takes this long has hung.
+LIMIT_S = 120.0
 FORMATS = ("text", "json", "markdown", "sarif", "html")
 
 
@@ -93,6 +95,7 @@ def run_audit(args: argparse.Namespace) -> int:
         base=args.base,
         against=args.against,
         dump_source=args.dump_source,
+        limit_s=LIMIT_S,
     )
     timings = Timings()
     submissions = []

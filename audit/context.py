@@ -24,7 +24,8 @@ class Options:
     """How to audit. Picklable, so that a sweep can hand it to its workers.
 
     ``env`` overrides environment knobs; ``budget_s`` bounds the trace of one submission in seconds;
-    ``base`` is the revision a git target is compared with (None: the repository's main).
+    ``base`` is the revision a git target is compared with (None: the repository's main). ``limit_s``
+    audits each submission in a process of its own for at most so many seconds (None: in this one).
     ``against`` names the record that rule E3 compares with (a folder, a submission.json, or scores).
     """
 
@@ -34,6 +35,7 @@ class Options:
     ignore_suppressions: bool = False
     baseline: frozenset[str] = frozenset()
     budget_s: float = 15.0
+    limit_s: float | None = None
     base: str | None = None
     against: str | None = None
     dump_source: str | None = None

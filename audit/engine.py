@@ -59,7 +59,7 @@ def audit_target(
     timings = timings or Timings()
     with timings.stage("open"):
         opened = open_path(target)
-    return [audit_files(files, options, timings) for files in opened]
+    return [_audit_one(files, options, timings) for files in opened]
 
 
 def audit_revision(
@@ -72,7 +72,34 @@ def audit_revision(
     timings = timings or Timings()
     with timings.stage("open"):
         opened = open_git(repo, rev, options.base, f"{repo}@{rev}")
-    return [audit_files(files, options, timings) for files in opened]
+    return [_audit_one(files, options, timings) for files in opened]
+
+
+def _audit_one(files: SubmissionFiles, options: Options, timings: Timings) -> Submission:
+    """`audit_files`, in a process of its own where ``options.limit_s`` asks for that."""
+    if options.limit_s is None:
+        return audit_files(files, options, timings)
+    from audit.isolate import Lost, isolated
+
+    def work() -> tuple[Submission, Timings]:
+        spent = Timings()
+        return audit_files(files, options, spent), spent
+
+    try:
+        submission, spent = isolated(work, options.limit_s)
+    except Lost as loss:
+        reason = f"the audit did not end: {loss}"
+        return Submission(
+            target=files.target,
+            commit=files.commit,
+            primary=files.primary,
+            reason=reason,
+            obligations=[Obligation(rule="S3", status="undetermined", reason=reason)],
+        )
+    for total, part in ((timings.stages, spent.stages), (timings.rules, spent.rules)):
+        for name, seconds in part.items():
+            total[name] = total.get(name, 0.0) + seconds
+    return submission
 
 
 def audit_text(text: str, options: Options | None = None, name: str = "train_gpt.py") -> Submission:
