@@ -49,11 +49,13 @@ def _pack(args: argparse.Namespace) -> int:
             code = Path(args.code).stat().st_size
         except OSError as error:
             raise InputError(f"{args.code}: cannot be read: {error.strerror}") from error
-    total = written.file_bytes + decoder + code
-    print(f"decoder  {decoder:,} bytes of code (the reading path as a compressed script)")
+    without = written.file_bytes + code
+    total = without + decoder
     if args.code:
         print(f"script   {code:,} bytes  {args.code}")
-    print(f"total    {total:,} bytes of {CAP:,}: {'fits' if total <= CAP else 'over the cap'}")
+    print(f"decoder  {decoder:,} bytes of code (the reading path as a compressed script)")
+    print(f"total    {without:,} bytes without the decoder, {total:,} with it")
+    print(f"cap      {CAP:,} bytes: {'fits' if total <= CAP else 'over the cap'}")
     return int(Exit.OK)
 
 

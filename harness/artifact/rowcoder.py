@@ -80,9 +80,7 @@ def _by_class(keys: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]
     order = np.argsort(flat, kind="stable")
     counts = np.bincount(flat.astype(np.int64) - LOWEST, minlength=HIGHEST - LOWEST + 1)
     ends = np.cumsum(counts)
-    bounds = [
-        (LOWEST + i, int(ends[i] - counts[i]), int(ends[i])) for i in np.flatnonzero(counts).tolist()
-    ]
+    bounds = [(LOWEST + i, int(ends[i] - counts[i]), int(ends[i])) for i in np.flatnonzero(counts).tolist()]
     return order, bounds
 
 

@@ -9,9 +9,9 @@ import pytest
 import zstandard
 
 from harness.artifact import rowcoder
-from harness.artifact.grids import quantized_record
 from harness.artifact.codecs import ENCODERS, GENERAL, Corrupt, decompress
 from harness.artifact.decoder import decoder_bytes, decoder_source
+from harness.artifact.grids import quantized_record
 from harness.artifact.inspection import order0_bits
 from harness.artifact.layout import pack_bits, planes, unpack_bits
 

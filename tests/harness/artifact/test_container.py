@@ -9,10 +9,16 @@ import numpy as np
 import pytest
 
 from audit.contracts import InputError
-from harness.artifact.container import read_artifact, to_bytes, write_artifact
-from harness.artifact.grids import float_record, quantized_record
 from harness.artifact.codecs import Corrupt
-from harness.artifact.container import COMPRESSORS, PREAMBLE, from_bytes
+from harness.artifact.container import (
+    COMPRESSORS,
+    PREAMBLE,
+    from_bytes,
+    read_artifact,
+    to_bytes,
+    write_artifact,
+)
+from harness.artifact.grids import float_record, quantized_record
 
 
 def records(seed=0):

@@ -83,7 +83,9 @@ def test_impossible_options_are_input_errors(change):
 
 
 def test_random_tokens_cover_the_vocabulary_and_follow_the_seed():
-    draw = lambda seed: torch.cat(list(UniformRandom(vocab=48, sequences=9, length=50, batch=4, seed=seed).batches()))
+    def draw(seed):
+        return torch.cat(list(UniformRandom(vocab=48, sequences=9, length=50, batch=4, seed=seed).batches()))
+
     assert draw(0).shape == (9, 50)
     assert set(draw(0).reshape(-1).tolist()) == set(range(48))
     assert torch.equal(draw(0), draw(0))
@@ -136,7 +138,9 @@ def test_hessians_are_the_mean_outer_products_of_the_layers_inputs():
     inputs = {}
     for name, layer in made.quantizable().items():
         layer.register_forward_pre_hook(
-            lambda _m, args, name=name: inputs.setdefault(name, []).append(args[0].reshape(-1, args[0].shape[-1]))
+            lambda _m, args, name=name: inputs.setdefault(name, []).append(
+                args[0].reshape(-1, args[0].shape[-1])
+            )
         )
     hidden = []
     with torch.no_grad():
@@ -170,7 +174,13 @@ def test_fisher_weights_predict_what_a_perturbation_costs():
     with torch.no_grad():
         base = torch.log_softmax(made.forward_logits(ids), -1)
     generator = torch.Generator().manual_seed(5)
-    names = ["blocks.1.mlp.down.weight", "blocks.0.attn.o.weight", "blocks.1.attn.v.weight", "embed.weight", "bigram.embed.weight"]
+    names = [
+        "blocks.1.mlp.down.weight",
+        "blocks.0.attn.o.weight",
+        "blocks.1.attn.v.weight",
+        "embed.weight",
+        "bigram.embed.weight",
+    ]
     for name in names:
         weight = made.state_dict()[name]
         delta = 0.01 * torch.randn(weight.shape, generator=generator)
@@ -194,7 +204,10 @@ def test_online_hessians_average_over_steps_and_fade():
     ]  # fmt: skip
     single = [hessian._collect(made, [ids]).inputs["blocks.0.attn.q.weight"] for ids in batches[:2]]
     torch.testing.assert_close(
-        online.hessians().inputs["blocks.0.attn.q.weight"], (0.5 * single[0] + single[1]) / 1.5, rtol=1e-4, atol=1e-6
+        online.hessians().inputs["blocks.0.attn.q.weight"],
+        (0.5 * single[0] + single[1]) / 1.5,
+        rtol=1e-4,
+        atol=1e-6,
     )
     again = hessian.from_state(online.state())
     assert set(again.inputs) == set(made.quantizable()) | {"embed.weight"}

@@ -16,7 +16,11 @@ def problem(rows, columns, samples=200, seed=0, correlation=1.0):
     """Weights (rows, columns) and the Hessian of correlated inputs."""
     generator = torch.Generator().manual_seed(seed)
     mix = torch.eye(columns) + correlation * torch.randn(columns, columns, generator=generator) / columns**0.5
-    x = torch.randn(samples, columns, generator=generator) @ mix * (0.2 + torch.rand(columns, generator=generator))
+    x = (
+        torch.randn(samples, columns, generator=generator)
+        @ mix
+        * (0.2 + torch.rand(columns, generator=generator))
+    )
     return torch.randn(rows, columns, generator=generator) * 0.1, x.T @ x / samples
 
 
@@ -57,13 +61,17 @@ def test_the_factor_is_the_upper_cholesky_factor_of_the_inverse():
     damped = hessian.double() + 0.02 * hessian.double().diagonal().mean() * torch.eye(12)
     upper = factor.upper[0].double()
     torch.testing.assert_close(upper, upper.triu())
-    torch.testing.assert_close(upper.T @ upper, torch.linalg.inv(damped[order][:, order]), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        upper.T @ upper, torch.linalg.inv(damped[order][:, order]), rtol=1e-4, atol=1e-5
+    )
     assert (hessian.diagonal()[order].diff() <= 0).all()
 
 
 def brute_force(weight, hessian, scale, clip):
     """Least error of a row over all codes."""
-    grid = torch.tensor(list(itertools.product(range(-clip, clip + 1), repeat=weight.numel())), dtype=torch.float32)
+    grid = torch.tensor(
+        list(itertools.product(range(-clip, clip + 1), repeat=weight.numel())), dtype=torch.float32
+    )
     delta = weight[None] - grid * scale
     return float(((delta @ hessian) * delta).sum(1).min())
 

@@ -48,7 +48,9 @@ def test_the_exact_search_equals_trying_every_half_precision_scale(clip, weighte
     for part in candidates.split(512):
         q = torch.round(weight[None] / part.float()[:, None, None]).clamp(-clip, clip)
         delta = (weight[None] - q * part.float()[:, None, None]).double() ** 2
-        best = torch.minimum(best, (delta if importance is None else delta * importance.double()).sum(2).amin(0))
+        best = torch.minimum(
+            best, (delta if importance is None else delta * importance.double()).sum(2).amin(0)
+        )
     torch.testing.assert_close(found, best, rtol=1e-4, atol=1e-9)
 
 
@@ -64,7 +66,9 @@ def test_no_search_beats_the_exact_one():
 def test_percentile_search_picks_the_best_of_its_five_clips():
     weight = heavy(8, 400)
     for fractions in (PERCENTILES_WIDE, PERCENTILES_TIGHT):
-        each = torch.stack([error(weight, half_scales(c, 31), 31) for c in row_quantiles(weight.abs(), fractions)])
+        each = torch.stack(
+            [error(weight, half_scales(c, 31), 31) for c in row_quantiles(weight.abs(), fractions)]
+        )
         torch.testing.assert_close(error(weight, percentile_scales(weight, 31, fractions), 31), each.amin(0))
 
 
