@@ -289,15 +289,24 @@ class Trainer:
             raise InputError(f"loss is not a number at step {self.step}; lower the learning rates")
         speed = self.step * self.recipe.data.batch_tokens / max(elapsed, 1e-9)
         mfu = speed * self.flops / (self.peak * self.ranks.world) if self.peak else None
+        memory = self._memory()
+        validation = self.data.validation
+        # The batch's loss in the unit that counts, at the validation text's bytes per token: an estimate.
+        bpb = value * validation.bpb_per_nat if validation is not None else None
         self.logs.record(
-            step=self.step, loss=value, scale=scale, tokens=self.step * self.recipe.data.batch_tokens,
-            elapsed_s=elapsed, tokens_per_s=speed, mfu=mfu, memory_mib=self._memory(),
+            step=self.step, loss=value, bpb_estimate=bpb, scale=scale, tokens=self.step * self.recipe.data.batch_tokens,
+            elapsed_s=elapsed, tokens_per_s=speed, mfu=mfu, memory_mib=memory,
         )  # fmt: skip
         self.logs.line(
             f"step:{self.step}/{self.recipe.schedule.steps} train_loss:{value:.4f} train_time:{1e3 * elapsed:.0f}ms "
             f"step_avg:{1e3 * elapsed / self.step:.2f}ms"
         )
-        note = f"step {self.step} loss {value:.3f} {speed:,.0f} tok/s" + (f" mfu {mfu:.1%}" if mfu else "")
+        note = (
+            f"step {self.step} loss {value:.3f}"
+            + (f" ~{bpb:.3f} bpb" if bpb else "")
+            + f" {speed:,.0f} tok/s"
+        )
+        note += (f" mfu {mfu:.1%}" if mfu else "") + (f" {memory:,} MiB" if memory else "")
         done = schedule.progress(self.recipe.schedule, self.step, elapsed)
         due: Callable[[], bool] = lambda: self.step % (10 * self.recipe.run.log_every) == 0 or self.step <= 1  # noqa: E731
         self.logs.advance(done, note, due)

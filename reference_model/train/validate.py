@@ -37,6 +37,11 @@ class Validation:
         rows = stream[:-1].reshape(-1, context), stream[1:].reshape(-1, context)
         return cls(inputs=rows[0], targets=rows[1], byte_count=int(table.target_bytes(*rows).sum()))
 
+    @property
+    def bpb_per_nat(self) -> float:
+        """Bits per byte for each nat per target, at this text's bytes per target."""
+        return bits_per_byte(float(self.targets.size), self.byte_count)
+
     @torch.no_grad()
     def measure(self, model: Golf, batch_tokens: int = 65_536) -> tuple[float, float]:
         """(mean loss in nats per target, bits per byte) of the model as it stands."""

@@ -74,6 +74,8 @@ def test_a_run_learns_and_says_so(data_folder, tmp_path, capsys):
     steps = [line for line in lines if "loss" in line]
     assert [line["step"] for line in steps] == list(range(1, 61))
     assert steps[9]["tokens"] == 10 * 256
+    first = next(line for line in lines if line.get("event") == "validation")
+    assert steps[0]["bpb_estimate"] / steps[0]["loss"] == pytest.approx(first["bpb"] / first["val_loss"])
     for key in ("tokens_per_s", "elapsed_s", "scale", "mfu", "memory_mib"):
         assert key in steps[0]
     final = [line for line in lines if line.get("event") == "validation"][-1]
@@ -185,6 +187,26 @@ def test_a_run_cut_by_sigterm_and_resumed_is_bit_identical(name, data_folder, tm
         assert checkpoint.content_digest(whole[part]) == checkpoint.content_digest(again[part]), (part, cut)
     losses = [[r["loss"] for r in records(tmp_path / n) if "loss" in r] for n in ("whole", "cut")]
     assert losses[0] == losses[1] and len(losses[0]) == steps
+
+
+def test_a_crash_loses_no_more_than_a_checkpoints_interval(data_folder, tmp_path, monkeypatch):
+    """Nothing is saved on the way out, as after a power cut; the run goes on from the last checkpoint."""
+    arguments = ("--steps", "10", "--quiet", "--deterministic")
+    settings = ["checkpoint_every=3"]
+    run(data_folder, tmp_path / "whole", *arguments, settings=settings)
+    original = Trainer._one_step
+
+    def crash(self, tokens, scale):
+        if self.step == 7:
+            raise ZeroDivisionError("power cut")
+        return original(self, tokens, scale)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "_one_step", crash)
+        assert run(data_folder, tmp_path / "cut", *arguments, settings=settings) == 70
+    assert checkpoint.load(tmp_path / "cut" / "resume.pt")["step"] == 6
+    run(data_folder, tmp_path / "cut", *arguments, settings=settings)
+    assert saved(tmp_path / "whole") == saved(tmp_path / "cut")
 
 
 @pytest.mark.slow
