@@ -301,8 +301,8 @@ def _classify(submission: Submission, ctx: Context) -> None:
         return
     kind, active = classify.ttt(ctx.trace)
     submission.ttt = {"kind": kind, "active": active}
-    kind, active = classify.cache(ctx.trace)
-    submission.cache = {"kind": kind, "active": active}
+    shape, active = classify.cache(ctx.trace)
+    submission.cache = {"kind": shape, "active": active}
 
 
 def _excerpts(

@@ -54,7 +54,7 @@ def _folder(place: Path) -> dict[str, Any]:
 
 def _lines(path: str, text: str) -> dict[str, Any]:
     """A sweep's lines; one cut off by a kill at the very end is left out."""
-    rows = []
+    rows: list[dict[str, Any]] = []
     lines = [line for line in text.splitlines() if line.strip()]
     for number, line in enumerate(lines, 1):
         try:

@@ -44,9 +44,13 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
 
 def _table(submissions: list[dict[str, Any]], paint: _Paint) -> Iterator[str]:
     for s in submissions:
-        where = s.get("ref") or s.get("target") or ""
+        where = safe(s.get("ref") or s.get("target") or "")[:34]
         rules = ",".join(dict.fromkeys(f["rule"] for f in s["findings"] if f["severity"] == "violation"))
-        yield f"{paint(s['verdict'], s['verdict'].ljust(12))} {safe(where)[:34]:<34} {rules:<14} {safe(s.get('primary') or '-')}"
+        verdict = paint(s["verdict"], s["verdict"].ljust(12))
+        about = s.get("primary") or "-"
+        if s["verdict"] == "undetermined":
+            about += f"  {s.get('reason', '')}"
+        yield f"{verdict} {where:<34} {rules:<14} {safe(about)[:160]}"
 
 
 def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str]:

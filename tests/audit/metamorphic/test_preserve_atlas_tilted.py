@@ -7,7 +7,7 @@ from tests.audit.fixture_cases import audited, cases, expected
 from tests.audit.metamorphic.common import rewritten, rules_that_count, script
 
 CASES = [
-    c for base in "atlas tilted".split() for c in cases(base) if expected(c)["verdict"] != "undetermined"
+    c for base in ["atlas", "tilted"] for c in cases(base) if expected(c)["verdict"] != "undetermined"
 ]
 
 
