@@ -45,6 +45,8 @@ def render_document(
         from audit.render.sarif import render_sarif
 
         return json.dumps(render_sarif(document), indent=2, ensure_ascii=False)
+    if format == "html" and document.get("sweep"):
+        return sweep_html(document["submissions"])
     if format == "html":
         from audit.render.html import render_html
 

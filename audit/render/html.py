@@ -26,10 +26,6 @@ def text(value: object) -> str:
 def render_html(document: dict[str, Any]) -> str:
     """The whole document as one self-contained page."""
     submissions = document["submissions"]
-    if document.get("sweep"):
-        from audit.render.overview import render_overview
-
-        return render_overview(submissions)
     title = "Audit" if len(submissions) != 1 else f"Audit of {safe(str(submissions[0].get('target', '')))}"
     about = f"referee {text(document.get('version', ''))}, ruleset {text(document.get('ruleset', 'unknown'))}"
     return page(title, f"<h1>{escape(title)}</h1><p class='dim'>{about}</p>{submissions_html(document)}")
