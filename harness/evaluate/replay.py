@@ -27,6 +27,7 @@ from harness.evaluate.run import Evaluation, Options
 from harness.evaluate.score import Numerics
 from harness.evaluate.stream import Stream, open_stream
 from harness.scorecard.chain import SCORES
+from harness.scorecard.verify import read_scores
 from harness.scorecard.writer import read_events
 
 #: Largest difference per target, and of a chunk's mean, that still counts as the same run, by precision.
@@ -79,7 +80,7 @@ def replay(
     events = read_events(folder)
     header = events[0]
     run = rebuild(header, artifact, data, tokenizer, sidecar, device, builder)
-    stored = np.load(Path(folder) / SCORES, mmap_mode="r", allow_pickle=False)
+    stored = read_scores(Path(folder) / SCORES, header["stream"]["targets"])
     scored = {e["chunk"]: e["targets"] for e in events if e["kind"] == "score"}
     updated = {e["chunk"]: e["state_after"] for e in events if e["kind"] == "update"}
     chosen = sorted(random.SystemRandom().sample(sorted(scored), min(count, len(scored))))
@@ -166,7 +167,7 @@ def decode(
     header = read_events(folder)[0]
     if header["plan"]["documents"]:
         raise InputError("decoding of runs whose chunks end at documents is not supported; use --replay")
-    stored = np.load(Path(folder) / SCORES, mmap_mode="r", allow_pickle=False)
+    stored = read_scores(Path(folder) / SCORES, header["stream"]["targets"])
 
     def fresh() -> Evaluation:
         return rebuild(header, artifact, data, tokenizer, sidecar, device, builder)

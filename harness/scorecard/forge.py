@@ -53,6 +53,7 @@ def forge(
     for c in range(windows.chunks):
         lo, hi = (int(x) for x in windows.chunk_targets[c : c + 2])
         digest = writer.scores(lo, nll[lo:hi])
+        writer.event("probe", chunk=c, windows=1, moved=0, largest=0.0, tolerance=1e-5)
         writer.event(
             "score", chunk=c, targets=[lo, hi], nats=float(nll[lo:hi].sum(dtype=np.float64)), bytes=stream.bytes_in(lo, hi),
             nll_sha256=digest, state_before=state, state_after=state, collective=0, seconds=0.0, repeat=[0.0, 0], alarms=[],

@@ -8,6 +8,7 @@ update used. What cannot be known from the files (that the run took place at all
 from __future__ import annotations
 
 import hashlib
+import io
 import math
 import os
 from dataclasses import dataclass, field
@@ -100,19 +101,34 @@ def verify(
 def _check(folder: Path, events: list[dict[str, Any]], out: Verdict) -> None:
     targets = int(out.header["stream"]["targets"])
     try:
-        nll = np.load(folder / SCORES, mmap_mode="r", allow_pickle=False)
+        nll = read_scores(folder / SCORES, targets)
     except (OSError, ValueError) as error:
         out.problems.append(f"scores: {SCORES} cannot be read: {error}")
-        return
-    if nll.dtype != np.dtype("<f4") or nll.shape != (targets,):
-        out.problems.append(f"scores: {SCORES} holds {nll.dtype} {nll.shape}, not float32 ({targets},)")
         return
     _coverage(events, nll, out)
     if out.complete:
         _totals(folder, targets, out)
     _order(events, out)
     _plan_digest(out)
-    _claims(out)
+    _claims(events, out)
+
+
+def read_scores(path: Path, targets: int) -> np.ndarray:
+    """Maps ``nll.npy``, float32 (targets,), read-only. Raises ValueError unless it is exactly that.
+
+    The header of an array file is Python syntax; instead of parsing a stranger's, the one that this array
+    must have is compared with it.
+    """
+    with io.BytesIO() as made:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (targets,)}
+        np.lib.format.write_array_header_1_0(made, header)
+        want = made.getvalue()
+    with path.open("rb") as handle:
+        have = handle.read(len(want))
+    size = path.stat().st_size
+    if have != want or size != len(want) + 4 * targets:
+        raise ValueError(f"it is no float32 array of {targets} scores ({size} bytes)")
+    return np.memmap(path, dtype="<f4", mode="r", offset=len(want), shape=(targets,))
 
 
 def _coverage(events: list[dict[str, Any]], nll: np.ndarray, out: Verdict) -> None:
@@ -125,7 +141,8 @@ def _coverage(events: list[dict[str, Any]], nll: np.ndarray, out: Verdict) -> No
         part = np.ascontiguousarray(nll[lo:hi])
         if hashlib.sha256(part.data).hexdigest() != event["nll_sha256"]:
             out.problems.append(f"scores: targets {lo}:{hi} differ from what chunk {event['chunk']} committed")
-        total = float(part.sum(dtype=np.float64))
+        with np.errstate(invalid="ignore", over="ignore"):  # damaged scores may be anything
+            total = float(part.sum(dtype=np.float64))
         if not math.isclose(total, event["nats"], rel_tol=SUM_TOLERANCE, abs_tol=1e-9):
             out.problems.append(f"sum: chunk {event['chunk']} states {event['nats']} nats, its scores sum to {total}")
         if len(part) and (not np.isfinite(total) or float(part.min()) < 0):
@@ -145,7 +162,9 @@ def _totals(folder: Path, targets: int, out: Verdict) -> None:
         out.problems.append("totals: targets or bytes in the footer are not the sum of the events")
     if not math.isclose(foot["nats"], out.nats, rel_tol=SUM_TOLERANCE, abs_tol=1e-9):
         out.problems.append(f"totals: the footer states {foot['nats']} nats, the scores sum to {out.nats}")
-    if out.bytes and not math.isclose(foot["bits_per_byte"], bits_per_byte(out.nats, out.bytes), rel_tol=1e-10):
+    if not math.isfinite(out.nats):
+        out.problems.append("totals: the scores do not sum to a finite number")
+    elif out.bytes and not math.isclose(foot["bits_per_byte"], bits_per_byte(out.nats, out.bytes), rel_tol=1e-10):
         out.problems.append(f"totals: {foot['bits_per_byte']} bits per byte do not follow from the sums")
     if foot["partial"] != out.header["stream"]["partial"]:
         out.problems.append("totals: header and footer disagree on whether the run was partial")
@@ -164,6 +183,8 @@ def _order(events: list[dict[str, Any]], out: Verdict) -> None:
                 out.problems.append(f"order: chunk {event['chunk']} is scored after chunk {last_chunk}")
             if event["state_before"] != state:
                 out.problems.append(f"order: the state changed unrecorded before chunk {event['chunk']} was scored")
+            if event["state_after"] != event["state_before"]:
+                out.problems.append(f"order: the state changed while chunk {event['chunk']} was scored")
             last_chunk, scored, state = event["chunk"], event["targets"][1], event["state_after"]
         elif kind == "update":
             used = max((hi for _lo, hi in event["used"]), default=0)
@@ -193,7 +214,7 @@ def _plan_digest(out: Verdict) -> None:
         out.problems.append("plan: the windows' digest does not follow from context, stride and chunk")
 
 
-def _claims(out: Verdict) -> None:
+def _claims(events: list[dict[str, Any]], out: Verdict) -> None:
     """The run's own claims, made worse (never better) by what was found here."""
     out.claims = {k: dict(v) for k, v in out.footer.get("claims", {}).items()}
     if not out.complete:
@@ -201,6 +222,13 @@ def _claims(out: Verdict) -> None:
     for name in ("P1", "P2", "P3", "P4"):
         if out.claims.get(name, {}).get("status") not in ("shown", "not shown", "violated"):
             out.problems.append(f"claims: {name} has no status")
+    # Whatever the footer says, the events must bear it out.
+    stated = {name: claim.get("status") for name, claim in out.claims.items()}
+    if stated.get("P1") == "shown" and any(e.get(k) for e in events for k in ("alarms", "harmful", "unexplained")):
+        out.problems.append("claims: P1 is called shown, but events list alarms or unexplained writes")
+    moved = sum(e["moved"] for e in events if e["kind"] == "probe")
+    if stated.get("P2") == "shown" and (moved or not any(e["kind"] == "probe" for e in events)):
+        out.problems.append(f"claims: P2 is called shown, but the probes on record saw {moved or 'nothing'}")
     wrong = [p for p in out.problems if p.startswith(("order", "coverage"))]
     if wrong:
         out.claims["P1"] = {"status": "violated", "reason": wrong[0]}
