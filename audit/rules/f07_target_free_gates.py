@@ -30,6 +30,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.papers_checks import gate_counts
 from audit.trace.caches import Proposal, proposals
 
 RULE = Rule(
@@ -126,6 +127,7 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    yield from gate_counts(RULE, ctx)
     if ctx.trace is None:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
