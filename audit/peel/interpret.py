@@ -57,6 +57,10 @@ class World:
     env: dict[str, str] = field(default_factory=dict)
     launches: list[Launch] = field(default_factory=list)
     touched: bool = False
+    #: where the wrapper's own statement stands that is being evaluated
+    line: int = 1
+    #: files beside the script that were read, by name
+    siblings: dict[str, bytes] = field(default_factory=dict)
 
     @property
     def self_path(self) -> str:
@@ -80,6 +84,7 @@ class World:
         data = self.read(self.name_of(path))
         if data is not None:
             self.budget.spend(len(data))
+            self.siblings[self.name_of(path)] = data
         return data
 
     def name_of(self, path: str) -> str:
@@ -108,6 +113,8 @@ class Interpreter:
     def block(self, body: list[ast.stmt], scope: dict[str, Any]) -> None:
         for statement in body:
             self.world.budget.step()
+            if not self.calls:
+                self.world.line = statement.lineno
             handler = getattr(self, "do_" + type(statement).__name__, None)
             if handler is not None:
                 handler(statement, scope)

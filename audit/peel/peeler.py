@@ -97,6 +97,8 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     except (Bomb, RecursionError):
         if plain:
             return False
+        if not result.layers:
+            result.line = world.line
         raise
     launch = _chosen(world.launches)
     if plain:
@@ -118,6 +120,10 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     result.layers.append(_layer_name(launch, world))
     if launch.name and launch.name not in world.files:
         result.path = launch.name.removeprefix(VPath.ROOT).lstrip("/")
+    elif result.layers[-1] == "exec-sibling":
+        same = (name for name, data in world.siblings.items() if decode(data) == source)
+        if (name := next(same, None)) is not None:
+            result.path = posixpath.join(posixpath.dirname(path), name)
     result.env_defaults = {**world.env, **result.env_defaults}
     own = {launch.name}
     roots = [p for p in world.files if p not in own]

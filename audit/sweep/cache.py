@@ -12,7 +12,8 @@ import os
 import sqlite3
 import sys
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -50,11 +51,13 @@ def code_digest() -> str:
 
 def options_digest(options: Options) -> str:
     """A digest of the options that a verdict depends on."""
-    said = [
-        options.ruleset, options.policy, sorted(options.env.items()), options.ignore_suppressions,
-        sorted(options.baseline), options.budget_s, sorted(options.rules) if options.rules is not None else None,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(said).encode()).hexdigest()[:20]
+    said = {
+        field.name: getattr(options, field.name)
+        for field in fields(options)
+        if field.name not in ("base", "dump_source", "limit_s")
+    }
+    said = {k: sorted(v) if isinstance(v, frozenset) else dict(v) if isinstance(v, Mapping) else v for k, v in said.items()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:20]
 
 
 class Cache:

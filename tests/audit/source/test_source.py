@@ -1,0 +1,107 @@
+"""Which files a submission consists of, and which of them are judged."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from audit.contracts import InputError
+from audit.source import MemoryTree, SubmissionFiles, load_program, open_path
+from audit.source.imports import local_files
+from audit.source.select import MAX_PRIMARIES, primary_scripts
+from audit.source.tree import FolderTree, normal
+from audit.text import decode
+
+LEARNS = "import torch\nloss.backward()\nmain()\n"
+R = "records/track/x/"
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({R + "train_gpt.py": LEARNS, "train_gpt.py": LEARNS}, [R + "train_gpt.py"]),
+        ({"train_gpt.py": LEARNS, "data/prepare.py": LEARNS}, ["train_gpt.py"]),
+        ({R + "train_gpt.py": "import helper\n" + LEARNS, R + "helper.py": LEARNS}, [R + "train_gpt.py"]),
+        ({R + "train_gpt.py": LEARNS, R + "ablation.py": LEARNS}, [R + "train_gpt.py", R + "ablation.py"]),
+        ({R + "train_gpt.py": LEARNS, R + "plot_curves.py": LEARNS}, [R + "train_gpt.py"]),
+        ({"scripts/parse_logs.py": "print('val_bpb')\nmain()\n"}, []),
+        ({"scripts/metrics.py": "if __name__ == '__main__':\n  print('val_bpb')\n"}, []),
+        ({"tests/test_data.py": "exec_module(x)\n"}, []),
+        ({R + "run.py": "exec(zlib.decompress(b85decode('')))"}, []),
+        ({R + "golf.py": "exec(zlib.decompress(b85decode('')))"}, [R + "golf.py"]),
+        ({"README.md": "x"}, []),
+    ],
+)
+def test_primary_scripts(files: dict[str, str], expected: list[str]) -> None:
+    assert primary_scripts(files, files.get) == expected
+
+
+def test_a_stub_that_starts_its_sibling_is_not_judged_twice() -> None:
+    files = {R + "train_gpt.py": "import subprocess\nsubprocess.run(['python', 'golf.py'])\n", R + "golf.py": LEARNS}
+    assert primary_scripts(files, files.get) == [R + "golf.py"]
+
+
+def test_a_workshop_of_scripts_is_bounded() -> None:
+    files = {f"{R}train_gpt_{i}.py": LEARNS for i in range(40)}
+    assert len(primary_scripts(files, files.get)) == MAX_PRIMARIES
+
+
+def test_local_imports_are_found_beside_the_script_first() -> None:
+    text = "import a, b.c\nfrom .d import e\nfrom f import g\nimport torch\nx = importlib.import_module('h')\nopen('i.py')\n"
+    files = {"r/a.py", "r/b/c.py", "r/d.py", "f.py", "r/h.py", "r/i.py", "a.py"}
+    found = local_files(text, "r/train.py", lambda p: p in files)
+    assert sorted(found) == ["f.py", "r/a.py", "r/b/c.py", "r/d.py", "r/h.py", "r/i.py"]
+
+
+def program(files: dict[str, str | bytes], primary: str = "r/train_gpt.py"):
+    tree = MemoryTree(files)
+    return load_program(SubmissionFiles(target="t", tree=tree, primary=primary, paths=list(files), changed=list(files)))
+
+
+def test_cyclic_imports_are_read_once() -> None:
+    found = program({"r/train_gpt.py": "import a\n", "r/a.py": "import b\n", "r/b.py": "import a, train_gpt\n"})
+    assert sorted(found.modules) == ["r/a.py", "r/b.py", "r/train_gpt.py"]
+    assert not found.problems
+
+
+def test_an_unreadable_helper_is_a_problem_not_an_end() -> None:
+    found = program({"r/train_gpt.py": "import a\nx = 1\n", "r/a.py": "def (:\n"})
+    assert "r/train_gpt.py" in found.modules
+    assert [(p.kind, p.path, p.line) for p in found.problems] == [("unparsable", "r/a.py", 1)]
+
+
+def test_a_script_that_is_listed_but_absent() -> None:
+    found = program({"r/other.py": ""})
+    assert [p.kind for p in found.problems] == ["missing"]
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"\xef\xbb\xbfx", "x"), ("é".encode("latin-1"), "é"), (b"# -*- coding: latin-1 -*-\n\xe9", "# -*- coding: latin-1 -*-\né"),
+        ("x".encode("utf-16"), "x"), (b"# coding: nonsense\n\xc3\xa9", "# coding: nonsense\né"), (b"", ""),
+    ],
+)  # fmt: skip
+def test_decoding_does_not_give_up(data: bytes, text: str) -> None:
+    assert decode(data) == text
+
+
+def test_paths_do_not_leave_the_tree(tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    (tmp_path / "secret.py").write_text("x")
+    (tmp_path / "in" / "link.py").symlink_to(tmp_path / "secret.py")
+    tree = FolderTree(tmp_path / "in")
+    assert tree.read("../secret.py") is None
+    assert tree.read("link.py") is None
+    assert not tree.has("/etc/passwd")
+    assert normal("a/../../b") is None
+    assert normal("./a//b/../c") == "a/c"
+
+
+def test_targets_that_do_not_exist_are_input_errors(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such file"):
+        open_path(tmp_path / "nothing")
+    (only,) = open_path(tmp_path)
+    assert only.primary is None
+    assert only.reason
