@@ -18,9 +18,9 @@ import numpy as np
 FIRST_BLOCK = 128
 LAST_BLOCK = 1 << 15
 #: Weight, in symbols, of the memory of earlier tensors against what this tensor has shown.
-SHARED_WEIGHT = 256
+SHARED_WEIGHT = 2048
 #: Weight, in symbols, of the initial bell curve against what earlier tensors have shown.
-PRIOR_WEIGHT = 32
+PRIOR_WEIGHT = 256
 _UNIT = 1 << 12
 
 

@@ -33,7 +33,7 @@ _READING: dict[str, set[str]] = {
         "decode_symbols",
     },
     "rowcoder": {
-        "STEPS", "LOWEST", "HIGHEST", "LEVEL_CLIP", "_ENTRY", "_ROWS", "_COLUMNS", "MAX_RATIO", "_class_level",
+        "STEPS", "LOWEST", "HIGHEST", "LEVEL_CLIP", "_ENTRY", "_ROWS", "_COLUMNS", "_REFERENCES", "_DIFFERENCE", "_ALONE", "_wrap", "_untold", "MAX_RATIO", "_class_level",
         "_Coder", "_classes", "_by_class", "decode_plane", "_decode_one",
     },
     "container": {

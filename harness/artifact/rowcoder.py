@@ -6,6 +6,9 @@ do. So each row and each column gets a small integer *level* (log2 of its mean m
 and the symbol at (i, j) belongs to class ``row level + column level``. Symbols of one class are coded
 together with a table that adapts (``adaptive``). Levels cost two to three bits a row or column.
 
+Lookup tables hold rows that are nearly alike: tokens that were never seen all get the same gradient. Such a row
+is coded as the difference from the last such row (modulo the alphabet), one flag per row, where that pays.
+
 Per tensor the encoder decides by size whether levels of rows, of columns, of both or of none pay.
 Everything is vectorised: a few coder calls per class and tensor, no Python loop over weights.
 """
@@ -27,7 +30,9 @@ STEPS = 8
 LOWEST, HIGHEST = -40, 56
 LEVEL_CLIP = 63
 _ENTRY = struct.Struct("<Bbb")
-_ROWS, _COLUMNS = 1, 2
+_ROWS, _COLUMNS, _REFERENCES = 1, 2, 4
+#: What a row is: by itself, by itself and a reference from here on, or a difference from the reference.
+_ALONE, _REFERENCE, _DIFFERENCE = 0, 1, 2
 #: A file may not claim more than this many integers per coded byte (a bomb would); the writer pads to keep it.
 MAX_RATIO = 2048
 
@@ -72,6 +77,54 @@ def _fit(codes: np.ndarray, mode: int) -> tuple[np.ndarray, np.ndarray]:
 
 def _classes(row: np.ndarray, column: np.ndarray) -> np.ndarray:
     return np.clip(row[:, None] + column[None, :], LOWEST, HIGHEST).astype(np.int8)
+
+
+def _wrap(values: np.ndarray, clip: int) -> np.ndarray:
+    """Values modulo the alphabet's size, back in [-clip, clip]."""
+    return (values + clip) % (2 * clip + 1) - clip
+
+
+def _row_kinds(codes: np.ndarray, clip: int) -> np.ndarray:
+    """Which rows are references and which are better told by their difference from the last one; (rows,)."""
+    rows = codes.shape[0]
+    kinds = np.zeros(rows, np.int64)
+    dense = codes.astype(np.float32)
+    dense /= np.maximum(np.sqrt((dense * dense).sum(axis=1, keepdims=True)), 1e-6)
+    followed = np.zeros(rows, bool)
+    for distance in (1, 2, 3, 4, 6, 8):
+        if distance < rows:
+            followed[:-distance] |= (dense[:-distance] * dense[distance:]).sum(axis=1) > 0.8
+    if not followed.any():
+        return kinds
+    wide, reference = codes.astype(np.int16), -1
+    sizes = np.abs(wide).mean(axis=1)
+    for row in range(rows):
+        if reference >= 0 and np.abs(_wrap(wide[row] - wide[reference], clip)).mean() < 0.6 * sizes[row]:
+            kinds[row] = _DIFFERENCE
+        elif followed[row]:
+            kinds[row] = _REFERENCE
+        if kinds[row]:
+            reference = row
+    return kinds if (kinds == _DIFFERENCE).any() else np.zeros(rows, np.int64)
+
+
+def _told(codes: np.ndarray, kinds: np.ndarray, clip: int) -> np.ndarray:
+    """Codes with every difference row replaced by its difference from the nearest reference before it."""
+    out, wide, reference = codes.copy(), codes.astype(np.int16), 0
+    for row in np.flatnonzero(kinds).tolist():
+        if kinds[row] == _DIFFERENCE:
+            out[row] = _wrap(wide[row] - wide[reference], clip)
+        reference = row
+    return out
+
+
+def _untold(codes: np.ndarray, kinds: np.ndarray, clip: int) -> None:
+    """Undoes ``_told`` in place."""
+    reference = 0
+    for row in np.flatnonzero(kinds).tolist():
+        if kinds[row] == _DIFFERENCE:
+            codes[row] = _wrap(codes[row].astype(np.int16) + codes[reference], clip)
+        reference = row
 
 
 def _by_class(keys: np.ndarray) -> tuple[np.ndarray, list[tuple[int, int, int]]]:
@@ -146,9 +199,15 @@ def _encode(records: Sequence[Record]) -> tuple[bytes, dict[str, int]]:
         before = encoder.num_words()
         clip = INTEGER_GRIDS[record.grid]
         codes = record.values
+        kinds = _row_kinds(codes, clip)
+        if kinds.any():
+            codes = _told(codes, kinds, clip)
         mode, row, column = _choose(codes, clip)
+        mode |= _REFERENCES if kinds.any() else 0
         row_base, column_base = _base(row), _base(column)
         entries.append(_ENTRY.pack(mode, row_base, column_base))
+        if mode & _REFERENCES:
+            encode_symbols(encoder, coder.levels, _REFERENCES, kinds + LEVEL_CLIP)
         if mode & _ROWS:
             row = np.clip(row - row_base, -LEVEL_CLIP, LEVEL_CLIP) + row_base
             encode_symbols(encoder, coder.levels, _ROWS, row - row_base + LEVEL_CLIP)
@@ -212,6 +271,9 @@ def _decode_one(
 ) -> np.ndarray:
     row = np.full(rows, row_base, np.int64)
     column = np.full(columns, column_base, np.int64)
+    kinds = np.zeros(0, np.int64)
+    if mode & _REFERENCES:
+        kinds = decode_symbols(decoder, coder.levels, _REFERENCES, rows) - LEVEL_CLIP
     if mode & _ROWS:
         row += decode_symbols(decoder, coder.levels, _ROWS, rows) - LEVEL_CLIP
     if mode & _COLUMNS:
@@ -221,4 +283,6 @@ def _decode_one(
     codes = np.empty(rows * columns, np.int8)
     for key, start, stop in bounds:
         codes[order[start:stop]] = decode_symbols(decoder, tables, key, stop - start) - clip
-    return codes.reshape(rows, columns)
+    matrix = codes.reshape(rows, columns)
+    _untold(matrix, kinds, clip)
+    return matrix

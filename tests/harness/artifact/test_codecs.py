@@ -177,3 +177,18 @@ def test_the_shipped_decoder_reads_what_the_package_writes():
             np.testing.assert_array_equal(a.dequantize(), b.dequantize())
     assert "harness" not in decoder_source()
     assert 3000 < decoder_bytes() < 12_000
+
+
+@pytest.mark.parametrize(("grid", "clip"), [("int5", 15), ("int8", 127)])
+def test_rows_that_are_nearly_alike_are_told_by_their_difference(grid, clip):
+    rng = np.random.default_rng(3)
+    codes = np.clip(np.rint(rng.normal(0, clip / 3, (120, 90))), -clip, clip).astype(np.int64)
+    alike = rng.random(120) < 0.4
+    codes[alike] = codes[7] + rng.integers(-1, 2, (int(alike.sum()), 90))
+    codes[20], codes[21] = clip, -clip  # differences that leave the alphabet
+    codes = np.clip(codes, -clip, clip).astype(np.int8)
+    record = quantized_record("m", (120, 90), grid, codes, np.ones(120))
+    plane = rowcoder.encode_plane([record])
+    np.testing.assert_array_equal(rowcoder.decode_plane([entry(record)], plane), codes.reshape(-1))
+    shuffled = quantized_record("m", (120, 90), grid, rng.permuted(codes, axis=1), np.ones(120))
+    assert len(plane) < 0.85 * len(rowcoder.encode_plane([shuffled]))
