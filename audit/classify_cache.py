@@ -1,7 +1,7 @@
 """What cache a submission contains, in the words of ``referee.audit/1``.
 
 ``target-in-key``: a table read at an address that holds the scored token. ``context-only``: the address is made of
-earlier tokens. ``other``: a byte model or a gate that looks at the token. ``input-embedding``: the model itself
+earlier tokens. ``other``: a mixture over bytes, or a gate that looks at the token. ``input-embedding``: the model itself
 embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from audit.model import CacheKind, Tristate
 from audit.trace import Trace
-from audit.trace.caches import RANK, cache_reads, proposals
+from audit.trace.caches import RANK, byte_mixtures, cache_reads, proposals
 
 ORDER: tuple[CacheKind, ...] = ("target-in-key", "other", "context-only", "input-embedding")
 
@@ -22,7 +22,14 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
         if kind not in found or RANK[active] < RANK[found[kind]]:
             found[kind] = active
 
+    mixtures = byte_mixtures(trace)
+    for x in mixtures:
+        add("other", x.active)
+    # What a byte model reads is part of the mixture, and no cache of tokens.
+    inside = {x.score.id for x in mixtures if x.score is not None}
     for r in cache_reads(trace):
+        if all(s.id in inside for s in r.scores):
+            continue
         if r.target and r.context:
             add("target-in-key", r.active)
         elif r.context:

@@ -79,7 +79,7 @@ def discarded_updates(trace: Trace) -> list[Event]:
     fine: set[tuple[str, int]] = set()
     left: list[Event] = []
     for u in val_updates(trace):
-        if u.id in used or scored_before(trace, u) is not None:
+        if u.id in used or u.flags & TRAIN or scored_before(trace, u) is not None:
             fine.add((u.path, u.line))
         else:
             left.append(u)
@@ -90,7 +90,8 @@ def trained_on_validation(trace: Trace) -> list[Event]:
     """Updates from validation shards of a model that is trained on nothing else and was not loaded from a file."""
     mixed = [u for u in val_updates(trace, active=True) if u.flags & TRAIN and u.detail.get("models")]
     if mixed or any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
-        return [u for u in mixed if not u.detail.get("stored")]
+        used = {uid for s in trace.of("SCORE") for uid in s.taint}
+        return [u for u in mixed if not u.detail.get("stored") and u.id in used]
     return [
         u for u in val_updates(trace, active=True)
         if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")
@@ -134,6 +135,18 @@ def scored_before(trace: Trace, u: Event) -> Event | None:
             if shared and all(at[x] == open_loops[x] for x in shared):
                 return s
     return None
+
+
+def call_of(trace: Trace, e: Event) -> tuple[str, int]:
+    """Where the program's own course called what led to ``e``: the call beside the one that wrote the artifact."""
+    saved = next((s for s in trace.of("SAVE", active=True) if s.detail.get("weights")), None)
+    shared = 0
+    if saved is not None:
+        for a, b in zip(saved.stack, e.stack, strict=False):
+            if a != b:
+                break
+            shared += 1
+    return e.stack[shared][:2] if shared < len(e.stack) else (e.path, e.line)
 
 
 def places(events: list[Event]) -> list[Event]:

@@ -15,6 +15,7 @@ from typing import Any
 from audit.model import Tristate
 from audit.trace.events import Event, Trace
 from audit.trace.positions import tokens_in
+from audit.trace.values import COUNT, LOSS
 
 RANK: dict[str, int] = {"yes": 0, "unknown": 1, "no": 2}
 
@@ -33,7 +34,7 @@ class CacheRead:
 
     @property
     def active(self) -> Tristate:
-        best = min((s.active for s in self.scores), key=lambda a: RANK[a], default="no")
+        best: Tristate = min((s.active for s in self.scores), key=lambda a: RANK[a], default="no")
         return max(best, self.read.active, key=lambda a: RANK[a])
 
 
@@ -142,3 +143,41 @@ def proposals(trace: Trace) -> list[Proposal]:
             if key not in found or (p.reported and not found[key].reported):
                 found[key] = p
     return sorted(found.values(), key=lambda p: (RANK[p.active], p.source.id))
+
+
+@dataclass(slots=True, kw_only=True, eq=False)
+class Spread:
+    """A token's loss divided over its bytes, and the score in which the shares were mixed with a byte model.
+
+    ``spread``: the division (SPREAD), or the call of a compiled helper that does it (COMPILE).
+    """
+
+    spread: Event
+    score: Event | None
+    reported: bool = False
+
+    @property
+    def active(self) -> Tristate:
+        if self.score is None:
+            return self.spread.active
+        return max(self.score.active, self.spread.active, key=lambda a: RANK[a])
+
+
+def byte_mixtures(trace: Trace) -> list[Spread]:
+    """Every mixture of per-byte shares of a token's loss with table statistics, one entry per place."""
+    sources = {e.id: e for e in trace.of("SPREAD")}
+    reported = trace.reported_scores()
+    found: dict[tuple, Spread] = {}
+    for s in trace.of("SCORE"):
+        keys = s.detail.get("keys", ())
+        mixed = s.flags & COUNT or any(k[0] in ("lookup", "hint", "leak") for k in keys)
+        for k in keys:
+            if k[0] == "spread" and mixed and (e := sources.get(k[1])) is not None:
+                old = found.get((e.path, e.line, e.active))
+                if old is None or s.id in reported and not old.reported:
+                    found[e.path, e.line, e.active] = Spread(spread=e, score=s, reported=s.id in reported)
+    for e in trace.of("COMPILE"):
+        helper = e.detail.get("helper")
+        if helper is not None and helper.spreads and e.flags & LOSS:
+            found.setdefault((e.path, e.line, e.active), Spread(spread=e, score=None, reported=True))
+    return sorted(found.values(), key=lambda x: (RANK[x.active], x.spread.id))

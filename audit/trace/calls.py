@@ -471,7 +471,7 @@ class Calls:
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
             if name == "load_state_dict" and args:
-                self.restore_part(recv, summary(args[0]))
+                self.restore_part(recv, summary(args[0]), node)
                 return V("val")
             if name.endswith("_"):
                 self.write_param(recv, derive(args), node)
@@ -481,12 +481,13 @@ class Calls:
             return f
         return self.lib_method(recv, name, args, kwargs, node, f)
 
-    def restore_part(self: Any, part: V, given: V) -> None:
+    def restore_part(self: Any, part: V, given: V, node: Any) -> None:
         """A submodule takes other parameters: the model is then no longer what the file held."""
         for serial in part.models:
             if serial in self.serials and given.models and not given.flags & (ART | FILE):
                 owner = self.serials[serial].data
                 owner.stored = False
+                self.event("RESTORE", node, given, models=part.models, origin=given.models, loose=True)
                 owner.trained |= any(self.serials[m].data.trained for m in given.models if m in self.serials)
 
     def model_builtin(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:

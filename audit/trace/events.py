@@ -152,6 +152,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             u = by_id.get(uid)
             if u is None:
                 continue
+            if u.kind == "STORE" and any(k[0] == "spread" for k in s.detail.get("keys", ())):
+                continue  # scored byte by byte: earlier bytes of the same token are its past
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
             if clash is None:
                 continue

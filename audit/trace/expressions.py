@@ -18,6 +18,7 @@ from audit.trace.values import (
     LOGITS,
     LOSS,
     MASK,
+    BYTES,
     MATCH,
     META,
     RATIO,
@@ -260,6 +261,10 @@ class Expressions:
                 out.mask = None
             if op in "/*" and self.is_ln2(a, b, op):
                 out = self.to_bits(out, node)
+            elif op == "/" and a.flags & LOSS and b.flags & BYTES and not b.flags & LOSS and b.keys:
+                # A token's loss over a number that belongs to the token: its share per byte.
+                e = self.event("SPREAD", node, out, keys=b.keys)
+                out.keys = out.keys | {("spread", e.id)}
         elif flags & (LOGITS | PROB) and op == "-":
             pass
         if op in ("==", "!=", "<", ">"):
@@ -279,6 +284,9 @@ class Expressions:
     def to_bits(self: Any, v: V, node: Any) -> V:
         if not v.scores:
             v = self.commit_score(v, node, "converted")
+        elif any(k[0] == "spread" for k in v.keys):
+            # The loss was taken apart and put together anew: this is another score.
+            v = self.commit_score(v, node, "accumulated")
         v.flags |= BPB
         return v
 
@@ -669,7 +677,7 @@ class Expressions:
         out.flags |= base.flags & ORDER
         if base.kind != "val":
             out.kind = "val"
-        out.models = base.models
+        out.models = base.models if not base.flags & ART or base.flags & PARAM else EMPTY
         out.shape0 = None
         deps = EMPTY
         content: list[V] = []
@@ -708,6 +716,7 @@ class Expressions:
                 if base.flags & VAL:
                     if i.flags & RAND:
                         out.flags |= ORDER  # gathered at random positions
+                        self.event("REORDER", e, out)
                 parts.append(i)
                 if i.knobs:
                     out.knobs |= i.knobs
@@ -750,11 +759,14 @@ class Expressions:
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] != "t") | {("lookup", e.id)}
             return got
-        if out.kind != "val":
+        if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
             return out
+        if base.kind == "dict" and not base.data and base.rest is None:
+            return out  # nothing is in it yet
         # A constant table (bytes per token, word boundaries) read at a token: made of the token.
         got = clone(out)
-        got.flags |= index.flags & (VAL | TGT | TGT)
+        got.kind, got.const = "val", None
+        got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
         got.keys = index.keys
         got.taint = out.taint

@@ -17,6 +17,7 @@ from audit.trace.values import (
     GRAD,
     LOGITS,
     LOSS,
+    BYTES,
     MATCH,
     META,
     RATIO,
@@ -274,6 +275,11 @@ class Library:
             return self.select(last, args, node)
         if last in ("where",) and len(args) >= 3:
             return self.where(args, node)
+        if last in ("gather", "gather_object") and "distributed" in name and len(args) >= 2:
+            source, target = args[0], args[1]
+            if target.kind == "seq":
+                target.data, target.rest = [source, source], None
+            return const(None)
         if last == "gather" and len(args) >= 3:
             return self.gather(args[0], args[-1], node)
         if last == "take_along_dim" or last == "take_along_axis":
@@ -290,6 +296,7 @@ class Library:
         if last in REORDERS and first is not None and first.flags & VAL and not first.flags & (DERIVED | META):
             out = derive(args)
             out.flags |= ORDER
+            self.event("REORDER", node, out)
             return out
         if last in ("bincount", "histogram", "unique") and first is not None:
             out = derive(args)
@@ -373,6 +380,8 @@ class Library:
                 return first
         if last in PLACES and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
             return found_places(args)
+        if last == "log2" and first is not None and first.flags & LOSS and first.flags & VAL:
+            return self.to_bits(derive(args), node)
         if last in LOGGERS or name in ("builtins.print",):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
@@ -430,6 +439,9 @@ class Library:
                 return const(len(first.const))
             out = V("val", flags=META)
             out.deps = first.deps
+            if first.flags & BYTES:
+                # The length of what a table holds for a token says something about the token.
+                out.flags, out.keys = first.flags & (VAL | BYTES), first.keys
             return out
         if last in CASTS and first is not None:
             if first.kind == "const":
@@ -884,6 +896,10 @@ class Library:
             while passed.kind == "bound" and isinstance(passed.data, tuple) and isinstance(passed.data[0], V):
                 passed = passed.data[0]
             return passed
+        if name == "fill" and recv.kind == "val" and not any(a.flags for a in args):
+            recv.keys, recv.taint, recv.atoms = EMPTY, EMPTY, EMPTY
+            recv.flags &= ~(VAL | TRAIN | LOSS | COUNT | RATIO)
+            return const(None)
         if name in PLACES and recv.kind == "val":
             return found_places([recv, *args])
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):

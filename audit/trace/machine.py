@@ -100,6 +100,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates):
         self.score_taint: dict[int, frozenset] = {}
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
+        self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 

@@ -377,8 +377,12 @@ class Statements:
             # Only the other way goes on (a guard such as `if not ok: raise`).
             if live is True and first in (RETURN, RAISE):
                 return first if not self.dormant else NORMAL
+            if first in (BREAK, CONTINUE):
+                self.left_early(before, after)
             return NORMAL
         if second:
+            if second in (BREAK, CONTINUE):
+                self.left_early(before, dict(names))
             names.clear()
             names.update(after)
             return NORMAL
@@ -452,7 +456,10 @@ class Statements:
         turns = self.turns(it, loop)
         if not turns:
             return self.block(s.orelse) if s.orelse else NORMAL
-        return self.repeat(s.body, loop, turns, s, s.target)
+        status = self.repeat(s.body, loop, turns, s, s.target)
+        if s.orelse and status == NORMAL:
+            return self.both(s.orelse, [], ("", ""), ("", ""))
+        return status
 
     def s_while(self: Any, s: ir.While) -> int:
         loop = self.next_loop
@@ -498,6 +505,7 @@ class Statements:
         counters = augmented if target is not None else plain | augmented
         result = NORMAL
         before: dict | None = None
+        self.early.append([])
         for number, value in enumerate(turns, 1):
             at = (loop, number)
             if number > 1 or target is not None:
@@ -517,7 +525,22 @@ class Statements:
                 break
             if status == BREAK:
                 break
+        names = self.scope.names
+        for changed in self.early.pop():
+            # What a `break` or `continue` under an undecided branch left behind is one way to go on.
+            for k, v in changed.items():
+                other = names.get(k)
+                if other is None:
+                    names[k] = v
+                elif other is not v:
+                    names[k] = join(other, v)
         return result
+
+    def left_early(self: Any, before: dict, after: dict) -> None:
+        if self.early and len(self.early[-1]) < 4:
+            changed = {k: v for k, v in after.items() if before.get(k) is not v and v.kind in ("val", "const", "seq")}
+            if changed:
+                self.early[-1].append(changed)
 
     def turns(self: Any, it: V, loop: int) -> list[V]:
         """The loop variable in each executed iteration; [] when the loop certainly does not run."""

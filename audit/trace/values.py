@@ -30,7 +30,7 @@ MASK = 32768  # result of a comparison: selects, is no address
 RATIO = 262144  # a count divided by a count that contains it: at most 1
 TIME = 65536  # read from a clock
 FILE = 131072  # content of a file that is no shard
-MATCH = 262144  # stream tokens compared with a file's content
+MATCH = 1048576  # stream tokens compared with a file's content
 ORDER = 524288  # tokens of the stream in another order
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
@@ -210,6 +210,7 @@ def derive(values: list[V], kind: str = "val") -> V:
     """A new opaque value made from ``values``; a loss keeps the region of its own targets."""
     out = V(kind)
     flags = 0
+    order = 0
     loss_atoms = EMPTY
     for v in values:
         k = v.kind
@@ -232,6 +233,7 @@ def derive(values: list[V], kind: str = "val") -> V:
         if v.atoms:
             out.atoms = join_atoms(out.atoms, v.atoms)
             if f & LOSS:
+                order |= f & ORDER
                 loss_atoms = join_atoms(loss_atoms, v.atoms)
         if v.mask is not None and out.mask is None:
             out.mask = v.mask
@@ -243,7 +245,7 @@ def derive(values: list[V], kind: str = "val") -> V:
             out.models |= inner.models
             if inner.flags & LOSS:
                 loss_atoms = join_atoms(loss_atoms, inner.atoms)
-    out.flags = flags & ~ORDER  # arithmetic on reordered tokens is no reordering of what is scored
+    out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
     if loss_atoms:
         out.atoms = loss_atoms
     return out
