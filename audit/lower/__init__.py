@@ -26,10 +26,10 @@ from typing import TypeVar
 
 from audit import ir
 from audit.lower import repair
-from audit.lower.errors import Unparsable
+from audit.lower.errors import TooDeep, Unparsable
 from audit.lower.from_ast import lower_ast
 
-__all__ = ["Unparsable", "lower"]
+__all__ = ["TooDeep", "Unparsable", "lower"]
 
 T = TypeVar("T")
 #: Stack of the thread that libcst's recursive parser runs in; the default 8 MB end at depth 1,000.
@@ -38,7 +38,10 @@ RECURSION = 12_000
 
 
 def lower(text: str, path: str) -> ir.Module:
-    """Parses ``text`` and lowers it. Raises `Unparsable` with position and reason, nothing else."""
+    """Parses ``text`` and lowers it.
+
+    Raises `Unparsable` with position and reason, `TooDeep` where only the nesting is at fault, nothing else.
+    """
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     lines = text.split("\n")
@@ -121,8 +124,11 @@ def _ast(text: str, path: str, lines: list[str]) -> ir.Module:
             warnings.simplefilter("ignore")
             module = _with_stack(lambda: lower_ast(ast.parse(text), path, lines))
     except SyntaxError as error:
-        raise Unparsable(error.lineno or 1, (error.offset or 1) - 1, error.msg) from None
-    except (ValueError, RecursionError, MemoryError) as error:
-        raise Unparsable(1, 0, str(error) or type(error).__name__) from None
+        kind = TooDeep if "too many" in error.msg else Unparsable
+        raise kind(error.lineno or 1, (error.offset or 1) - 1, error.msg) from None
+    except (RecursionError, MemoryError):
+        raise TooDeep(1, 0, "expressions nest too deeply") from None
+    except ValueError as error:
+        raise Unparsable(1, 0, str(error)) from None
     module.frontend = "ast"
     return module

@@ -9,3 +9,7 @@ class Unparsable(Exception):
     def __init__(self, line: int, col: int, reason: str) -> None:
         super().__init__(f"line {line}, column {col + 1}: {reason}")
         self.line, self.col, self.reason = line, col, reason
+
+
+class TooDeep(Unparsable):
+    """The text nests beyond what any parser follows: no honest script does."""

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from audit import ir
-from audit.context import Problem
-from audit.lower import Unparsable, lower
+from audit.context import Problem, ProblemKind
+from audit.lower import TooDeep, Unparsable, lower
 from audit.peel import Peeled, peel
 from audit.source.files import SubmissionFiles
 from audit.source.imports import local_files
@@ -112,4 +112,5 @@ def _add(program: Program, files: SubmissionFiles, key: str, text: str, path: st
     try:
         program.modules[key] = lower(text, path)
     except Unparsable as error:
-        program.problems.append(Problem(kind="unparsable", path=path, line=error.line, reason=error.reason))
+        kind: ProblemKind = "bomb" if isinstance(error, TooDeep) else "unparsable"
+        program.problems.append(Problem(kind=kind, path=path, line=error.line, reason=error.reason))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from audit import ir
-from audit.lower import Unparsable, lower
+from audit.lower import TooDeep, Unparsable, lower
 from audit.lower.repair import end_of_string, risky, spaced
 
 
@@ -46,7 +46,12 @@ def test_notebook_magics_keep_lines_in_place() -> None:
 
 @pytest.mark.parametrize(
     ("text", "line"),
-    [("a = 1\nb = = 2\n", 2), ("Here is my submission.\nimport torch\n", 1), ("x = (\n", 1), ("lr = 0xEPS\n", 1)],
+    [
+        ("a = 1\nb = = 2\n", 2),
+        ("Here is my submission.\nimport torch\n", 1),
+        ("x = (\n", 1),
+        ("lr = 0xEPS\n", 1),
+    ],
 )
 def test_what_no_parser_accepts_has_a_position_and_a_reason(text: str, line: int) -> None:
     with pytest.raises(Unparsable) as caught:
@@ -78,6 +83,15 @@ def test_hostile_texts_end_in_a_module_or_unparsable(text: str) -> None:
         assert isinstance(lower(text, "x"), ir.Module)
     except Unparsable as error:
         assert error.line >= 1
+
+
+def test_nesting_is_told_from_bad_syntax() -> None:
+    for text in ("x = " + "(" * 2000 + "1" + ")" * 2000, "x = " + "-" * 50_000 + "1", "x = a" + ".b" * 50_000):
+        with pytest.raises(TooDeep):
+            lower(text, "x")
+    with pytest.raises(Unparsable) as caught:
+        lower("x = )", "x")
+    assert not isinstance(caught.value, TooDeep)
 
 
 def test_ordinary_code_is_not_risky() -> None:
