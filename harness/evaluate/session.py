@@ -65,7 +65,7 @@ def numerics_of(args: Request) -> Numerics:
     precision = args.precision if args.precision != "auto" else "bf16" if kind == "cuda" else "float32"
     return Numerics(
         device=device, precision=precision, compile=args.compile, deterministic=args.deterministic,
-        seed=args.seed, batch=args.batch or (128 if kind == "cuda" else 16),
+        seed=args.seed, batch=args.batch if args.batch is not None else 128 if kind == "cuda" else 16,
     )  # fmt: skip
 
 
@@ -162,11 +162,11 @@ def evaluate(
     options = options_of(args, ttt, chosen or {})
     with ranks_of(options.numerics) as ranks:
         quiet = args.quiet or ranks.rank > 0
+        model = build_model(artifact, options.numerics.device)
+        evaluation = Evaluation(model, stream, options, identity=identity_of(artifact), ranks=ranks)
         if not quiet:
             print(f"eval: {stream.targets:,} targets, context {args.context}, stride {args.stride}, adaptation {ttt}, "
                   f"{options.numerics.precision} on {options.numerics.device}", file=sys.stderr, flush=True)  # fmt: skip
-        model = build_model(artifact, options.numerics.device)
-        evaluation = Evaluation(model, stream, options, identity=identity_of(artifact), ranks=ranks)
         with progress_bar(stream.targets, f"eval {ttt}", quiet or progress is not None) as bar:
             try:
                 result = evaluation.run(out, resume=args.resume, progress=progress or bar)

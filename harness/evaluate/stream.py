@@ -61,7 +61,7 @@ class Stream:
         return cls(
             tokens=tokens, target_bytes=sizes, vocab=vocab, bos=bos, available=len(tokens) - 1,
             provenance={"shards": [{"name": "memory", "sha256": digest, "tokens": len(tokens)}],
-                        "tokenizer": None, "bytes": "one per target"},
+                        "tokenizer": None, "bytes": {"kind": "one per target"}},
         )  # fmt: skip
 
 

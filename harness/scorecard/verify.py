@@ -256,6 +256,8 @@ def _against_inputs(
     from harness.evaluate.stream import open_stream  # numpy and sentencepiece only
 
     context, targets = head["plan"]["context"], head["stream"]["targets"]
+    if head["inputs"]["bytes"]["kind"] == "sidecar" and sidecar is None:
+        raise InputError("the run counted bytes with a sidecar; give it with --byte-sidecar")
     stream = open_stream(
         data, tokenizer, context=context, sidecar=sidecar,
         max_tokens=targets + 1 if head["stream"]["partial"] else None,
@@ -265,6 +267,8 @@ def _against_inputs(
         out.problems.append("data: these are not the shards that were scored")
     if mine["tokenizer"]["sha256"] != (theirs["tokenizer"] or {}).get("sha256"):
         out.problems.append("tokenizer: not the one that the header names")
+    if mine["bytes"] != theirs["bytes"]:
+        out.problems.append("bytes: counted by another table or sidecar than the run's")
     if stream.targets != targets:
         out.problems.append(f"data: the shards hold {stream.targets} targets, the scorecard has {targets}")
         return
