@@ -21,12 +21,13 @@ dequantized state loaded into the old model object, which is then evaluated.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread
-from audit.trace.adaptation import places
+from audit.trace.adaptation import call_of, places
 
 RULE = Rule(
     id="B7",
@@ -46,8 +47,7 @@ print(f"round trip val_bpb:{evaluate(back, val):.4f}")
 ILLEGAL = [
     example(
         "the round trip is printed, the reported figure comes from the weights in memory",
-        _ROUND_TRIP + 'print(f"final sliding val_bpb:{evaluate(model, val):.4f}")\n',
-        also="total += nll",
+        _ROUND_TRIP + 'print(f"final sliding val_bpb:{evaluate(model, val):.4f}")  #!\n',
     ),
 ]
 LEGAL = [
@@ -80,11 +80,16 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     scores = [e for e in trace.of("SCORE", active=True) if e.id in last.scores and e.id > saved[0].id]
     loose = places([e for e in scores if e.detail.get("in_memory")])
+    found: dict[tuple[str, int], Finding] = {}
     for e in loose:
-        yield event_finding(
-            RULE, e, f"the last printed figure (line {last.line}) is computed with trained weights that were not read back "
-            "from a file", confidence="medium",
+        f = event_finding(
+            RULE, e, "this evaluation gives the last printed figure, with trained weights that were not read back from a file",
+            confidence="medium",
         )  # fmt: skip
+        part = next((r for r in trace.of("RESTORE") if r.detail.get("loose") and r.id < e.id), None)
+        path, line = (part.path, part.line) if part is not None else call_of(trace, e)
+        found.setdefault((path, line), replace(f, path=path, line=line, end_line=line))
+    yield from found.values()
     gap = unread(RULE, ctx)
     if gap is not None:
         yield gap

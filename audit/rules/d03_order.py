@@ -20,11 +20,12 @@ random positions.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.flow import event_finding, example, holds, unread
+from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace.adaptation import places
 from audit.trace.values import ORDER
 
@@ -45,9 +46,9 @@ ILLEGAL = [
 total = torch.zeros(())
 for i in range(0, val.numel() - 1, 1024):
     window = val[i : i + 1025]
-    mixed = window[torch.randperm(1025)]
+    mixed = window[torch.randperm(1025)]  #!
     with torch.no_grad():
-        total += nll(model, mixed[None, :-1], mixed[None, 1:]).sum()  #!
+        total += nll(model, mixed[None, :-1], mixed[None, 1:]).sum()
 print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 """,
     ),
@@ -78,8 +79,15 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         for e in ctx.trace.of("SCORE")
         if e.on_val and e.id in reported and e.detail.get("targets", 0) & ORDER
     ]
-    for e in places(mixed):
-        yield event_finding(
-            RULE, e, "the targets are tokens of the stream in another order", confidence="medium"
-        )
+    found = []
+    for s in mixed[:1]:
+        at = [e for e in ctx.trace.of("REORDER") if e.on_val and e.id < s.id]
+        steps = tuple(step for e in places(at)[:2] for step in e.steps("the order is changed here"))
+        said = f"the targets that {s.function} scores are tokens of the stream in another order"
+        f = event_finding(RULE, at[0] if at else s, said, confidence="medium", steps=(*steps, *s.steps("scored here")))
+        found.append(replace(f, active=s.active, gate=s.gate))
+    yield from found
+    if any(f.active == "yes" for f in found):
+        yield violated(RULE, found)
+        return
     yield unread(RULE, ctx) or holds(RULE, "tokens are taken in slices of the stream or along documents")

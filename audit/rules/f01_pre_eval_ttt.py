@@ -30,6 +30,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
+from audit.rules.papers_checks import pre_eval_jump
 from audit.trace.adaptation import conflicts, places, val_updates
 
 RULE = Rule(
@@ -118,6 +119,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         how = f"{c.update.function} trains on validation tokens {when}; {c.score.function} (line {c.score.line}) scores them afterwards"
         found.append(conflict_finding(RULE, c, how))
     yield from found
+    yield from pre_eval_jump(RULE, ctx)
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
     elif (gap := unread(RULE, ctx)) is not None:

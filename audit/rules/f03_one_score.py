@@ -24,12 +24,13 @@ passes) comes between.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.flow import conflict_finding, example, holds, unread, violated
-from audit.trace.adaptation import conflicts
+from audit.rules.flow import conflict_finding, event_finding, example, holds, unread, violated
+from audit.trace.adaptation import conflicts, places
 
 RULE = Rule(
     id="F3",
@@ -130,10 +131,13 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         else:
             how = f"line {c.score.line} scores tokens that an earlier epoch trained on (line {c.update.line})"
         # A table filled from an unknown stretch may hold only what other ranks scored before (F16).
-        sure = c.update.kind != "STORE" or c.before is not None
-        found.append(conflict_finding(RULE, c, how, "high" if sure else "low"))
+        f = conflict_finding(RULE, c, how)
+        found.append(f if c.update.kind != "STORE" or c.before is not None else replace(f, severity="note"))
+    for e in places([e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again")]):
+        how = f"{e.function} scores tokens again and keeps the {e.detail['how']} of both scores"
+        found.append(event_finding(RULE, e, how))
     yield from found
-    if any(f.active == "yes" for f in found):
+    if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
     elif (gap := unread(RULE, ctx)) is not None:
         yield gap

@@ -95,7 +95,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = list(_aliases(ctx))
     if ctx.trace is not None:
         found += [
-            event_finding(RULE, e, "the training loop reads validation shards; nothing is trained on other data")
+            event_finding(RULE, e, "the training loop reads validation shards")
             for e in places(trained_on_validation(ctx.trace))
         ]
         found += [

@@ -745,7 +745,7 @@ class Expressions:
             return out
         if index.flags & MASK or base.flags & (LOSS | LOGITS):
             return out  # a selection, not an address
-        if base.flags & (VAL | TRAIN | ART) or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
+        if base.flags & (VAL | TRAIN | ART | FILE) or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
             got = derive([out, index]) if out.kind in ("val", "const") else out
             if got is not out:
                 got.flags = out.flags | COUNT
