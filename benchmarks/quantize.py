@@ -40,6 +40,7 @@ from harness.tokens.shards import ShardSet
 from harness.tokens.tokenizer import load_tokenizer
 from reference_model import config as recipes
 from reference_model.families import build
+from reference_model.model import Golf
 from reference_model.quantize.calibration import HeldOut, SelfGenerated, TrainTokens, UniformRandom
 from reference_model.quantize.checkpoint import Checkpoint, load_checkpoint
 from reference_model.quantize.compensate import GptqOptions
@@ -165,6 +166,28 @@ class Bench:
             torch.cuda.synchronize()
 
 
+def time_demo() -> dict[str, Any]:
+    """Seconds of GPTQ on the demo's shape, 256 sequences, two CPU threads; the weights do not matter for time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    recipe = recipes.load("demo")
+    model = Golf(recipe.model)
+    state = {name: tensor + 0.02 * torch.randn_like(tensor) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state)
+    source = UniformRandom(vocab=recipe.model.vocab, sequences=256, length=recipe.data.context, batch=32)
+    started, spent = time.perf_counter(), time.process_time()
+    found = collect(model, source)
+    middle = time.perf_counter()
+    _, log = export_gptq(state, Policy(), found, "grid", GptqOptions(block=64))
+    ended = time.perf_counter()
+    torch.set_num_threads(threads)
+    return {
+        "parameters": sum(t.numel() for t in state.values()), "layers": len(log), "seconds": round(ended - started, 2),
+        "hessian_s": round(middle - started, 2), "solve_s": round(ended - middle, 2),
+        "cpu_seconds": round(time.process_time() - spent, 2), "threads": 2,
+    }  # fmt: skip
+
+
 def general_bytes(values: np.ndarray) -> dict[str, int]:
     """Bytes of each general compressor on one matrix of codes, the better of row and column order."""
     orders = (values.tobytes(), np.ascontiguousarray(values.T).tobytes())
@@ -226,10 +249,12 @@ def decode_seconds(records: Sequence[Record]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.art"
         path.write_bytes(to_bytes(family="golf", config={}, tensors=records, compressor="rows")[0])
-        started = time.perf_counter()
+        started, spent = time.perf_counter(), time.process_time()
         arrays = read_artifact(path).arrays()
-        seconds = time.perf_counter() - started
-        return {"bytes": path.stat().st_size, "seconds": round(seconds, 3), "tensors": len(arrays)}
+        return {
+            "bytes": path.stat().st_size, "seconds": round(time.perf_counter() - started, 3),
+            "cpu_seconds": round(time.process_time() - spent, 3), "tensors": len(arrays),
+        }  # fmt: skip
 
 
 def split_weights(state: Mapping[str, torch.Tensor], folder: Path, parts: int) -> None:
@@ -315,7 +340,7 @@ def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, Any]:
         "parameters": bench.parameters, "train_seconds": args.seconds if args.train else None,
         "step": checkpoint.extra.get("step"), "targets": bench.yardstick.targets.size, "exact_bpb": bench.exact,
         "gptq": timing, "gptq_log_rows": len(log), "codecs": codecs, "decoder_code_bytes": decoder_bytes(),
-        "decode": decode_seconds(finest), "points": [p.as_dict() for p in points], **verdicts(points),
+        "decode": decode_seconds(finest), "demo_cpu": time_demo(), "points": [p.as_dict() for p in points], **verdicts(points),
         "quantized_parameters": sum(m.numel() for m in matrices(state).values()),
     }  # fmt: skip
 
