@@ -1,0 +1,191 @@
+"""What rules on plain source share: calls under their full names, the function around them, and who reaches it.
+
+No rule lives here. Reachability is by name and over-approximate: a function counts as reached when
+reached code mentions its name. The trace corrects it where it went: what it entered only through
+branches that the configuration closes is not active.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from audit import ir
+from audit.context import Context
+from audit.model import Confidence, Finding, Step, Tristate
+from audit.rules.base import Rule
+from audit.trace.interest import walk
+
+
+@dataclass(slots=True)
+class Place:
+    """A function (None: the module's own level) of a module, with the class it belongs to."""
+
+    path: str
+    module: ir.Module
+    function: ir.FunctionDef | None
+    owner: ir.ClassDef | None = None
+    names: frozenset[str] = field(default_factory=frozenset)
+
+    def nodes(self) -> Iterator[Any]:
+        """The nodes of this place alone: nested functions and classes are places of their own."""
+        body: list[Any] = list(self.function.body if self.function else self.module.body)
+        while body:
+            node = body.pop()
+            if isinstance(node, (ir.FunctionDef, ir.ClassDef)):
+                body += [*node.decorators]
+                if isinstance(node, ir.ClassDef):
+                    body += [*node.bases, *(s for s in node.body if not isinstance(s, ir.FunctionDef))]
+                else:
+                    body += [p.default for p in node.params if p.default is not None]
+                continue
+            yield node
+            body += children(node)
+
+
+def children(node: Any) -> list[Any]:
+    """Direct IR children, lists and pairs flattened."""
+    out: list[Any] = []
+    todo: list[Any] = [getattr(node, name) for name in _slots(type(node))]
+    while todo:
+        value = todo.pop()
+        if isinstance(value, ir.Node):
+            out.append(value)
+        elif isinstance(value, (list, tuple)):
+            todo += value
+    return out
+
+
+def _slots(cls: type) -> list[str]:
+    return [
+        n
+        for base in cls.__mro__
+        for n in getattr(base, "__slots__", ())
+        if n not in ("line", "col", "end_line")
+    ]
+
+
+class Code:
+    """The program's functions, their names' imports, and which of them the entry point reaches."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx = ctx
+        self.places: list[Place] = []
+        self.imports: dict[str, dict[str, str]] = {}
+        for module in ctx.modules.values():
+            self.imports[module.path] = imported(module)
+            self._collect(module)
+        self.reached = self._reach()
+
+    def _collect(self, module: ir.Module) -> None:
+        self.places.append(Place(module.path, module, None))
+        todo: list[tuple[Any, ir.ClassDef | None]] = [(s, None) for s in module.body]
+        while todo:
+            node, owner = todo.pop()
+            if isinstance(node, ir.FunctionDef):
+                self.places.append(Place(module.path, module, node, owner))
+            inner = (
+                node if isinstance(node, ir.ClassDef) else None if isinstance(node, ir.FunctionDef) else owner
+            )
+            todo += [(c, inner) for c in children(node)]
+        for place in self.places:
+            if not place.names:
+                mentioned = set()
+                for n in place.nodes():
+                    if isinstance(n, ir.Name):
+                        mentioned.add(n.id)
+                    elif isinstance(n, ir.Attr):
+                        mentioned.add(n.attr)
+                    elif isinstance(n, ir.Const) and isinstance(n.value, str) and n.value.isidentifier():
+                        mentioned.add(n.value)
+                place.names = frozenset(mentioned)
+
+    def _reach(self) -> set[int]:
+        """Ids of the places that module-level code mentions, over any number of steps."""
+        by_name: dict[str, list[Place]] = {}
+        for p in self.places:
+            if p.function is not None:
+                by_name.setdefault(p.function.name, []).append(p)
+                if p.owner is not None and p.function.name.startswith("__"):
+                    by_name.setdefault(p.owner.name, []).append(p)
+                if p.function.name == "forward" and p.owner is not None:
+                    by_name.setdefault(p.owner.name, []).append(p)
+        reached: set[int] = set()
+        todo = [p for p in self.places if p.function is None]
+        while todo:
+            place = todo.pop()
+            if id(place) in reached:
+                continue
+            reached.add(id(place))
+            for name in place.names:
+                todo += by_name.get(name, ())
+        return reached
+
+    def active(self, place: Place) -> Tristate:
+        """Does the submitted configuration get to this place."""
+        trace = self.ctx.trace
+        if place.function is not None and trace is not None:
+            key = id(place.function)
+            if key in trace.entered:
+                return "yes"
+            if key in trace.dormant_entered:
+                return "no"
+        return "yes" if id(place) in self.reached else "no"
+
+    def calls(self) -> Iterator[tuple[Place, ir.Call, str]]:
+        """Every call with its place and its dotted name, imports resolved ("" where it has none)."""
+        for place in self.places:
+            for node in place.nodes():
+                if isinstance(node, ir.Call):
+                    yield place, node, self.dotted(place, node.func)
+
+    def dotted(self, place: Place, node: Any) -> str:
+        parts: list[str] = []
+        while isinstance(node, ir.Attr):
+            parts.append(node.attr)
+            node = node.value
+        if not isinstance(node, ir.Name):
+            return ""
+        local = {n for n in self._bound(place)} if place.function is not None else set()
+        root = node.id if node.id in local else self.imports[place.path].get(node.id, node.id)
+        return ".".join([root, *reversed(parts)])
+
+    def _bound(self, place: Place) -> Iterator[str]:
+        assert place.function is not None
+        for p in place.function.params:
+            yield p.name
+
+
+def imported(module: ir.Module) -> dict[str, str]:
+    """Local name -> dotted origin, for the imports anywhere in a module."""
+    names: dict[str, str] = {}
+    for node in walk(module):
+        if isinstance(node, ir.Import):
+            for name, alias in node.names:
+                if node.is_from:
+                    names[alias or name] = f"{node.module}.{name}" if node.module else name
+                elif alias:
+                    names[alias] = name
+                else:
+                    names[name.split(".")[0]] = name.split(".")[0]
+    return names
+
+
+def finding(
+    rule: Rule,
+    code: Code,
+    place: Place,
+    node: ir.Node,
+    message: str,
+    *,
+    confidence: Confidence = "high",
+    steps: tuple[Step, ...] = (),
+) -> Finding:
+    """A finding at a node of the source."""
+    return Finding(
+        rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
+        message=message, path=place.path, line=max(node.line, 1), end_line=max(node.end_line, node.line, 1),
+        active=code.active(place),
+        trace=steps or (Step(path=place.path, line=max(node.line, 1), message=message),),
+    )  # fmt: skip
