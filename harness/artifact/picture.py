@@ -49,7 +49,7 @@ def _bars(report: dict[str, Any]) -> str:
     """Horizontal bars, one per tensor, length by bytes; a notch marks the order-0 entropy."""
     rows = report["tensors"]
     longest = max([1.0, *(row["bytes"] for row in rows)])
-    height, left, wide = 18, 300, 620
+    height, left, wide = 18, 300, 600
     parts = []
     for index, row in enumerate(rows):
         y = index * height
@@ -65,12 +65,14 @@ def _bars(report: dict[str, Any]) -> str:
             f'<g><title>{title}</title><text x="{left - 8}" y="{y + 13}" text-anchor="end">{name}</text>'
             f'<rect x="{left}" y="{y + 3}" width="{length:.1f}" height="{height - 6}" fill="{_colour(row["grid"])}"/>'
         )
+        label = left + length
         if row["entropy"] is not None:
             notch = left + wide * row["entropy"] * size / 8 / longest
             parts.append(
                 f'<line x1="{notch:.1f}" x2="{notch:.1f}" y1="{y + 1}" y2="{y + height - 1}" stroke="#c33" stroke-width="2"/>'
             )
-        parts.append(f'<text x="{left + length + 6:.1f}" y="{y + 13}">{row["bytes"]:,.0f}</text></g>')
+            label = max(label, notch)
+        parts.append(f'<text x="{label + 6:.1f}" y="{y + 13}">{row["bytes"]:,.0f}</text></g>')
     return (
         f'<svg viewBox="0 0 1020 {max(1, len(rows)) * height}" role="img" '
         f'aria-label="bytes per tensor">{"".join(parts)}</svg>'
