@@ -83,6 +83,7 @@ class Tracked(torch.Tensor):
     shadow: torch.Tensor | None
     source: Positions
     listener: Listener | None
+    base: torch.Tensor | None = None
 
     @classmethod
     def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -104,8 +105,13 @@ class Tracked(torch.Tensor):
                 if moved is not None:
                     return _attach(out, moved, _union(operands), listener)
             positions = _union(operands)
-            _report_writes(func, args, kwargs, out, positions, listener)
-            return _attach(out, None, positions, listener)
+            target = _report_writes(func, args, kwargs, out, positions, listener)
+            made = _attach(out, None, positions, listener)
+            if out is target and isinstance(made, Tracked) and made is not out:
+                made.base = target  # `x += tracked` gives a tracked alias of x: writes into it are writes into x
+                if listener is not None:
+                    listener.written(made, positions)
+            return made
 
 
 def track(data: torch.Tensor, shadow: torch.Tensor | None, source: Positions, listener: Listener | None) -> Tracked:
@@ -182,19 +188,22 @@ def _move(func: Any, args: Any, kwargs: Any, out: Any) -> Any:
 
 def _report_writes(
     func: Any, args: Any, kwargs: Any, out: Any, positions: Positions, listener: Listener | None
-) -> None:
-    """Tells the ledger of untracked tensors that this call wrote into."""
+) -> torch.Tensor | None:
+    """Tells the ledger of untracked tensors that this call wrote into; returns the first argument if it is one."""
     if listener is None:
-        return
+        return None
     name = getattr(func, "__name__", "")
     target = args[0] if args else None
     into = name in ("__setitem__", "set_", "__set__") or (name.endswith("_") and not name.endswith("__"))
     into = into or (name.startswith("__i") and name.endswith("__") and name not in ("__index__", "__int__", "__invert__"))
-    if isinstance(target, torch.Tensor) and not isinstance(target, Tracked) and (into or out is target):
+    if isinstance(target, Tracked):
+        target = target.base
+    if isinstance(target, torch.Tensor) and (into or out is args[0]):
         listener.written(target, positions)
     for x in _flat(kwargs.get("out")):
         if isinstance(x, torch.Tensor):
             listener.written(x, positions)
+    return target if isinstance(target, torch.Tensor) else None
 
 
 def _gradient(func: Any, args: Any, kwargs: Any) -> Any:

@@ -44,7 +44,7 @@ class Ledger:
         self._current: Positions | None = None
         self._grads: dict[int, tuple[int, Positions]] = {}
         self._update: Update | None = None
-        self._attributed: set[int] = set()
+        self._attributed: dict[int, torch.Tensor] = {}  # the tensors are kept, so that no id is used twice
         self._seen: dict[str, tuple[int, int]] = {}  # name -> (id, version)
         self._folds: dict[str, int] = {}
         self._past: dict[str, set[int]] = {}  # fingerprints that a tensor had before any token was used
@@ -120,7 +120,7 @@ class Ledger:
     # -- updates -------------------------------------------------------------------------------------
 
     def update_begins(self) -> None:
-        self._update, self._attributed = Update(), set()
+        self._update, self._attributed = Update(), {}
         self._tensors = {id(t) for _n, t in self.state()}
 
     def update_ends(self) -> Update:
@@ -173,7 +173,7 @@ class Ledger:
             if positions.end > self.scored + 1:
                 self.alarms.append(f"unscored tokens up to {positions.end - 1} were written outside an update")
             return
-        self._attributed.add(id(target))
+        self._attributed[id(target)] = target
         self._update.used |= positions
 
     def backward(self, positions: Positions, run: Callable[[], Any]) -> Any:
@@ -216,7 +216,7 @@ class Ledger:
             return
         self._update.steps += 1
         self._update.used |= together
-        self._attributed.update(id(p) for p in params)
+        self._attributed.update({id(p): p for p in params})
         if unknown:
             self._update.unexplained.append("an optimizer used a gradient that no tracked backward pass made")
 
