@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import add_places, read_tokens, written_at
+from audit.trace.positions import add_places, reach_origin, read_tokens, written_at
 from audit.trace.values import (
     ORDER,
     ART,
@@ -778,13 +778,8 @@ class Expressions:
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
                        table=table_id(base), value_keys=value.keys)  # fmt: skip
         e.atoms = index.atoms or value.atoms
-        if base.origin is not None:
-            # An element chosen at run time: any element of its container may have taken the content in.
-            home = base.origin
-            for x in [home, *([home.rest] if home.rest is not None else []),
-                      *(home.data.values() if isinstance(home.data, dict) else home.data or [])]:  # fmt: skip
-                if isinstance(x, V) and x.kind in ("val", "seq", "dict"):
-                    x.taint = x.taint | {e.id}
+        base.taint = base.taint | {e.id}
+        reach_origin(base)
         if base.kind == "dict":
             base.rest = V("val") if base.rest is None else base.rest
             base.taint = base.taint | {e.id}

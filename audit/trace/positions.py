@@ -157,9 +157,20 @@ def moved_reads(keys: frozenset, shift: int) -> frozenset:
 
 def walk_stream(v: V) -> None:
     """``v`` is one turn of a walk over ``v``'s elements: a token at a place of its own; ``pos`` becomes that place."""
-    if not v.flags & VAL or v.flags & (META | LOSS | LOGITS):
-        return
+    if not v.flags & VAL or v.flags & (META | LOSS | LOGITS) or not v.atoms:
+        return  # a list of file names holds no tokens
     symbol = next(_fresh)
     tokens = [k for k in v.keys if k[0] == "t"]
     v.keys = shifted(v.keys, (symbol,), 0) if tokens else v.keys | {("t", (symbol,), 0)}
     v.pos = ((symbol,), 0)
+
+
+def reach_origin(v: V) -> None:
+    """``v`` was changed in place; when it was taken from a container by a run-time index, any element may be it."""
+    home = v.origin
+    if home is None or not v.taint:
+        return
+    members = list(home.data.values()) if isinstance(home.data, dict) else list(home.data or [])
+    for x in [home, *members, *([home.rest] if home.rest is not None else [])]:
+        if isinstance(x, V) and x.kind in ("val", "seq", "dict"):
+            x.taint = x.taint | v.taint

@@ -7,7 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import gate_tokens
 from audit.trace.interest import assigned_names
-from audit.trace.positions import walk_stream
+from audit.trace.positions import reach_origin, walk_stream
 from audit.trace.values import (
     ORDER,
     BPB,
@@ -259,6 +259,7 @@ class Statements:
                 old.flags |= out.flags
                 old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores
                 old.deps, old.keys = out.deps, out.keys
+                reach_origin(old)
                 out = old
             if out.kind in ("val", "const") and self.loops and not out.atoms and not out.flags & (LOSS | BPB):
                 if s.op in "+-" and (out.kind == "const" or not out.flags):
