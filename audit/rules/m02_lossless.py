@@ -1,0 +1,163 @@
+"""M2 lossless: a text transform before tokenization can be undone.
+
+**What.** Documents are lower-cased, case-folded or otherwise thinned out before they become tokens, or
+the tokenizer's own normalisation folds case.
+
+**Why.** The score is bits per byte of the *original* text. A transform that loses the difference between
+two texts compresses another text than the one that is counted.
+
+**Ruling.** Disputed. #1604 asked and was not answered; a participant's reading is that the exact bytes of
+the validation documents must be reproducible from the tokens. Reversible transforms with a byte sidecar
+are merged (#1729, #1736). No case-folded submission was listed (#1578, #1585, #1670, #1707).
+
+**Look-alikes that are legal.** Case moved into marker symbols that can be moved back; lower-casing of
+names, options and log lines; SentencePiece's standard ``nmt_nfkc`` normalisation, tolerated everywhere.
+
+**How it is decided.** In the submission's scripts, data preparation included: a call of ``lower`` or
+``casefold`` whose result is what an encoder is given, or a tokenizer trained with a folding rule.
+
+**See also.** M1 (which bytes are counted), D1 (data preparation).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from audit import ir
+from audit.context import Context
+from audit.lower import Unparsable, lower
+from audit.model import Finding, Obligation, Step
+from audit.rules.base import Example, Rule
+from audit.rules.code import children
+from audit.rules.flow import holds
+from audit.trace.interest import walk
+
+RULE = Rule(
+    id="M2",
+    name="lossless",
+    title="The text can be restored from its tokens",
+    illegal="GREY",
+    authority="DISPUTED",
+    severity="violation",
+    needs=(),
+    since="2026-04-13",
+)
+_FOLDS = frozenset({"lower", "casefold", "upper", "swapcase"})
+_ENCODES = frozenset({"encode", "encode_batch", "encode_ordinary", "encode_ordinary_batch", "EncodeAsIds",
+                      "encode_as_ids", "Encode", "tokenize"})  # fmt: skip
+_FOLDING_RULE = re.compile(r"nm?t?_?nfkc_cf|nfkc_cf")
+MAX_SCRIPTS = 40
+
+_PREPARE = (
+    "import sys, sentencepiece\n"
+    "sp = sentencepiece.SentencePieceProcessor(model_file=sys.argv[2])\n"
+    "ids = []\n"
+    "for text in open(sys.argv[1], encoding='utf-8'):\n"
+    "    ids += sp.encode({})\n"
+    "print(len(ids))\n"
+)
+_SCRIPT = "import torch\nprint(torch.__version__)\n"
+ILLEGAL = [
+    Example(
+        name="documents in lower case", code=_SCRIPT, lines=(5,), files=(("prepare_data.py", _PREPARE.format("text.lower()")),)
+    ),
+    Example(
+        name="folded through a name",
+        code=_PREPARE.replace("    ids += sp.encode({})\n", "    plain = text.casefold()\n    ids += sp.encode(plain)\n"),
+        lines=(5,),
+    ),
+]  # fmt: skip
+LEGAL = [
+    Example(
+        name="documents as they are", code=_SCRIPT, files=(("prepare_data.py", _PREPARE.format("text")),)
+    ),
+    Example(
+        name="an option in lower case",
+        code="import sys\nmode = sys.argv[1].lower()\nprint(mode.encode('utf-8'))\n",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    found = [f for module in _modules(ctx) for f in _folds(module)]
+    yield from found
+    yield holds(
+        RULE, "see the warning" if found else "no script of the submission folds the text that it encodes"
+    )
+
+
+def _modules(ctx: Context) -> Iterator[ir.Module]:
+    """The program's modules and the other scripts of the submission (data preparation)."""
+    yield from ctx.modules.values()
+    if ctx.files is None:
+        return
+    others = [p for p in ctx.files.ending(".py") if p not in ctx.modules][:MAX_SCRIPTS]
+    for path in others:
+        text = ctx.files.text(path)
+        if (
+            text is None
+            or len(text) > 400_000
+            or not any(f".{w}(" in text for w in _FOLDS)
+            and "_cf" not in text
+        ):
+            continue
+        try:
+            yield lower(text, path)
+        except Unparsable:
+            continue
+
+
+def _folds(module: ir.Module) -> Iterator[Finding]:
+    folded = _folded_names(module)
+    seen: set[int] = set()
+    for node in walk(module):
+        if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr):
+            if node.func.attr in _ENCODES and node.args and not isinstance(node.args[0], ir.Const):
+                for part in walk(node.args[0]):
+                    at = (
+                        part.line
+                        if _is_fold(part)
+                        else folded.get(part.id)
+                        if isinstance(part, ir.Name)
+                        else None
+                    )
+                    if at is not None and at not in seen:
+                        seen.add(at)
+                        yield _finding(module.path, at, node.line, "the text is folded before it is encoded")
+        if isinstance(node, ir.Const) and isinstance(node.value, str) and _FOLDING_RULE.fullmatch(node.value):
+            yield _finding(module.path, node.line, node.line, "the tokenizer's normalisation folds case")
+
+
+def _is_fold(node: Any) -> bool:
+    return (
+        isinstance(node, ir.Call)
+        and isinstance(node.func, ir.Attr)
+        and node.func.attr in _FOLDS
+        and not node.args
+    )
+
+
+def _folded_names(module: ir.Module) -> dict[str, int]:
+    """Names assigned from a folding call, as the value itself or inside a chain of string methods."""
+    names: dict[str, int] = {}
+    for node in walk(module):
+        if isinstance(node, ir.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ir.Name):
+            value: Any = node.value
+            while isinstance(value, ir.Call) and isinstance(value.func, ir.Attr):
+                if _is_fold(value):
+                    names[node.targets[0].id] = value.line
+                    break
+                value = value.func.value
+            while isinstance(value, ir.Sub):
+                value = children(value)[0]
+    return names
+
+
+def _finding(path: str, line: int, used: int, message: str) -> Finding:
+    return Finding(
+        rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="medium",
+        message=message, path=path, line=line, end_line=line,
+        trace=(Step(path=path, line=line, message=message), Step(path=path, line=used, message="what the encoder is given")),
+    )  # fmt: skip
