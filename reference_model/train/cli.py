@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     if args.tensorboard:
         _need_tensorboard()
 
+    # Threads that wait for each other by spinning make a busy machine many times slower; read at load time.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     import torch
 
     from reference_model.train import ranks as rank_module

@@ -17,6 +17,7 @@ import pytest
 import torch
 
 from audit.contracts import InputError
+from audit.evidence.logs import read_log
 from harness.cli import main
 from harness.tokens.shards import write_shard
 from reference_model import config
@@ -96,6 +97,16 @@ def test_the_text_log_is_in_the_contests_dialect(data_folder, tmp_path):
         r"^recipe:demo recipe_sha256:[0-9a-f]{64} source_sha256:[0-9a-f]{64}$",
     ):
         assert re.search(pattern, text, re.M), pattern
+
+
+def test_the_evidence_audit_reads_our_log_like_anybody_elses(data_folder, tmp_path):
+    run(data_folder, tmp_path, "--steps", "4", "--quiet")
+    facts = {fact.name: fact.value for fact in read_log("train.log", (tmp_path / "train.log").read_bytes())}
+    final = [r for r in records(tmp_path) if r.get("event") == "validation"][-1]
+    assert facts["seed"] == 1337 and facts["world_size"] == 1
+    assert facts["model_params"] == records(tmp_path)[0]["parameters"]
+    assert facts["step_val_bpb"] == pytest.approx(final["bpb"], abs=1e-4)
+    assert facts["last_step"] == 4
 
 
 def test_the_checkpoint_is_data_only_and_builds_the_same_model(data_folder, tmp_path):
