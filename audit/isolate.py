@@ -7,6 +7,7 @@ has already read; only the result comes back. Where the system cannot fork, it r
 
 from __future__ import annotations
 
+import gc
 import os
 import pickle
 import select
@@ -59,6 +60,7 @@ def isolated(work: Callable[[], T], limit_s: float) -> T:
 def _child(work: Callable[[], T], writer: int) -> None:
     """Never returns: nothing of the parent's clean-up may run twice."""
     code = 1
+    gc.disable()  # the process ends with its one piece of work
     try:
         try:
             data = pickle.dumps((True, work()))

@@ -11,6 +11,7 @@ Conventions that both front ends keep (positions as ``ast`` counts them, columns
   expression do not belong to it, except those of a tuple or a generator;
 - an f-string holds its text pieces as Const and its expressions in order; of a format spec only the
   nested expressions are kept; a spec's text and a conversion (``!r``) are dropped;
+- a list, tuple or set of more than `strings.MAX_TABLE` constants keeps the first so many;
 - ``x[a, b]`` has a tuple as index; ``elif`` is an If alone in ``orelse``.
 """
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 from audit import ir
-from audit.lower.strings import merge_pieces
+from audit.lower.strings import MAX_TABLE, merge_pieces
 
 BIN_OPS = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Mod: "%", ast.Pow: "**",
@@ -109,14 +109,19 @@ class _Lowerer:
     def on_IfExp(self, n: ast.IfExp) -> ir.Expr:
         return ir.IfExp(self.go(n.test), self.go(n.body), self.go(n.orelse), **self.at(n))
 
+    def elements(self, elts: list[ast.expr]) -> list[ir.Expr]:
+        if len(elts) > MAX_TABLE and all(isinstance(e, ast.Constant) for e in elts):
+            elts = elts[:MAX_TABLE]
+        return self.all(elts)
+
     def on_Tuple(self, n: ast.Tuple) -> ir.Expr:
-        return ir.Collection("tuple", self.all(n.elts), **self.at(n))
+        return ir.Collection("tuple", self.elements(n.elts), **self.at(n))
 
     def on_List(self, n: ast.List) -> ir.Expr:
-        return ir.Collection("list", self.all(n.elts), **self.at(n))
+        return ir.Collection("list", self.elements(n.elts), **self.at(n))
 
     def on_Set(self, n: ast.Set) -> ir.Expr:
-        return ir.Collection("set", self.all(n.elts), **self.at(n))
+        return ir.Collection("set", self.elements(n.elts), **self.at(n))
 
     def on_Dict(self, n: ast.Dict) -> ir.Expr:
         items = [(self.opt(k), self.go(v)) for k, v in zip(n.keys, n.values, strict=True)]

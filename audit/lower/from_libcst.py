@@ -14,7 +14,7 @@ import libcst as cst
 
 from audit import ir
 from audit.lower.cursor import Cursor, Mismatch
-from audit.lower.strings import fstring_text, literal_value, merge_pieces
+from audit.lower.strings import MAX_TABLE, fstring_text, literal_value, merge_pieces
 
 UNARY = {cst.Minus: "-", cst.Plus: "+", cst.BitInvert: "~", cst.Not: "not"}
 BINARY = {
@@ -354,6 +354,8 @@ class _Lowerer:
             else:
                 found.append(self.expr(e.value))
             first = self.outer if first < 0 else first
+        if len(found) > MAX_TABLE and all(isinstance(e, ir.Const) for e in found):
+            del found[MAX_TABLE:]
         return found, first
 
     def on_Tuple(self, n: cst.Tuple) -> ir.Expr:

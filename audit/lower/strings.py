@@ -8,6 +8,8 @@ from typing import Any
 
 from audit import ir
 
+#: A literal table of constants keeps so many of its elements: nobody reasons about the rest.
+MAX_TABLE = 20_000
 _PLAIN = re.compile(r"[uU]?('''|\"\"\"|'|\")(.*)\1", re.S)
 
 

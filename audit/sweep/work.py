@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -32,6 +33,8 @@ class Task:
 def _repository(path: str) -> Any:
     from audit.source import git
 
+    # Parsed trees are hundreds of thousands of objects and hold few cycles: look for those rarely.
+    gc.set_threshold(200_000, 50, 50)
     with contextlib.suppress(ImportError, ValueError, OSError):
         import resource
 

@@ -94,6 +94,15 @@ def test_nesting_is_told_from_bad_syntax() -> None:
     assert not isinstance(caught.value, TooDeep)
 
 
+@pytest.mark.parametrize("repeats", [21_000, 250_000])
+def test_huge_tables_of_constants_are_cut(repeats: int) -> None:
+    module = lower("x = [" + "0, " * repeats + "]\nprint(x)\n", "x")
+    table = module.body[0]
+    assert isinstance(table, ir.Assign) and isinstance(table.value, ir.Collection)
+    assert len(table.value.elts) == 20_000
+    assert first_call_line(module) == 2
+
+
 def test_ordinary_code_is_not_risky() -> None:
     assert not risky("x = [1, 2, 3]\n" * 5000)
     assert risky("x = " + "(" * 100)
