@@ -32,8 +32,10 @@ from harness.evaluate.run import Evaluation, Options
 from harness.evaluate.score import Numerics
 from harness.evaluate.stream import Stream
 from reference_model.config import ModelConfig
+from reference_model.model.attention import attend
 from reference_model.model.count import parameters
 from reference_model.model.golf import Golf
+from reference_model.model.mlp import leaky_square
 
 LN2 = 0.6931471805599453
 
@@ -60,7 +62,7 @@ REAL = Size(
         bigram_dim=128, value_dim=128, value_layers=(9, 10), smear=True, unet=True, norm_scale=True,
         residual_mix=True, branch_scale=True,
     ),
-    context=2048, stride=64, batch=128, naive_targets=131_072, targets=3_145_728, ttt_targets=1_572_864,
+    context=2048, stride=64, batch=128, naive_targets=131_072, targets=1_572_864, ttt_targets=786_432,
     ttt={}, probes=1, repeats=2,
 )  # fmt: skip
 TINY = Size(
@@ -261,11 +263,32 @@ def variant(model: Golf, name: str) -> Iterator[None]:
             torch.backends.cuda.enable_cudnn_sdp(True)
 
 
-def last_only(model: Golf, size: Size, rows: int, device: torch.device) -> float:
-    """Targets per second of the forward pass as the strict evaluator asks for it."""
-    torch._dynamo.reset()
-    forward = torch.compile(lambda x: model.forward_logits(x, last=size.stride), dynamic=False)
-    return bare(forward, size, rows, device)
+def parts(model: Golf, size: Size, rows: int, device: torch.device, names: list[str]) -> dict[str, float]:
+    """Milliseconds of the two parts in which variants differ, attention and the MLP's first half, per layer."""
+    c = size.config
+    draw = torch.Generator(device).manual_seed(0)
+    q, k, v = (torch.randn(rows, size.context, h, c.head_dim, generator=draw, device=device).bfloat16()
+               for h in (c.heads, c.kv_heads, c.kv_heads))  # fmt: skip
+    x = torch.randn(rows, size.context, c.dim, generator=draw, device=device).bfloat16()
+    plain = torch.compile(lambda y: leaky_square(F.linear(y, model.blocks[0].mlp.up.weight.to(y.dtype)), c.mlp_slope))
+    found: dict[str, float] = {}
+    for name in names:
+        attention, _, mlp = name.partition("+")
+        try:
+            with torch.no_grad(), variant(model, name):
+                if attention not in found:
+                    found[attention] = median_ms(lambda: attend(q, k, v), device)
+                if mlp not in found:
+                    found[mlp] = median_ms(lambda m=mlp: plain(x) if m == "eager" else model.blocks[0].mlp.hidden(x), device)
+        except Exception as error:  # a kernel that this machine cannot build is no reason to stop
+            say(f"variant {name}: {type(error).__name__}: {str(error)[:300]}")
+    return found
+
+
+def median_ms(run: Callable[[], Any], device: torch.device) -> float:
+    for _ in range(3):
+        run()
+    return 1000 * statistics.median(seconds(run, device) for _ in range(7))
 
 
 def main() -> None:
@@ -274,10 +297,9 @@ def main() -> None:
     parser.add_argument("--size", choices=tuple(SIZES), default="real" if cuda else "tiny")
     parser.add_argument("--device", default="cuda" if cuda else "cpu")
     parser.add_argument("--compile", choices=("yes", "no"), default="yes" if cuda else "no")
-    parser.add_argument("--variants", default="flash+eager,cudnn+eager,cudnn+fused" if cuda else "flash+eager",
-                        help="forward variants to try; the fastest is used")  # fmt: skip
+    parser.add_argument("--variants", default="cudnn+eager,flash+eager" if cuda else "flash+eager",
+                        help="forward variants, e.g. cudnn+fused; the one whose parts time best is used")  # fmt: skip
     parser.add_argument("--batch", type=int, help="windows per forward pass")
-    parser.add_argument("--seconds", type=float, default=420.0, help="skip optional parts after so long")
     parser.add_argument("--out", help="also write the JSON object to this file")
     args = parser.parse_args()
     begun = time.perf_counter()
@@ -306,25 +328,28 @@ def main() -> None:
     keep(matmul_tflops=peak / 1e12, gflop_per_target=flops_per_window(size.config, size.context, size.stride) / size.stride / 1e9,
          limit_targets_per_s=limit)  # fmt: skip
 
-    speeds: dict[str, float] = {}
-    for name in args.variants.split(","):
-        if speeds and (not compiled or time.perf_counter() - begun > 0.35 * args.seconds):
-            break
-        try:
-            with variant(model, name):
-                speeds[name] = last_only(model, size, batch, device) if compiled else 0.0
-        except Exception as error:  # a kernel that this machine cannot build is no reason to stop
-            say(f"variant {name}: {type(error).__name__}: {str(error)[:300]}")
-    best = max(speeds, key=lambda n: speeds[n])
-    keep(forward_of_last_positions=speeds, variant=best)
+    names = args.variants.split(",")
+    if device.type == "cuda":
+        times = parts(model, size, batch, device, [*names, "cudnn+fused"])
+        keep(layer_ms=times)
+        # Slower ones stay in the list: what times well by itself may still fail to compile.
+        names.sort(key=lambda n: sum(times.get(part, 1e9) for part in n.split("+")))
     torch._dynamo.reset()
 
-    with variant(model, best):
+    for name in names:
         strict = Strict(model, size, numerics)
-        scoring = paired(strict, stream, "none", size.repeats)
-        keep(scoring=scoring)
-        with_ttt = paired(strict, ttt_stream, "sgd", size.repeats)
-        keep(with_ttt=with_ttt)
+        try:
+            with variant(model, name):
+                scoring = paired(strict, stream, "none", size.repeats)
+                keep(variant=name, scoring=scoring)
+                with_ttt = paired(strict, ttt_stream, "sgd", size.repeats)
+                keep(with_ttt=with_ttt)
+            break
+        except Exception as error:
+            say(f"variant {name}: {type(error).__name__}: {str(error)[:300]}")
+            torch._dynamo.reset()
+    else:
+        raise SystemExit("no variant runs here")
     model.load_state_dict(strict.weights)
     model.requires_grad_(False)
 
