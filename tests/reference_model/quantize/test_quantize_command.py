@@ -1,6 +1,8 @@
 """The commands quantize, pack and inspect from the outside: files, printed sums, exit codes."""
 
+import functools
 import json
+import operator
 import subprocess
 import sys
 
@@ -269,3 +271,35 @@ def test_the_help_does_not_load_torch():
     script = "import sys\nfrom harness.cli import main\ntry: main(['quantize','--help'])\nexcept SystemExit: pass\nprint('torch' in sys.modules)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert result.stdout.strip().endswith("False")
+
+
+def test_the_frontier_measures_every_submission_and_the_curve(tmp_path, capsys):
+    from harness.tokens.tokenizer import train_tokenizer
+
+    rng = np.random.default_rng(0)
+    words = ["".join(rng.choice(list("abcdefgh"), 5)) for _ in range(60)]
+    texts = [" ".join(rng.choice(words, 200)) for _ in range(30)]
+    tokenizer = train_tokenizer(texts, 300, tmp_path / "data" / "x.model")
+    rows = [[tokenizer.bos_id, *tokenizer.encode(text)] for text in texts]
+    for split, part in (("train", rows[3:]), ("val", rows[:3])):
+        write_shard(
+            tmp_path / "data" / f"x_{split}_000000.bin",
+            np.array(functools.reduce(operator.iadd, part, []), np.uint16),
+        )
+    page = tmp_path / "f.html"
+    code, text, err = quantize(
+        capsys, save(tmp_path), page, "--frontier", "--data", tmp_path / "data", "--targets", 256,
+        "--sequences", 4, "--length", 16, "--points", 3, "--step", "0.001",
+    )  # fmt: skip
+    assert code == 0, err
+    figures = json.loads((tmp_path / "f.json").read_text())
+    found = {(p["kind"], p["name"]): p for p in figures["points"]}
+    names = {name for kind, name in found if kind == "submission"}
+    assert names == {"pr726", "pr1171", "pr1171-self", "pr1072", "pr827", "pr827-gptq"}
+    curve = [p["bytes"] for p in figures["points"] if p["kind"] == "rate"]
+    assert len(curve) == 3
+    assert curve == sorted(curve, reverse=True)
+    assert found["submission", "pr1171"]["bytes"] < found["submission", "pr726"]["bytes"]
+    assert all(abs(p["bits_per_byte"] - figures["exact"] - p["loss"]) < 1e-9 for p in figures["points"])
+    assert all(name in page.read_text() for name in names)
+    assert "at equal bits per byte" in text
