@@ -19,6 +19,8 @@ from audit.model import Fact
 
 BLOCK = 1 << 22
 LONGEST_LINE = 4000
+#: bytes; no artifact is as large as the validation text
+MOST = 1e8
 
 _N = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
 _LOSS = re.compile(rf"\b(?:val_loss|val loss|vl)\s*[:=]\s*({_N})", re.I)
@@ -29,7 +31,7 @@ _PROGRESS = re.compile(r"running|chunk|batch|epoch|progress|windows|\btc\[|burst
 _CODE_LINE = re.compile(r"^\s*(?:#|\"|'|def |return |if |log0?\(|print\(|f\")|\{")
 _ANSI = re.compile(r"\x1b\[[0-9;]*m")
 _STAMP = re.compile(
-    r"^(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+\]?\s*|\[?\d\d:\d\d:\d\d\]?\s*|\[?(?:rank ?)?\d+\]?: ?)+"
+    r"^(?:\[?\d{4}-\d\d-\d\d[T ][\d:.,]+(?:Z|[+-]\d\d:?\d\d)?\]?\s*|\[?\d\d:\d\d:\d\d\]?\s*|\[?(?:rank ?)?\d+\]?: ?)+"
 )
 _KNOB = re.compile(r"^\s*([A-Za-z_]\w*)\s*:\s?(.*?)\s*$")
 _BYTES = re.compile(
@@ -43,7 +45,9 @@ _GATE = re.compile(r"\b(total|gated|token_gate|within_gate|word_gate|agree2plus)
 _WORDS = re.compile(
     r"\b(world_size|seed|grad_accum_steps|model_params|vocab_size|wall)\s*[:=]\s*([\d,]+)", re.I
 )
-_PARAMS = re.compile(r"\b(?:total )?(?:model_)?param(?:eter)?s\s*[:=]\s*([\d,]{6,})", re.I)
+_PARAMS = re.compile(
+    r"(?:^|total |model[_ ]|num(?:ber of)?[_ ]|unique )param(?:eter)?s\s*[:=]\s*([\d,]{6,})", re.I
+)
 _TOKENIZER = re.compile(r"\btokenizer_path[=:]\s*(\S+)")
 _DATASET = re.compile(r"\b(?:dataset|datasets_dir|data_path|train_files|shards pattern)[=:]\s*(\S+)")
 _VAL_TOKENS = re.compile(
@@ -143,6 +147,8 @@ def _sizes(r: _Reader, text: str) -> Iterator[Fact]:
     scale = {"MB": 1e6, "MiB": 2**20, "KB": 1e3, "KiB": 2**10}.get(suffix or "", 1.0)
     if suffix is None and value(raw) < 1000:
         return
+    if low == "total_bytes" and value(raw) > MOST:
+        return  # of the validation text
     if ("code" in low and "size" in low) or low.startswith("code bytes"):
         name = "bytes_code"
     elif "limit" in low or "cap" in low.split() or "budget" in low or "target" in low or "param" in low:

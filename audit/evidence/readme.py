@@ -38,7 +38,7 @@ _MEAN_ROW = re.compile(r"\b(?:mean|average|avg)\b", re.I)
 _STD_ROW = re.compile(r"\b(?:std|stdev|σ)\b", re.I)
 _SCORE = re.compile(
     r"(?:\bval[_ ]bpb\b|\bbpb\b|\bbits per byte\b)[`*]*\s*(?:\([^)]{0,40}\))?\s*(?:of|is|=|:|→|at)?\s*[`*]*\s*(?P<a>~?\d\.\d{3,10})\b"
-    r"|\b(?P<b>\d\.\d{3,10})[`*]*\s*(?:val[_ ])?bpb\b",
+    r"|\b(?P<b>\d\.\d{3,10})[`*]*\s*(?:val[_ ])?bpb\b(?!\s*[:=])",
     re.I,
 )
 _SIZE = re.compile(r"(?P<about>[~≈]\s*)?(?P<n>\d[\d,_]*(?:\.\d+)?)[`*]*\s*(?P<u>MB|MiB|bytes|B)\b")
@@ -223,7 +223,7 @@ def _quantity_columns(
             )
         ):
             continue  # somebody else's row, or a variant
-        if statistic and OTHER.search(key):
+        if OTHER.search(key) or (row and OTHER.search(row[0]) and not _OURS.match(row[0])):
             continue
         scope = f"seed:{seed}" if seed is not None else ""
         if seed is not None:
@@ -283,8 +283,12 @@ def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
         scores = list(_SCORE.finditer(plain))
         if len(scores) == 1 and (line <= 60 or seed):
             raw = scores[0]["a"] or scores[0]["b"]
-            if value(raw) < LEAST:
-                return  # a difference
+            if (
+                value(raw) < LEAST
+                or raw.startswith("~")
+                or re.search(r"[~≈]\s*$", plain[: scores[0].start()])
+            ):
+                return  # a difference, or an impression
             mean = "_mean" if _MEAN_ROW.search(plain) and not scope else ""
             yield fact(f"val_bpb{mean}", float(raw.lstrip("~")), raw, scope)
             spread = re.search(r"(?:±|\+/-|\bstd(?:ev)?\b[^\d]{0,4})\s*(0\.\d+)", plain, re.I)
@@ -326,8 +330,11 @@ _ANOTHERS = re.compile(
 _ANOTHERS_WIDTH = re.compile(
     r"instead of|standard|\bvs\.?|than|unlike|baseline|\bfor\s*$|\bof \d+ \($|→|->", re.I
 )
+#: what follows the width of one part ("int7 embeddings"), or of what was not done ("int8 errors compound")
+_PART = re.compile(r"embed|error|table|bigram|gate|fits|pushes|are limited|\[-8", re.I)
 _SOME_LAYERS = re.compile(
-    r"last|first|top|deep|bottom|xsa|recur|unique|shared|physical|loop|all \d|freez|unfro|blocks?\b", re.I
+    r"last|first|top|deep|bottom|family|xsa|recur|unique|shared|physical|loop|all \d|freez|unfro|blocks?\b",
+    re.I,
 )
 
 
@@ -348,7 +355,7 @@ def _settings(make: Maker, plain: str) -> Iterator[Fact]:
         raw = match[1] or match[2]
         yield make("setting.prune_percent", float(raw), f"{raw}%")
     layers = [m for m in _LAYERS.finditer(plain) if 2 <= int(m[1]) <= 40] or list(_LAYERS_IS.finditer(plain))
-    if len(layers) == 1 and not _SOME_LAYERS.search(plain[: layers[0].end()]):
+    if len(layers) == 1 and not _SOME_LAYERS.search(plain[: layers[0].end() + 10]):
         yield make("setting.num_layers", int(layers[0][1]), layers[0].group())
     if (match := _PARAMS.search(plain)) and not OTHER.search(plain):
         yield make("model_params", float(match[2]) * 1e6, f"{'~' if match[1] else ''}{match[2]} M")

@@ -20,7 +20,7 @@ OTHER = re.compile(
     r"overhead|attribution|ablation|beats?\b|upstream|\bbase_|merged|\bpr ?#|\bbest_known|\bgoal\b|slack|remaining|under",
     re.I,
 )
-_STD = re.compile(r"\bstd\b|_std|std_|stdev|σ|standard deviation|±", re.I)
+_STD = re.compile(r"(?<![a-z])std(?![a-z])|stdev|σ|standard deviation|±", re.I)
 _MEAN = re.compile(r"mean|\bavg\b|average", re.I)
 _STEP_TIME = re.compile(
     r"ms ?/ ?step|ms[_ ]per[_ ]step|step[_ ]avg|step[_ ]time|avg[_ ]step|time[_ ]per[_ ]step", re.I
@@ -36,7 +36,7 @@ _STEPS = re.compile(
     r"^(?:(?:train(?:ing)?|total|final|num|stop|optimi[sz]er|actual)[ _])?steps?(?:[ _](?:stop(?:ped)?|completed|reached|taken))?$|^stop[ _]step$",
     re.I,
 )
-_BYTES = re.compile(r"bytes|artifact|submission|\bsize\b|_size|\bmb\b|\bmib\b|^total$", re.I)
+_BYTES = re.compile(r"bytes|artifact|submission|\bsize\b|_size|\bmb\b|\bmib\b", re.I)
 _NOT_BYTES = re.compile(
     r"ratio|payload|raw|per[_ ]|batch|vocab|chunk|model_size_params|context|window|block|step|tokens/|group|"
     r"uncompressed|unpacked|hash|path|name|sha|\bgpu|memory|val_bytes|bytes_?/|embed|calib|tokenizer|group|wrapper|patch",

@@ -21,6 +21,7 @@ weights, and exports of trial grids, are no artifact.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from audit.context import Context
@@ -132,9 +133,26 @@ def _refuted(size: Size, runs: list[Size]) -> bool:
     return bool(runs) and all(not r.over for r in runs) and not any(r.total.meets(size.total) for r in runs)
 
 
+_WRAPPER = re.compile(rb"\b(?:exec|runpy)\b")
+_DECODER = re.compile(rb"b85decode|b64decode|a85decode|decompress")
+
+
 def _packed_size(ctx: Context) -> int | None:
-    """Bytes of the submitted script where it is packed."""
-    if ctx.peeled is None or not getattr(ctx.peeled, "layers", None) or ctx.files is None:
+    """Bytes of the submitted script where it, or a copy beside it, is packed.
+
+    A folder may hold the readable script and the self-extracting one that counts: a short file with
+    nothing but a decoder, a payload and an exec.
+    """
+    if ctx.files is None:
         return None
     data = ctx.files.read(ctx.primary)
-    return len(data) if data else None
+    if data and ctx.peeled is not None and getattr(ctx.peeled, "layers", None):
+        return len(data)
+    for path in ctx.files.ending(".py"):
+        if path == ctx.primary or path.rpartition("/")[0] != ctx.files.folder:
+            continue
+        beside = ctx.files.read(path) or b""
+        short = data is not None and 0 < len(beside) < len(data) and beside.count(b"\n") < 40
+        if short and _WRAPPER.search(beside) and _DECODER.search(beside):
+            return len(beside)
+    return None
