@@ -14,6 +14,7 @@ import argparse
 import contextlib
 import hashlib
 import json
+import lzma
 import random
 import resource
 import signal
@@ -27,6 +28,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import brotli
 import numpy as np
 
 from harness.artifact.codecs import ENCODERS, Corrupt
@@ -184,7 +186,12 @@ def _forge_body(rng: random.Random, data: bytes) -> bytes:
 
 @cache
 def _bomb(codec: str) -> bytes:
-    return ENCODERS[codec](bytes(64 << 20))
+    data = bytes(64 << 20)
+    if codec == "brotli":
+        return brotli.compress(data, quality=1)  # the strongest setting takes its time over 64 MiB
+    if codec == "lzma":
+        return lzma.compress(data, format=lzma.FORMAT_RAW, filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}])
+    return ENCODERS[codec](data)
 
 
 def _forge_bomb(rng: random.Random, data: bytes) -> bytes:
