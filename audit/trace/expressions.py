@@ -284,9 +284,9 @@ class Expressions:
     def to_bits(self: Any, v: V, node: Any) -> V:
         if not v.scores:
             v = self.commit_score(v, node, "converted")
-        elif any(k[0] == "spread" for k in v.keys):
-            # The loss was taken apart and put together anew: this is another score.
-            v = self.commit_score(v, node, "accumulated")
+        else:
+            # What was mixed with a cache after it was stored is another score.
+            v = self.commit_score(v, node, "converted")
         v.flags |= BPB
         return v
 
@@ -669,6 +669,22 @@ class Expressions:
             return None
         if isinstance(e, ir.Const):
             return None if e.value in (0, 1, None) else e.value
+        return self.bound_form(e, 0)
+
+    def bound_form(self: Any, e: Any, depth: int) -> str:
+        """Normal form of a bound: names replaced by what they stand for, guards against the edges left out."""
+        t = type(e)
+        if t is ir.Name:
+            meant = self.scope.meaning.get(e.id) if depth < 4 else None
+            return self.bound_form(meant, depth + 1) if meant is not None else e.id
+        if t is ir.BinOp:
+            return f"({self.bound_form(e.left, depth + 1)}{e.op}{self.bound_form(e.right, depth + 1)})"
+        if t is ir.IfExp and (isinstance(e.body, ir.Const) or isinstance(e.orelse, ir.Const)):
+            return self.bound_form(e.orelse if isinstance(e.body, ir.Const) else e.body, depth + 1)
+        if t is ir.Call and isinstance(e.func, ir.Name) and e.func.id in ("max", "int") and not e.keywords:
+            moving = [a for a in e.args if not isinstance(a, ir.Const)]
+            if len(moving) == 1:
+                return self.bound_form(moving[0], depth + 1)
         return text_of(e)
 
     def index_array(self: Any, base: V, index: Any, e: Any) -> V:
@@ -713,6 +729,8 @@ class Expressions:
                 i = self.ev(x)
                 deps |= i.deps
                 content.append(i)
+                if i.mask is not None and i.mask != (None, None):
+                    lo, hi = i.mask
                 if base.flags & VAL:
                     if i.flags & RAND:
                         out.flags |= ORDER  # gathered at random positions

@@ -34,13 +34,14 @@ class Exhausted(Exception):
 class Scope:
     """Names of one function call, class body or module; ``outer`` is the lexically enclosing scope."""
 
-    __slots__ = ("function", "globals_", "names", "outer", "path", "redirect")
+    __slots__ = ("function", "globals_", "names", "outer", "path", "redirect", "meaning")
 
     def __init__(self, outer: Scope | None, globals_: Scope | None, function: str, path: str) -> None:
         self.names: dict[str, V] = {}
         self.outer = outer
         self.globals_: Scope = globals_ if globals_ is not None else self
         self.redirect: dict[str, Scope] = {}
+        self.meaning: dict[str, ir.Expr] = {}  # arithmetic that a local name stands for
         self.function = function
         self.path = path
 
@@ -100,6 +101,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates):
         self.score_taint: dict[int, frozenset] = {}
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
+        self.score_keys: dict[int, frozenset] = {}
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()

@@ -6,7 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.gates import gate_tokens
-from audit.trace.interest import assigned_names
+from audit.trace.interest import assigned_names, walk
 from audit.trace.positions import reach_origin, walk_stream
 from audit.trace.values import (
     ORDER,
@@ -187,7 +187,16 @@ class Statements:
             return RAISE
         for t in s.targets:
             self.bind(t, v, s)
+            if type(t) is ir.Name:
+                self.note_meaning(t.id, s.value)
         return NORMAL
+
+    def note_meaning(self: Any, name: str, value: Any) -> None:
+        """What a local name stands for, so that two ways of writing one bound are the same bound."""
+        if isinstance(value, (ir.BinOp, ir.IfExp, ir.Sub, ir.Call)) and not mentions(value, name):
+            self.scope.meaning[name] = value
+        else:
+            self.scope.meaning.pop(name, None)
 
     def s_annassign(self: Any, s: ir.AnnAssign) -> int:
         if s.value is not None:
@@ -266,6 +275,7 @@ class Statements:
                     out = clone(out)
                     out.deps = out.deps | {self.loops[-1]}
             self.scope.set(target.id, out)
+            self.scope.meaning.pop(target.id, None)
         elif isinstance(target, ir.Attr):
             self.set_attr(self.ev(target.value), target.attr, out, s)
         elif isinstance(target, ir.Sub):
@@ -452,6 +462,7 @@ class Statements:
     # ------------------------------------------------------------------ loops
     def s_for(self: Any, s: ir.For) -> int:
         it = self.ev(s.iter)
+        self.loop_meaning(s.target, s.iter)
         loop = self.next_loop
         self.next_loop += 1
         turns = self.turns(it, loop)
@@ -461,6 +472,20 @@ class Statements:
         if s.orelse and status == NORMAL:
             return self.both(s.orelse, [], ("", ""), ("", ""))
         return status
+
+    def loop_meaning(self: Any, target: Any, source: Any) -> None:
+        """`for i, w in enumerate(x)`: w is x[i]. Other loop names mean themselves."""
+        names = target.elts if isinstance(target, ir.Collection) else [target]
+        for t in names:
+            if isinstance(t, ir.Name):
+                self.scope.meaning.pop(t.id, None)
+        if (
+            len(names) == 2 and isinstance(source, ir.Call) and isinstance(source.func, ir.Name) and len(source.args) == 1
+            and source.func.id == "enumerate" and all(isinstance(n, ir.Name) for n in names)
+            and isinstance(source.args[0], ir.Name)
+        ):  # fmt: skip
+            at = ir.Sub(source.args[0], names[0], line=source.line, col=source.col, end_line=source.end_line)
+            self.scope.meaning[names[1].id] = at
 
     def s_while(self: Any, s: ir.While) -> int:
         loop = self.next_loop
@@ -651,14 +676,17 @@ class Statements:
         """A loss on validation targets becomes part of a total: from now on the tokens count as scored."""
         if not v.flags & VAL or not v.atoms:
             return v
-        if v.scores and how != "accumulated":
+        mixed = frozenset(k for k in v.keys if k[0] != "t")
+        for number in v.scores:
+            mixed = mixed - self.score_keys.get(number, EMPTY)
+        if v.scores and how != "accumulated" and not mixed:
             return v
         fresh = v.taint
         for number in v.scores:
             # What was committed element by element was judged there; a sum over stored scores adds nothing
             # but what came after (a mixture with a table).
             fresh = fresh - self.score_taint.get(number, EMPTY)
-        if v.scores and not fresh:
+        if v.scores and not fresh and not mixed:
             return v
         owners = [self.serials[m].data for m in v.models if m in self.serials]
         e = self.event(
@@ -667,11 +695,16 @@ class Statements:
         )  # fmt: skip
         e.taint = fresh
         self.score_taint[e.id] = v.taint
+        self.score_keys[e.id] = v.keys
         if v.flags & MATCH:
             self.event("WAIVE", node, v)
         out = clone(v)
         out.scores = v.scores | {e.id}
         return out
+
+
+def mentions(e: Any, name: str) -> bool:
+    return any(isinstance(n, ir.Name) and n.id == name for n in walk(e))
 
 
 def strip_loop(v: V, loop: int) -> V:
