@@ -96,12 +96,9 @@ def _modules(ctx: Context) -> Iterator[ir.Module]:
     others = [p for p in ctx.files.ending(".py") if p not in ctx.modules][:MAX_SCRIPTS]
     for path in others:
         text = ctx.files.text(path)
-        if (
-            text is None
-            or len(text) > 400_000
-            or not any(f".{w}(" in text for w in _FOLDS)
-            and "_cf" not in text
-        ):
+        if text is None or len(text) > 400_000:
+            continue
+        if "_cf" not in text and not any(f".{word}(" in text for word in _FOLDS):
             continue
         try:
             yield lower(text, path)
@@ -113,19 +110,18 @@ def _folds(module: ir.Module) -> Iterator[Finding]:
     folded = _folded_names(module)
     seen: set[int] = set()
     for node in walk(module):
-        if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr):
-            if node.func.attr in _ENCODES and node.args and not isinstance(node.args[0], ir.Const):
-                for part in walk(node.args[0]):
-                    at = (
-                        part.line
-                        if _is_fold(part)
-                        else folded.get(part.id)
-                        if isinstance(part, ir.Name)
-                        else None
-                    )
-                    if at is not None and at not in seen:
-                        seen.add(at)
-                        yield _finding(module.path, at, node.line, "the text is folded before it is encoded")
+        if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ENCODES:
+            for part in walk(node.args[:1]):
+                at = (
+                    part.line
+                    if _is_fold(part)
+                    else folded.get(part.id)
+                    if isinstance(part, ir.Name)
+                    else None
+                )
+                if at is not None and at not in seen:
+                    seen.add(at)
+                    yield _finding(module.path, at, node.line, "the text is folded before it is encoded")
         if isinstance(node, ir.Const) and isinstance(node.value, str) and _FOLDING_RULE.fullmatch(node.value):
             yield _finding(module.path, node.line, node.line, "the tokenizer's normalisation folds case")
 

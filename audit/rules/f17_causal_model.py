@@ -1,0 +1,225 @@
+"""F17 causal model: no score depends on later tokens through the architecture.
+
+**What.** Attention without a causal mask, a recurrence that also runs backwards, a filter padded on both
+sides, a statistic over the whole window (its mean, its last state) fed back to every position.
+
+**Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end
+has seen the token that it is asked for.
+
+**Ruling.** Condition C1 of the community's text (#1017). #1047 and #1028 carried the last state of a
+sequence into the next round over the same sequence, behind a knob.
+
+**Look-alikes that are legal.** ``is_causal=True`` or an explicit mask; a running mean (``cumsum``); a filter
+padded on the left; statistics of weights or over channels; the last position alone, to draw a token.
+
+**How it is decided.** The axes are followed from the token embedding: only what is taken along the time
+axis of activations and put back on all positions counts. A knob's branch decides whether it is active.
+A static reading is weak here; flipping later tokens in a run is the proof.
+
+**See also.** F12 (previous token across documents), F16 (other ranks).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit import ir
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.code import Code, Place, children, finding
+from audit.rules.flow import example, holds, unread, violated
+from audit.rules.sequence import Sequences
+
+RULE = Rule(
+    id="F17",
+    name="causal-model",
+    title="The model sees no later token",
+    illegal="INVALID",
+    authority="COMM",
+    severity="violation",
+    since="2026-03-27",
+)
+
+_MODEL = """\
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+        self.mix = nn.Linear(64, 64)
+    def forward(self, ids):
+        x = self.emb(ids)
+{}
+        return self.head(x)
+
+print(f"val_bpb:{{evaluate(Wide(), val):.4f}}")
+"""
+ILLEGAL = [
+    example(
+        "attention without a mask",
+        _MODEL.format(
+            "        x = x + F.scaled_dot_product_attention(x, self.mix(x), x, is_causal=False)  #!"
+        ),
+    ),
+    example(
+        "the window's mean on every position",
+        _MODEL.format("        x = x - x.mean(dim=1, keepdim=True)  #!"),
+    ),
+]
+LEGAL = [
+    example(
+        "attention with a mask",
+        _MODEL.format("        x = x + F.scaled_dot_product_attention(x, self.mix(x), x, is_causal=True)"),
+    ),
+    example(
+        "a running mean",
+        _MODEL.format("        x = x - x.cumsum(dim=1) / torch.arange(1, x.size(1) + 1)[None, :, None]"),
+    ),
+]
+
+_POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
+_STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median", "norm"})
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    code = Code(ctx)
+    along = Sequences(code)
+    found = [f for place in code.places if place.function is not None for f in _place(code, along, place)]
+    found.sort(key=lambda f: (f.active == "no", f.path, f.line))
+    yield from found
+    if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
+        yield violated(RULE, certain)
+    elif (gap := unread(RULE, ctx, need_scores=False)) is not None:
+        yield gap
+    else:
+        yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
+
+
+def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
+    # A result that is sliced right away is a causal filter whose overhang is cut off.
+    cut = {id(n.value) for n in place.nodes() if isinstance(n, ir.Sub)}
+    for node in place.nodes():
+        if isinstance(node, ir.Call):
+            name = code.dotted(place, node.func)
+            last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
+            if last == "scaled_dot_product_attention" and place.owner is not None and _unmasked(node):
+                yield finding(
+                    RULE,
+                    code,
+                    place,
+                    node,
+                    "attention has no causal mask: every position sees the whole window",
+                )
+            elif last in ("GRU", "LSTM", "RNN") and _keyword(node, "bidirectional", True):
+                yield finding(RULE, code, place, node, f"the {last} also runs from the window's end")
+            elif (
+                last in _POOLS
+                and id(node) not in cut
+                and node.args
+                and _time_last(along, place, node.args[0])
+            ) and _padded(node):
+                yield finding(
+                    RULE,
+                    code,
+                    place,
+                    node,
+                    "the filter is padded on both sides: it reaches later positions",
+                )
+        elif isinstance(node, ir.BinOp) and node.op in "+-*/":
+            for part, other in ((node.left, node.right), (node.right, node.left)):
+                whole = _whole_window(along, place, part)
+                if whole and along.along(place, other):
+                    yield finding(
+                        RULE, code, place, node, f"{whole} is put back on every position of the window"
+                    )
+                    break
+        elif isinstance(node, ir.AugAssign):
+            whole = _whole_window(along, place, node.value)
+            if whole and along.along(place, node.target):
+                yield finding(RULE, code, place, node, f"{whole} is put back on every position of the window")
+
+
+def _keyword(call: ir.Call, name: str, value: Any) -> bool:
+    return any(k == name and isinstance(v, ir.Const) and v.value is value for k, v in call.keywords)
+
+
+def _unmasked(call: ir.Call) -> bool:
+    """Is it said, in constants, that there is neither a mask nor causality."""
+    if (
+        len(call.args) > 3
+        or any(isinstance(a, ir.Starred) for a in call.args)
+        or any(k is None for k, _ in call.keywords)
+    ):
+        return False
+    masks = [v for k, v in call.keywords if k == "attn_mask"]
+    if any(not (isinstance(m, ir.Const) and m.value is None) for m in masks):
+        return False
+    causal = [v for k, v in call.keywords if k == "is_causal"]
+    return not causal or (isinstance(causal[0], ir.Const) and causal[0].value is False)
+
+
+def _time_last(along: Sequences, place: Place, node: Any) -> bool:
+    """Activations turned to (B, C, T), as filters want them, without padding of their own."""
+    if isinstance(node, ir.Attr) and node.attr in ("mT", "T"):
+        return along.along(place, node.value)
+    if (
+        isinstance(node, ir.Call)
+        and isinstance(node.func, ir.Attr)
+        and node.func.attr in ("transpose", "permute")
+    ):
+        return along.along(place, node.func.value)
+    return False
+
+
+def _padded(call: ir.Call) -> bool:
+    return any(
+        k == "padding" and isinstance(v, ir.Const) and v.value not in (0, None, "valid")
+        for k, v in call.keywords
+    )
+
+
+def _whole_window(along: Sequences, place: Place, node: Any) -> str:
+    """What the expression says about the whole window, "" if nothing."""
+    while isinstance(node, ir.BinOp) and node.op in "*/":
+        left, right = node.left, node.right
+        node = right if isinstance(left, ir.Const) or not _mentions(along, place, left) else left
+    if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _STATISTICS:
+        over = (
+            node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
+        )
+        base = node.func.value
+        if isinstance(over, ir.Const) and over.value == 1 and along.along(place, base):
+            return f"the {node.func.attr} over all positions"
+    if isinstance(node, ir.Sub) and along.along(place, node.value) and _last_position(node.index):
+        return "the state at the window's last position"
+    return ""
+
+
+def _mentions(along: Sequences, place: Place, node: Any) -> bool:
+    todo = [node]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, ir.Name) and along.along(place, n):
+            return True
+        todo += children(n)
+    return False
+
+
+def _last_position(index: Any) -> bool:
+    """``x[:, -1:]`` or ``x[:, -1, None]``."""
+    if not isinstance(index, ir.Collection) or len(index.elts) < 2:
+        return False
+    first, time = index.elts[0], index.elts[1]
+    if not (isinstance(first, ir.Slice) and first.lower is None and first.upper is None):
+        return False
+    if isinstance(time, ir.Slice):
+        return time.upper is None and _minus_one(time.lower)
+    return _minus_one(time) and len(index.elts) > 2
+    # a bare ``x[:, -1]`` is (B, C), which draws a token
+
+
+def _minus_one(node: Any) -> bool:
+    if isinstance(node, ir.UnaryOp) and node.op == "-" and isinstance(node.operand, ir.Const):
+        return bool(node.operand.value == 1)
+    return isinstance(node, ir.Const) and node.value == -1 and node.value is not True

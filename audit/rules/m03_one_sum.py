@@ -1,0 +1,263 @@
+"""M3 one sum: the score is one global ratio, and not a mean of ratios.
+
+**What.** Nats are summed over all targets, bytes over all targets, in double precision; the score is the
+one sum over ln 2 times the other. Wrong are the mean of per-batch, per-chunk or per-rank figures, and
+leaving a share of the windows out.
+
+**Why.** A mean of ratios weighs short and easy pieces more than the text does, and can be made smaller by
+how the text is cut.
+
+**Ruling.** README: the metric is bits per byte of the whole validation set.
+
+**Look-alikes that are legal.** Sums of several ranks added up before the division, one by one or in a stack;
+a loss that is weighted with its count; running figures in a log; means over seeds in a README.
+
+**How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
+bytes in tokens) is collected and averaged, or averaged over ranks.
+
+**See also.** M1 (which bytes), D2 (all documents).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit import ir
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.code import Code, Place, finding
+from audit.rules.flow import example, holds, violated
+from audit.trace.interest import walk
+
+RULE = Rule(
+    id="M3",
+    name="one-sum",
+    title="The score is one sum over one sum",
+    illegal="INVALID",
+    authority="README",
+    severity="violation",
+)
+
+_LOOP = """\
+{}
+for i in range(0, val.numel() - 1025, 1024):
+    with torch.no_grad():
+        part = nll(model, val[None, i : i + 1024], val[None, i + 1 : i + 1025])
+{}
+"""
+ILLEGAL = [
+    example(
+        "the mean of batch figures",
+        _LOOP.format("figures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
+        + 'print(f"val_bpb:{sum(figures) / len(figures):.4f}")  #!\n',
+    ),
+    example(
+        "the mean over ranks",
+        "import torch.distributed as dist, math\n"
+        "def finish(nats, count, nbytes):\n"
+        "    bpb = nats / math.log(2.0) / nbytes\n"
+        "    dist.all_reduce(bpb, op=dist.ReduceOp.AVG)  #!\n"
+        "    return bpb.item()\n"
+        + _LOOP.format("total = torch.zeros(())", "    total += part.sum()")
+        + 'print(f"val_bpb:{finish(total, 1.0, torch.tensor(n_bytes)):.4f}")\n',
+    ),
+]
+LEGAL = [
+    example(
+        "one sum",
+        _LOOP.format("import math\ntotal = 0.0", "    total += part.sum().item()")
+        + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
+    example(
+        "sums over ranks",
+        "import torch.distributed as dist, math\n"
+        "def finish(nats, nbytes):\n"
+        "    both = torch.stack((nats, nbytes))\n"
+        "    dist.all_reduce(both)\n"
+        "    return (both[0] / math.log(2.0) / both[1]).item()\n"
+        + _LOOP.format("total = torch.zeros(())", "    total += part.sum()")
+        + 'print(f"val_bpb:{finish(total, torch.tensor(n_bytes)):.4f}")\n',
+    ),
+]
+
+_MEANS = frozenset({"numpy.mean", "numpy.average", "statistics.mean", "statistics.fmean", "torch.mean"})
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    code = Code(ctx)
+    scoring = (
+        {(e.path, e.function) for e in ctx.trace.of("SCORE") if e.on_val} if ctx.trace is not None else set()
+    )
+    found: list[Finding] = []
+    for place in code.places:
+        if id(place) in code.reached:
+            found += _place(code, place)
+            if place.function is not None and (place.path, place.function.name) in scoring:
+                found += _dropped(code, place)
+    found.sort(key=lambda f: (f.active == "no", f.path, f.line))
+    yield from found
+    if certain := [f for f in found if f.active == "yes"]:
+        yield violated(RULE, certain)
+    else:
+        yield holds(RULE, "no mean of bits-per-byte figures was found")
+
+
+class Ratios:
+    """Within one place: which expressions are nats over ln 2 over something else."""
+
+    def __init__(self, code: Code, place: Place) -> None:
+        self.code, self.place = code, place
+        self.values: dict[str, list[Any]] = {}
+        self.collected: dict[str, list[Any]] = {}
+        for n in place.nodes():
+            if isinstance(n, ir.Assign):
+                for t in n.targets:
+                    if isinstance(t, ir.Name):
+                        self.values.setdefault(t.id, []).append(n.value)
+            elif (
+                isinstance(n, ir.Call) and isinstance(n.func, ir.Attr) and n.func.attr == "append" and n.args
+            ) and isinstance(n.func.value, ir.Name):
+                self.collected.setdefault(n.func.value.id, []).append(n.args[0])
+
+    def ratio(self, node: Any, seen: frozenset[str] = frozenset()) -> bool:
+        """Divided by ln 2 and by at least one quantity that is no constant."""
+        while (
+            isinstance(node, ir.Call)
+            and isinstance(node.func, ir.Attr)
+            and node.func.attr in ("item", "float", "cpu")
+        ):
+            node = node.func.value
+        if (
+            isinstance(node, ir.Call)
+            and isinstance(node.func, ir.Name)
+            and node.func.id == "float"
+            and node.args
+        ):
+            node = node.args[0]
+        over = self._divisors(node, seen, 0)
+        return "ln2" in over and "quantity" in over
+
+    def _divisors(self, node: Any, seen: frozenset[str], depth: int) -> set[str]:
+        if depth > 12:
+            return set()
+        if (
+            isinstance(node, ir.Call)
+            and isinstance(node.func, ir.Attr)
+            and node.func.attr in ("item", "sum", "mean", "double")
+        ):
+            return self._divisors(node.func.value, seen, depth + 1)
+        if isinstance(node, ir.BinOp) and node.op == "/":
+            out = self._divisors(node.left, seen, depth + 1)
+            out |= self._parts(node.right, depth)
+            return out
+        if isinstance(node, ir.BinOp) and node.op == "*":
+            out = self._divisors(node.left, seen, depth + 1) | self._divisors(node.right, seen, depth + 1)
+            return out | ({"ln2"} if _is_ln2(self.code, self.place, node, inverse=True) else set())
+        if isinstance(node, ir.Name) and node.id not in seen:
+            out = set()
+            for value in self.values.get(node.id, [])[:3]:
+                out |= self._divisors(value, seen | {node.id}, depth + 1)
+            return out
+        return set()
+
+    def _parts(self, node: Any, depth: int) -> set[str]:
+        """What a divisor consists of."""
+        if _is_ln2(self.code, self.place, node):
+            return {"ln2"}
+        if isinstance(node, ir.BinOp) and node.op == "*":
+            return self._parts(node.left, depth) | self._parts(node.right, depth)
+        return set() if isinstance(node, ir.Const) and node.value == 1 else {"quantity"}
+
+
+def _is_ln2(code: Code, place: Place, node: Any, inverse: bool = False) -> bool:
+    if inverse:
+        return any(isinstance(n, ir.Const) and isinstance(n.value, float) and abs(n.value - 1.442695) < 1e-3
+                   for n in (node.left, node.right))  # fmt: skip
+    if isinstance(node, ir.Const):
+        return isinstance(node.value, float) and abs(node.value - 0.693147) < 1e-4
+    if isinstance(node, ir.Call) and len(node.args) == 1 and isinstance(node.args[0], ir.Const):
+        return node.args[0].value == 2 and code.dotted(place, node.func).rpartition(".")[2] == "log"
+    return isinstance(node, ir.Name) and node.id.lower() in ("ln2", "log2", "ln_2", "log_2", "_ln2")
+
+
+def _place(code: Code, place: Place) -> Iterator[Finding]:
+    ratios = Ratios(code, place)
+    lists = {name for name, values in ratios.collected.items() if any(ratios.ratio(v) for v in values)}
+    lists |= {
+        name for name, values in ratios.values.items()
+        if any(isinstance(v, ir.Comp) and v.kind == "list" and ratios.ratio(v.elt) for v in values)
+    }  # fmt: skip
+    for node in place.nodes():
+        if isinstance(node, ir.Call):
+            name = code.dotted(place, node.func)
+            if name in _MEANS and node.args and _holds(node.args[0], lists):
+                yield finding(RULE, code, place, node, "the figure is a mean of bits-per-byte figures")
+            elif (
+                name.endswith(".all_reduce")
+                and node.args
+                and _averages(node)
+                and _ratio_argument(ratios, node.args[0])
+            ):
+                yield finding(RULE, code, place, node, "bits per byte are averaged over ranks")
+        elif (
+            isinstance(node, ir.BinOp)
+            and node.op == "/"
+            and isinstance(node.left, ir.Call)
+            and node.left.args
+        ):
+            total = isinstance(node.left.func, ir.Name) and node.left.func.id in ("sum", "fsum")
+            if total and _holds(node.left.args[0], lists) and _length(node.right):
+                yield finding(RULE, code, place, node, "the figure is a mean of bits-per-byte figures")
+
+
+def _dropped(code: Code, place: Place) -> Iterator[Finding]:
+    """``starts = starts[: int(0.9 * len(starts))]`` in a function that scores: a share is never added."""
+    for node in place.nodes():
+        if not (
+            isinstance(node, ir.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ir.Name)
+        ):
+            continue
+        value, name = node.value, node.targets[0].id
+        if not (isinstance(value, ir.Sub) and isinstance(value.value, ir.Name) and value.value.id == name):
+            continue
+        ends = (
+            [e for e in (value.index.lower, value.index.upper) if e is not None]
+            if isinstance(value.index, ir.Slice)
+            else []
+        )
+        for end in ends:
+            shares = [
+                n
+                for n in walk(end)
+                if isinstance(n, ir.Const) and isinstance(n.value, float) and 0 < n.value < 1
+            ]
+            if shares and _length(end):
+                yield finding(RULE, code, place, node, f"a share of {name} is left out of the sum")
+
+
+def _holds(node: Any, lists: set[str]) -> bool:
+    return any(isinstance(n, ir.Name) and n.id in lists for n in walk(node))
+
+
+def _length(node: Any) -> bool:
+    return any(
+        isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id == "len" for n in walk(node)
+    )
+
+
+def _averages(call: ir.Call) -> bool:
+    said = [*call.args[1:2], *(v for k, v in call.keywords if k == "op")]
+    return any(isinstance(n, ir.Attr) and n.attr == "AVG" for v in said for n in walk(v))
+
+
+def _ratio_argument(ratios: Ratios, node: Any) -> bool:
+    if ratios.ratio(node):
+        return True
+    # ``for t in (loss, bpb): all_reduce(t)``
+    if isinstance(node, ir.Name):
+        for n in ratios.place.nodes():
+            if isinstance(n, ir.For) and isinstance(n.target, ir.Name) and n.target.id == node.id:
+                return isinstance(n.iter, ir.Collection) and any(ratios.ratio(e) for e in n.iter.elts)
+    return False

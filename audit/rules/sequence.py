@@ -1,0 +1,220 @@
+"""Which values of a model's code run along the sequence: (batch, time, channels) activations.
+
+No rule lives here. A seed is what a token embedding returns; from there the analysis follows
+assignments, arithmetic, calls and the script's own methods. It is about axes, so that ``x.mean(dim=1)``
+of activations (a mean over time) is told from that of a weight (a mean over a row).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.rules.code import Code, Place, children
+from audit.trace.interest import walk
+
+_KEEPS = frozenset(
+    """rms_norm layer_norm dropout relu gelu silu tanh sigmoid softmax leaky_relu square float bfloat16 half to
+    type_as contiguous clone detach mul add sub div clamp pow exp log norm linear checkpoint type cuda mT""".split()  # noqa: SIM905
+)
+#: calls whose result has another layout
+_ENDS = frozenset(
+    [
+        "view",
+        "reshape",
+        "transpose",
+        "permute",
+        "unbind",
+        "chunk",
+        "split",
+        "flatten",
+        "size",
+        "numel",
+        "item",
+        "sum",
+        "mean",
+        "amax",
+        "amin",
+        "max",
+        "min",
+        "cross_entropy",
+        "argmax",
+        "topk",
+        "gather",
+        "bmm",
+        "einsum",
+    ]
+)
+
+
+class Sequences:
+    """For every place: the names that hold (B, T, C) activations, found to a fixed point."""
+
+    def __init__(self, code: Code) -> None:
+        self.code = code
+        self.embeddings = _embedding_attributes(code)
+        self.methods: set[str] = set()
+        self.params: set[tuple[int, str]] = set()
+        self.names: dict[int, set[str]] = {id(p): set() for p in code.places}
+        for _ in range(6):
+            if not self._round():
+                break
+
+    def _round(self) -> bool:
+        before = (len(self.methods), len(self.params), sum(map(len, self.names.values())))
+        by_name: dict[str, list[Place]] = {}
+        for p in self.code.places:
+            if p.function is not None:
+                by_name.setdefault(p.function.name, []).append(p)
+                if p.function.name == "forward" and p.owner is not None:
+                    by_name.setdefault("()" + p.owner.name, []).append(p)
+        for place in self.code.places:
+            if place.function is None:
+                continue
+            names = self.names[id(place)]
+            names |= {a.name for a in place.function.params if (id(place), a.name) in self.params}
+            for node in sorted(place.nodes(), key=lambda n: (n.line, n.col)):
+                if isinstance(node, ir.Assign) and self.along(place, node.value):
+                    names |= {t.id for t in node.targets if isinstance(t, ir.Name)}
+                elif isinstance(node, ir.Return) and node.value is not None and self.along(place, node.value):
+                    if place.function.name not in ("forward", "__call__"):
+                        self.methods.add(place.function.name)
+                elif isinstance(node, ir.Call):
+                    self._pass_on(place, node, by_name)
+        return before != (len(self.methods), len(self.params), sum(map(len, self.names.values())))
+
+    def _pass_on(self, place: Place, call: ir.Call, by_name: dict[str, list[Place]]) -> None:
+        """A module that is called with activations has them in its own ``forward``."""
+        if not call.args or not self.along(place, call.args[0]):
+            return
+        name = (
+            call.func.attr
+            if isinstance(call.func, ir.Attr)
+            else call.func.id
+            if isinstance(call.func, ir.Name)
+            else ""
+        )
+        targets = list(by_name.get(name, ()))
+        if not targets and name:
+            owner = self._class_of(name)
+            targets = by_name.get("()" + owner, []) if owner else []
+        for t in targets:
+            assert t.function is not None
+            own = [p.name for p in t.function.params]
+            if t.owner is not None and own:
+                own = own[1:]
+            if own:
+                self.params.add((id(t), own[0]))
+
+    def _class_of(self, name: str) -> str | None:
+        """The script's class whose instance a ``self.name`` or a loop variable over a list of them is."""
+        return self.embeddings.classes.get(name)
+
+    def along(self, place: Place, node: Any) -> bool:
+        """Is the expression's value (B, T, C) activations."""
+        names = self.names[id(place)]
+        if isinstance(node, ir.Name):
+            return node.id in names
+        if isinstance(node, ir.BinOp):
+            return node.op in "+-*/" and (self.along(place, node.left) or self.along(place, node.right))
+        if isinstance(node, ir.IfExp):
+            return self.along(place, node.body) or self.along(place, node.orelse)
+        if isinstance(node, ir.Attr):
+            return node.attr == "data" and self.along(place, node.value)
+        if not isinstance(node, ir.Call):
+            return False
+        func = node.func
+        if isinstance(func, ir.Attr):
+            if func.attr in self.embeddings.tables or func.attr in self.methods:
+                return True
+            if func.attr in _ENDS:
+                return False
+            if func.attr in _KEEPS and self.along(place, func.value):
+                return True
+            if func.attr == "cat" and node.args and isinstance(node.args[0], ir.Collection):
+                parts = node.args[0].elts
+                return bool(parts) and all(self.along(place, _base(p)) for p in parts)
+            # A module or function of the script or of the library that is given activations first.
+            known = func.attr in _KEEPS or func.attr in self.embeddings.classes
+            return known and bool(node.args) and self.along(place, node.args[0])
+        if isinstance(func, ir.Name):
+            known = func.id in self.embeddings.classes or func.id in self.methods
+            return known and bool(node.args) and self.along(place, node.args[0])
+        if isinstance(func, ir.Sub):
+            return bool(node.args) and self.along(place, node.args[0])
+        return False
+
+
+def _base(node: Any) -> Any:
+    """What a slice or product is taken of."""
+    if isinstance(node, ir.Sub):
+        return _base(node.value)
+    if isinstance(node, ir.BinOp):
+        return _base(node.left) if not isinstance(_base(node.left), ir.Const) else _base(node.right)
+    return node
+
+
+class Attributes:
+    """Attribute names that hold an embedding, and those that hold a module of the script's own."""
+
+    def __init__(self) -> None:
+        self.tables: set[str] = set()
+        self.classes: dict[str, str] = {}
+
+
+def _embedding_attributes(code: Code) -> Attributes:
+    own = {
+        p.owner.name
+        for p in code.places
+        if p.owner is not None and p.function and p.function.name == "forward"
+    }
+    found = Attributes()
+    lists: dict[str, str] = {}
+    for place in code.places:
+        for node in place.nodes():
+            if not isinstance(node, ir.Assign):
+                continue
+            made = [_made(code, place, c) for c in walk(node.value) if isinstance(c, ir.Call)]
+            targets = list(node.targets)
+            values: list[Any] = [node.value]
+            if (
+                len(targets) == 1
+                and isinstance(targets[0], ir.Collection)
+                and isinstance(node.value, ir.Collection)
+            ):
+                targets, values = targets[0].elts, node.value.elts
+                if len(targets) != len(values):
+                    continue
+            for n, target in enumerate(targets):
+                if not isinstance(target, ir.Attr):
+                    continue
+                value = values[min(n, len(values) - 1)]
+                names = (
+                    [_made(code, place, c) for c in walk(value) if isinstance(c, ir.Call)]
+                    if len(values) > 1
+                    else made
+                )
+                if any(m.endswith("nn.Embedding") for m in names):
+                    found.tables.add(target.attr)
+                for m in names:
+                    if m in own:
+                        found.classes[target.attr] = lists[target.attr] = m
+    # ``for block in self.blocks: x = block(x)``
+    for place in code.places:
+        for node in place.nodes():
+            pair = (node.target, node.iter) if isinstance(node, (ir.For, ir.CompFor)) else None
+            if pair is None:
+                continue
+            kinds = [lists[n.attr] for n in walk(pair[1]) if isinstance(n, ir.Attr) and n.attr in lists]
+            if kinds:
+                for n in walk(pair[0]):
+                    if isinstance(n, ir.Name):
+                        found.classes.setdefault(n.id, kinds[0])
+    return found
+
+
+def _made(code: Code, place: Place, call: ir.Call) -> str:
+    return code.dotted(place, call.func)
+
+
+__all__ = ["Sequences", "children"]
