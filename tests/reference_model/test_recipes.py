@@ -164,3 +164,30 @@ def test_flops_count_what_a_token_costs():
     assert flops_per_token(Golf(small), 64) == 6 * (2 * per_layer + 32 * 16) + 2 * attention
     looped = dataclasses.replace(small, loops=3, loop_from=0, loop_to=1)
     assert flops_per_token(Golf(looped), 64) == 6 * (6 * per_layer + 32 * 16) + 6 * attention
+
+
+@pytest.mark.slow
+def test_compiled_blocks_train_like_eager_ones(data_folder, tmp_path, monkeypatch):
+    """Through the compiler's graph capture and autograd, without its code generator, which wants a GPU.
+
+    Late quantization, repeated layers and online Hessians all switch what runs while it runs.
+    """
+    torch.set_num_threads(1)
+    plain, module_compile = torch.compile, torch.nn.Module.compile
+    monkeypatch.setattr(torch, "compile", lambda f, **o: plain(f, **(o | {"backend": "aot_eager"})))
+    monkeypatch.setattr(
+        torch.nn.Module, "compile", lambda self, **o: module_compile(self, **(o | {"backend": "aot_eager"}))
+    )
+    small = ["model.layers=4", "value_layers=2,3", "repeat_layers=1", "repeat_start=2", "schedule.seconds=0", "steps=5",
+             "warmdown=4", "compress.qat_below=0.6", "hessian_every=3", "validate_tokens=512", "xsa_layers=2"]  # fmt: skip
+    losses = []
+    for how in ("off", "block"):
+        recipe = config.change(shrunken("pr827-stack"), [*small, f"compile={how}"])
+        out = tmp_path / how
+        out.mkdir()
+        with Logs(out, quiet=True) as logs:
+            alone = Ranks(rank=0, world=1, device=torch.device("cpu"))
+            Trainer(recipe, data_folder, out, alone, logs).run()
+        rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
+        losses.append([r["loss"] for r in rows if "loss" in r] + [r["bpb"] for r in rows if "bpb" in r])
+    assert losses[0] == pytest.approx(losses[1], rel=2e-4)
