@@ -56,7 +56,9 @@ def _arguments(parser: argparse.ArgumentParser) -> None:
         "--calibration", choices=CALIBRATION, help="where its text comes from (default self)"
     )
     calibration.add_argument("--data", type=Path, metavar="DIR", help="train shards, for --calibration train")
-    calibration.add_argument("--sequences", type=int, metavar="N", help="calibration sequences (default 64)")
+    calibration.add_argument(
+        "--sequences", type=int, metavar="N", help="calibration sequences (default 64; self: 16)"
+    )
     calibration.add_argument("--length", type=int, metavar="T", help="tokens of one (default 256)")
     calibration.add_argument(
         "--temperature", type=float, metavar="X", help="of self-generated text (default 0.8)"

@@ -31,7 +31,7 @@ from reference_model.quantize.rate import RateOptions
 
 #: What holds where neither the command line nor the checkpoint's recipe says anything.
 DEFAULTS: dict[str, Any] = {
-    "method": "rtn", "bits": 6, "clip": "wide", "calibration": "self", "sequences": 64, "length": 256,
+    "method": "rtn", "bits": 6, "clip": "wide", "calibration": "self", "sequences": None, "length": 256,
     "temperature": 0.8, "block": 64, "damping": None, "prune": 0.0, "target_bytes": 0, "step": 1e-4, "lagrangian": None,
     "compressor": None,
 }  # fmt: skip
@@ -49,6 +49,9 @@ def settings(args: argparse.Namespace, checkpoint: Checkpoint) -> dict[str, Any]
     found["compressor"] = found["compressor"] or ("rows" if found["method"] == "rate" else "zstd")
     if found["compressor"] not in (*COMPRESSORS, "auto"):
         raise InputError(f"unknown compressor {found['compressor']!r}; known: auto, {', '.join(COMPRESSORS)}")
+    if found["sequences"] is None:
+        # Written token by token without a cache: four times fewer, or a CPU is busy for minutes.
+        found["sequences"] = 16 if found["calibration"] == "self" else 64
     if found["damping"] is None:
         found["damping"] = _DAMPING.get(found["method"], 0.0)
     if found["damping"] < 0 or found["block"] < 1:
@@ -71,7 +74,12 @@ def source_of(chosen: Mapping[str, Any], args: argparse.Namespace, model: Any, v
         return UniformRandom(vocab=vocab, seed=args.seed, **size)
     if chosen["calibration"] == "self":
         return SelfGenerated(
-            model=model, temperature=chosen["temperature"], seed=args.seed, window=chosen["length"], **size
+            model=model,
+            temperature=chosen["temperature"],
+            seed=args.seed,
+            window=chosen["length"],
+            batch=chosen["sequences"],
+            **size,
         )
     if args.data is None:
         raise InputError("--calibration train needs --data, a folder with train shards")
@@ -155,6 +163,7 @@ def quantize(args: argparse.Namespace) -> Iterator[str]:
         recipe |= {"bits": policy.bits, "class_bits": dict(policy.overrides), "clip": chosen["clip"]}
         yield f"quantized by rtn, {policy.bits} bits, clip {chosen['clip']}, in {time.perf_counter() - started:.1f} s"
     else:
+        yield f"calibrating: {chosen['calibration']}, {chosen['sequences']} sequences of {chosen['length']} tokens"
         started = time.perf_counter()
         hessians, description = calibrate(checkpoint, chosen, args, device)
         recipe["calibration"] = description
