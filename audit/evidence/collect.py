@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
@@ -39,7 +39,9 @@ def read_facts(files: SubmissionFiles) -> list[Fact]:
             facts += read_readme(path, data[:MAX_TEXT].decode("utf-8", "replace"))
     for path in log_paths(files):
         stream = _open(files, path)
-        if stream is not None:
+        if stream is None:
+            continue
+        with stream if not isinstance(stream, bytes) else nullcontext():
             facts += read_log(path, stream)
     return facts
 
@@ -71,9 +73,7 @@ def log_paths(files: SubmissionFiles) -> list[str]:
 
 
 def _open(files: SubmissionFiles, path: str) -> bytes | IO[bytes] | None:
+    """The log as a stream where it lies on disk, else its bytes."""
     opener = getattr(files.tree, "open", None)
-    if opener is not None:
-        stream: Iterator[bytes] | IO[bytes] | None = opener(path)
-        if stream is not None:
-            return stream  # type: ignore[return-value]
-    return files.read(path)
+    stream: IO[bytes] | None = opener(path) if opener is not None else None
+    return stream if stream is not None else files.read(path)

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from audit.evidence.words import OTHER, measure, quantity, seed_of
+from audit.evidence.words import measure, of_others, quantity, seed_of
 from audit.model import Fact
 
 _TOKEN = re.compile(
@@ -106,7 +106,7 @@ def _leaf(
         if raw.lower() in {"true", "false"} and keys[0] in {"compliance", "legality", "rules"}:
             yield fact(f"claim.{last.lower()}", raw.lower() == "true")
         return
-    if any(OTHER.search(k) for k in keys[:-1]):
+    if any(of_others(k) for k in keys[:-1]):
         return
     seed = next((s for k in keys[:-1] if not k.startswith("#") and (s := seed_of(k)) is not None), None)
     named = last

@@ -161,7 +161,7 @@ def _table(path: str, lines: list[str], start: int, end: int) -> Iterator[Fact]:
     head = _cells(lines[start])
     rows = [(at + 1, _cells(lines[at])) for at in range(start + 2, end)]
     columns = [quantity(h) for h in head]
-    seed_column = next((i for i, h in enumerate(head) if re.match(r"seeds?\b", h, re.I)), None)
+    seed_column = next((i for i, h in enumerate(head) if re.match(r"seeds?\b(?!\s*\d)", h, re.I)), None)
     seeds_across = [seed_of(h) if re.match(r"seed|s?\d", h, re.I) else None for h in head]
     if (seed_column is None and sum(s is not None for s in seeds_across) >= 1) or (
         seed_column is None and any(_OURS.match(h) for h in head[1:]) and not any(columns[1:])

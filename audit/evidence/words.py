@@ -20,6 +20,13 @@ OTHER = re.compile(
     r"overhead|attribution|ablation|beats?\b|upstream|\bbase_|merged|\bpr ?#|\bbest_known|\bgoal\b|slack|remaining|under",
     re.I,
 )
+
+
+def of_others(label: str) -> bool:
+    """Does a label speak of somebody else's figure, of a difference, or of a limit."""
+    return bool(OTHER.search(label.replace("_", " ")))
+
+
 _STD = re.compile(r"(?<![a-z])std(?![a-z])|stdev|σ|standard deviation|±", re.I)
 _MEAN = re.compile(r"mean|\bavg\b|average", re.I)
 _STEP_TIME = re.compile(
@@ -57,7 +64,7 @@ class Quantity:
 def quantity(label: str) -> Quantity | None:
     """What a JSON key, a table head or a row label names; None for what this submission does not state."""
     low = re.sub(r"[*`]", "", label).strip().lower()
-    if not low or len(low) > 70 or OTHER.search(low):
+    if not low or len(low) > 70 or of_others(low):
         return None
     statistic = "std" if _STD.search(low) else "max" if re.search(r"\bmax\b|_max|max_", low) else ""
     if not statistic and _MEAN.search(low) and not _STEP_TIME.search(low):

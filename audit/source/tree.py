@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Any, Protocol
+from typing import Any, BinaryIO, Protocol
 
 #: Files above this are not source, README or log text that anybody reads; they are listed only.
 MAX_READ = 64 * 2**20
@@ -81,6 +81,14 @@ class FolderTree:
             if full is None or full.stat().st_size > MAX_READ:
                 return None
             return full.read_bytes()
+        except OSError:
+            return None
+
+    def open(self, path: str) -> BinaryIO | None:
+        """The file as a stream, for logs of any size; None like `read` for what is absent."""
+        full = self._locate(path)
+        try:
+            return None if full is None else full.open("rb")
         except OSError:
             return None
 
