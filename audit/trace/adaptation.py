@@ -91,10 +91,7 @@ def trained_on_validation(trace: Trace) -> list[Event]:
     mixed = [u for u in val_updates(trace, active=True) if u.flags & TRAIN and u.detail.get("models")]
     if mixed or any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
         used = {uid for s in trace.of("SCORE") for uid in s.taint}
-        return [
-            u for u in mixed
-            if not u.detail.get("stored") and u.id in used and scored_before(trace, u) is None
-        ]  # fmt: skip
+        return [u for u in mixed if not u.detail.get("stored") and not u.detail.get("fresh") and u.id in used]
     return [
         u for u in val_updates(trace, active=True)
         if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")

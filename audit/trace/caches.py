@@ -165,7 +165,12 @@ class Spread:
 
 def byte_mixtures(trace: Trace) -> list[Spread]:
     """Every mixture of per-byte shares of a token's loss with table statistics, one entry per place."""
-    sources = {e.id: e for e in trace.of("SPREAD")}
+    filled = {e.detail.get("table") for e in trace.of("STORE")}
+    sources = {}
+    for e in trace.of("SPREAD"):
+        tables = {k[1] for k in e.detail.get("keys", ()) if k[0] == "lut"}
+        if not tables or tables - filled:  # a table that evaluation fills is none of byte lengths
+            sources[e.id] = e
     reported = trace.reported_scores()
     found: dict[tuple, Spread] = {}
     for s in trace.of("SCORE"):
@@ -174,10 +179,24 @@ def byte_mixtures(trace: Trace) -> list[Spread]:
         for k in keys:
             if k[0] == "spread" and mixed and (e := sources.get(k[1])) is not None:
                 old = found.get((e.path, e.line, e.active))
-                if old is None or s.id in reported and not old.reported:
+                if old is None or (s.id in reported and not old.reported):
                     found[e.path, e.line, e.active] = Spread(spread=e, score=s, reported=s.id in reported)
     for e in trace.of("COMPILE"):
         helper = e.detail.get("helper")
         if helper is not None and helper.spreads and e.flags & LOSS:
             found.setdefault((e.path, e.line, e.active), Spread(spread=e, score=None, reported=True))
     return sorted(found.values(), key=lambda x: (RANK[x.active], x.spread.id))
+
+
+def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
+    """(division, score, reported): a row over all candidates normalised by something other than its own sum."""
+    sources = {e.id: e for e in trace.of("DIVISOR")}
+    reported = trace.reported_scores()
+    found: dict[tuple, tuple[Event, Event, bool]] = {}
+    for s in trace.of("SCORE"):
+        for k in s.detail.get("keys", ()):
+            if k[0] == "divisor" and (e := sources.get(k[1])) is not None:
+                old = found.get((e.path, e.line, e.active))
+                if old is None or (s.id in reported and not old[2]):
+                    found[e.path, e.line, e.active] = (e, s, s.id in reported)
+    return list(found.values())

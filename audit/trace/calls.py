@@ -397,7 +397,6 @@ class Calls:
                 state.taint = state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
-            leaf.flags |= data.flags & (VAL | TRAIN | RAND | GEN)
 
     def fresh(self: Any, models: frozenset) -> bool:
         """Were all these models built or reset within a loop that is open now (adapters per document)."""

@@ -241,6 +241,8 @@ class Expressions:
             return derive([a, summary(b)])
         out = derive([a, b])
         out.flags &= ~RATIO
+        if op == "/" and a.flags & LOSS and b.flags & COUNT:
+            self.check_divisor(a, b, out, node)
         if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
             out.flags |= RATIO
         if a.lv is not None and a.lv[0] != "x" and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:
@@ -261,12 +263,12 @@ class Expressions:
                 out.mask = None
             if op in "/*" and self.is_ln2(a, b, op):
                 out = self.to_bits(out, node)
-            elif op == "/" and a.flags & LOSS and b.flags & BYTES and not b.flags & LOSS and b.keys:
+            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or b.flags & VAL and not b.flags & META) and not b.flags & (LOSS | COUNT) and b.keys:
                 # A token's loss over a number that belongs to the token: its share per byte.
                 e = self.event("SPREAD", node, out, keys=b.keys)
                 out.keys = out.keys | {("spread", e.id)}
-        elif flags & (LOGITS | PROB) and op == "-":
-            pass
+        elif op == "*" and self.is_ln2(a, b, op):
+            out.const = "ln2"  # a divisor that converts to bits together with what it multiplies
         if op in ("==", "!=", "<", ">"):
             out.flags &= ~LOSS
         return out
@@ -467,7 +469,7 @@ class Expressions:
             a, b = self.ev(e.body), self.ev(e.orelse)
             if a.kind == "const" and b.kind == "const" and a.const != b.const:
                 out = derive([a, b, test])
-                out.flags &= ~(VAL | TGT) | (a.flags | b.flags)
+                out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
                 return out
             return join(a, b)
         if self.dormant and test.knobs:
@@ -611,8 +613,11 @@ class Expressions:
                     if found is not None:
                         return found
                     return base.rest if base.rest is not None else self.missing(base, i)
-                out = self.element(base)
-                return self.lookup(base, i, with_deps(out, i.deps), e)
+                out = with_deps(self.element(base), i.deps)
+                if out.kind == "val" and out.origin is None:
+                    out = clone(out)
+                    out.origin = base
+                return self.lookup(base, i, out, e)
             if k == "seq":
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                     if -len(base.data) <= i.const < len(base.data):
@@ -772,7 +777,7 @@ class Expressions:
                 got = clone(got)
                 got.taint |= base.taint
                 got.flags |= COUNT
-            e = self.event("LOOKUP", node, index, keys=index.keys, table=table_id(base), table_taint=base.taint,
+            e = self.event("LOOKUP", node, index, keys=index.keys, table=self.table_id(base), table_taint=base.taint,
                            table_flags=base.flags, made=out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] != "t") | {("lookup", e.id)}
@@ -786,15 +791,22 @@ class Expressions:
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
-        got.keys = index.keys
+        got.keys = index.keys | {("lut", self.table_id(base))}
         got.taint = out.taint
         return got
+
+    def table_id(self: Any, base: V) -> int:
+        """One number per table; elements of one container count as one table. Kept alive, so that it stays one."""
+        home = base.origin if base.origin is not None else base
+        thing = home.data if home.data is not None else home
+        self.tables.append(thing)
+        return id(thing)
 
     def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
         """A table takes in stream content: counts, continuations, hints."""
         index = summary(index) if index.kind == "seq" else index
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
-                       table=table_id(base), value_keys=value.keys)  # fmt: skip
+                       table=self.table_id(base), value_keys=value.keys)  # fmt: skip
         e.atoms = index.atoms or value.atoms
         base.taint = base.taint | {e.id}
         reach_origin(base)
@@ -902,12 +914,6 @@ def later_iteration(op: str, a: V, b: V) -> tuple | None:
         if x.lv is not None and not y.deps and y.kind in ("const", "val", "bound"):
             return x.lv if len(x.lv) == 3 else ("x", *x.lv)
     return None
-
-
-def table_id(base: V) -> int:
-    """One number per table; elements of one container count as one table."""
-    home = base.origin if base.origin is not None else base
-    return id(home.data) if home.data is not None else id(home)
 
 
 def text_of(e: Any) -> str:

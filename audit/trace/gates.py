@@ -59,6 +59,23 @@ class Gates:
         out.flags &= ~META
         return out
 
+    def check_divisor(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        """A count of the true token, taken from a row over all candidates, divided by another table's count."""
+        below = {k[1] for k in b.keys if k[0] == "lookup"}
+        if not below:
+            return
+        reads = {e.id: e for e in self.trace.events if e.kind == "LOOKUP"}
+        for k in a.keys:
+            picked = reads.get(k[1]) if k[0] == "lookup" else None
+            if picked is None:
+                continue
+            rows = {m[1] for m in picked.detail.get("made", ()) if m[0] == "lookup" and m[1] in reads}
+            over_all = [r for r in rows if any(x[0] == "candidates" for x in reads[r].detail.get("keys", ()))]
+            if over_all and not below & rows:
+                e = self.event("DIVISOR", node, out, keys=a.keys | b.keys)
+                out.keys = out.keys | {("divisor", e.id)}
+                return
+
     def threshold(self: Any, op: str, a: V, b: V) -> bool | None:
         """A quotient of counts against a number; remembers, per call or gate, whether it can pass."""
         ratio, bound, flipped = (a, b, False) if a.flags & RATIO else (b, a, True)

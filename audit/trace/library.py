@@ -144,8 +144,12 @@ class Library:
         if not name:
             return None
         tail = name.replace(".", "/") + ".py"
-        path = next((p for p in self.modules if p == tail or p.endswith("/" + tail)), None)
-        if path is None or path == self.primary:
+        # Beside the importing file first: several folders of one submission may hold the same name.
+        folder = self.scope.path.rpartition("/")[0]
+        near = f"{folder}/{tail}" if folder else tail
+        names = [p for p in self.modules if p != self.primary and (p == tail or p.endswith("/" + tail))]
+        path = near if near in names else next(iter(names), None)
+        if path is None:
             return None
         if path in self.loaded:
             return self.loaded[path]
@@ -249,6 +253,8 @@ class Library:
                 out.atoms, out.keys = EMPTY, EMPTY
                 # Every element is a place of its own; they share the symbols of where the range starts.
                 out.pos = place_of(args[0]) if len(args) > 1 and args[0].kind in ("val", "const") else None
+                if len(args) == 1:
+                    out.keys = frozenset([("candidates", getattr(node, "line", 0))])
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):
             if len(args) >= 2:
@@ -307,7 +313,7 @@ class Library:
         if last in ("all_gather_object", "all_gather", "all_gather_into_tensor") and len(args) >= 2:
             target, source = args[0], args[1]
             if target.kind == "seq":
-                target.data = [source, source]
+                target.data, target.rest = [source, source], None
             else:
                 target.absorb(source)
                 target.deps |= source.deps

@@ -102,6 +102,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates):
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
         self.score_keys: dict[int, frozenset] = {}
+        self.tables: list[Any] = []
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()

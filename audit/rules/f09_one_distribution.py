@@ -1,0 +1,144 @@
+'''F9 one distribution: what is mixed must sum to one over the official alphabet, fixed before the token is read.
+
+**What.** A score is -log p(x) of one distribution p. Three shapes break this: only the true token's probability is raised
+by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table; a
+token's probability is spread over its bytes (F10).
+
+**Why.** A number that is not the probability of a distribution cannot be turned into a code of that length. The sums
+over the vocabulary of such "probabilities" were measured at 277 to 410 (#886, #978), and forcing them to one took a
+claimed 0.39 bits per byte back to 1.51 (#972 and its correction #978).
+
+**Ruling.** Maintainer on #1185 (March 2026): renormalise over the full vocabulary; a causal normalised cache "would be
+more inclined to be treated as legal". "Sums to one by construction" in a README decides nothing (#702, #962 claimed it).
+
+**Look-alikes that are legal.** An exponential tilt of one hint with its normaliser (#1145, #1514); a mixture with a
+point mass on a hint (#1518); counts divided by their own row's sum; soft caps, temperatures and logit scales, which act
+before the softmax.
+
+**How it is decided.** Known shapes, by dataflow: which table reads meet in a division, and whose sum the divisor is.
+Other mixtures are not shown to be normalised from source; a run with every candidate as target shows it.
+
+**See also.** F8, F10, F7.
+'''
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation, Step
+from audit.rules.base import Rule
+from audit.rules.flow import example, holds, unread, violated
+from audit.trace import Event
+from audit.trace.caches import byte_mixtures, cache_reads, foreign_divisors
+
+RULE = Rule(
+    id="F9",
+    name="not-a-distribution",
+    title="What is scored is one normalised distribution over the alphabet",
+    illegal="INVALID",
+    authority="MAINT",
+    severity="violation",
+    since="2026-03-27",
+)
+
+_ROWS = """\
+pairs, contexts = torch.zeros(1 << 20), torch.zeros(1 << 20)
+candidates = torch.arange(1024)
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        p = torch.exp(-nll(model, x, y))[0]
+    key = x[0] * 5743 % (1 << 20)
+    cells = (key[:, None] * 1009 + candidates[None]) % (1 << 20)
+    row = pairs[cells]
+    true = row.gather(1, y[0][:, None])[:, 0]
+@@
+    total += -torch.log(0.5 * p + 0.5 * q).sum()
+    pairs.scatter_add_(0, (key * 1009 + y[0]) % (1 << 20), torch.ones(1024))
+    contexts.scatter_add_(0, key, torch.ones(1024))
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+ILLEGAL = [
+    example(
+        "a row over all candidates, divided by the count of its context in another table",
+        _ROWS.replace("@@", "    q = (true + 2.0 * p) / (contexts[key] + 2.0)  #!"),
+    ),
+    example(
+        "only the true token is looked up and raised",
+        """\
+pairs, contexts = np.zeros(1 << 20), np.zeros(1 << 20)
+stream = val.numpy()
+total = 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        p = np.exp(-nll(model, x, y)[0].numpy())
+    at = np.arange(w + 1, w + 1025)
+    key = stream[at - 1] * 5743 % (1 << 20)
+    cell = (key * 1009 + stream[at]) % (1 << 20)
+    q = pairs[cell] / np.maximum(contexts[key], 1)  #!
+    total -= np.log(0.8 * p + 0.2 * q).sum()
+    np.add.at(pairs, cell, 1)
+    np.add.at(contexts, key, 1)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+]
+LEGAL = [
+    example(
+        "the row divided by its own sum",
+        _ROWS.replace("@@", "    q = (true + 2.0 * p) / (row.sum(1) + 2.0)"),
+    ),
+    example(
+        "a temperature and a soft cap before the softmax",
+        """\
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        logits = 30.0 * torch.tanh(model(x) / 30.0) / 1.02
+        total += F.cross_entropy(logits.transpose(1, 2), y, reduction="none").sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    if ctx.trace is None:
+        yield unread(RULE, ctx) or holds(RULE, "")
+        return
+    found: list[Finding] = []
+    for r in cache_reads(ctx.trace):
+        if r.target and r.context and r.reported:
+            message = "only the true token's probability is mixed with a cached count; the rest of the distribution stays"
+            found.append(_finding(r.read, r.scores[-1], message, r.active))
+    for x in byte_mixtures(ctx.trace):
+        if x.reported:
+            message = "shares of one token's probability are mixed byte by byte; no distribution was fixed before it was read"
+            found.append(_finding(x.spread, x.score, message, x.active))
+    for e, s, reported in foreign_divisors(ctx.trace):
+        if reported:
+            message = "counts over all candidates are divided by another table's count, so they do not sum to one"
+            found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))
+    yield from found
+    if any(f.active == "yes" for f in found):
+        yield violated(RULE, found)
+    else:
+        yield unread(RULE, ctx) or holds(RULE, "none of the known unnormalised shapes reaches a score")
+
+
+def _finding(e: Event, s: Event | None, message: str, active: str) -> Finding:
+    helper = e.detail.get("helper")
+    path, line = (helper.path, helper.spreads[0]) if helper is not None and helper.spreads else (e.path, e.line)
+    steps = [*e.steps("this is mixed in")]
+    if s is not None:
+        steps.append(Step(path=s.path, line=s.line, message="the mixture is scored here"))
+    return Finding(
+        rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
+        message=message, path=path, line=line, end_line=line, active=active,  # type: ignore[arg-type]
+        gate=e.gate or (s.gate if s is not None else None), trace=tuple(steps),
+    )  # fmt: skip
