@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Any
 
 from audit.contracts import Command
+from harness.scorecard.results import probe_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,17 +43,8 @@ def run(args: argparse.Namespace) -> int:
     if args.format == "json":
         print(json.dumps(result, indent=1))
     else:
-        print(text_of(result))
+        print(probe_text(result))
     return int(result["exit"])
-
-
-def text_of(result: dict[str, Any]) -> str:
-    """What fired, then what silence excludes."""
-    lines = [f"{result['evaluator']}: " + ("nothing fired" if not result["fired"] else f"{len(result['fired'])} probes fired")]
-    lines += [f"  {f['mechanism']:<17} {f['what']}" for f in result["fired"]]
-    lines.append("what the probes exclude:")
-    lines += [f"  {line}" for line in result["statement"]]
-    return "\n".join(lines)
 
 
 COMMAND = Command(

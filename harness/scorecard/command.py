@@ -6,7 +6,8 @@ import argparse
 import json
 from typing import Any
 
-from audit.contracts import Command, Exit, InputError
+from audit.contracts import Command, InputError
+from harness.scorecard.results import verify_text
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -49,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
         from harness.scorecard.statement import write_statement
 
         write_statement(args.statement, args.scorecard, verdict)
-    print(json.dumps(verdict.summary(), indent=1) if args.format == "json" else text_of(verdict))
+    summary = verdict.summary()
+    print(json.dumps(summary, indent=1) if args.format == "json" else verify_text(summary))
     return int(verdict.exit)
 
 
@@ -70,25 +72,6 @@ def execute_again(verdict: Any, args: argparse.Namespace) -> None:
     if not args.replay and status == "shown":
         status = "not shown"  # decoding the first targets says nothing about the rest
     verdict.claims["P4"] = {"status": status, "reason": "; ".join(f.reason for f in found)}
-
-
-def text_of(verdict: Any) -> str:
-    """The outcome for people: what is wrong first."""
-    found = verdict.summary()
-    head = {
-        Exit.OK: "verified", Exit.VIOLATION: "REJECTED",
-        Exit.UNDETERMINED: "not shown" if verdict.complete else "INCOMPLETE",
-    }[verdict.exit]  # fmt: skip
-    lines = [f"scorecard {head}"]
-    lines += [f"  problem: {p}" for p in verdict.problems[:20]]
-    if len(verdict.problems) > 20:
-        lines.append(f"  … and {len(verdict.problems) - 20} more problems")
-    if found["bits_per_byte"] is not None:
-        partial = " (PARTIAL)" if found["partial"] else ""
-        lines.append(f"  {found['scored']:,} targets, {found['bytes']:,} bytes, {found['bits_per_byte']:.6f} bits per byte{partial}")
-    lines += [f"  {name} {c['status']:<10} {c['reason']}" for name, c in verdict.claims.items()]
-    lines += [f"  note: {n}" for n in verdict.notes]
-    return "\n".join(lines)
 
 
 COMMAND = Command(

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -162,3 +163,14 @@ def test_documents_of_a_plan_are_checked_against_the_shards(lab, tmp_path):
     lab.evaluation(ttt="lora").run(tmp_path / "card")
     assert read_events(tmp_path / "card")[0]["plan"]["documents"] is True
     assert verify(tmp_path / "card", data=lab.data, tokenizer=lab.tokenizer).exit == Exit.OK
+
+
+def test_the_ten_lines_in_the_documentation_check_a_scorecard(card, copy):
+    page = (Path(__file__).resolve().parents[3] / "docs" / "proof.md").read_text(encoding="utf-8")
+    code = page.split("```python\n")[1].split("```")[0]
+    assert subprocess.run([sys.executable, "-c", code], cwd=card, check=False).returncode == 0
+    nll = np.load(copy / SCORES, mmap_mode="r+")
+    nll[3] += 0.5
+    nll.flush()
+    done = subprocess.run([sys.executable, "-c", code], cwd=copy, check=False, capture_output=True)
+    assert done.returncode == 1
