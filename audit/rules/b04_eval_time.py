@@ -24,6 +24,7 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import distinct
 from audit.rules.papers_checks import eval_time
+from audit.rules.timers import untimed_work
 
 RULE = Rule(
     id="B4",
@@ -32,7 +33,7 @@ RULE = Rule(
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
-    needs=("log",),
+    needs=("source", "log"),
 )
 
 _SCRIPT = "print('see the log')\n"
@@ -63,6 +64,8 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
+    if "source" in ctx.available:
+        yield from untimed_work(RULE, ctx)
     for item in distinct(eval_time(RULE, ctx)):
         stated = stated or isinstance(item, Obligation)
         yield item

@@ -10,7 +10,9 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 2026-04-26). Over-counting by 17.7 % is the commonest form (#1698 and its family).
 
 **How it is decided.** By arithmetic on the log: ``val_tokens x val_loss / (ln 2 x val_bpb)`` above or
-below the full set's 151.06 to 151.10 million with the full set's token count, on intervals.
+below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
+source: a table that counts a leading space which the evaluation adds again, and byte pieces measured
+by their printed name.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right;
 under-counting is wrong too but hurts its author.
@@ -25,6 +27,7 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
+from audit.rules.byte_table import byte_table
 from audit.rules.papers import distinct
 from audit.rules.papers_checks import byte_accounting
 
@@ -35,7 +38,7 @@ RULE = Rule(
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
-    needs=("log",),
+    needs=("source", "log"),
 )
 
 _SCRIPT = "print('see the log')\n"
@@ -48,7 +51,34 @@ def _log(tokens: int, loss: float, bpb: float) -> str:
     )
 
 
+_TABLE = """\
+import sentencepiece, torch
+sp = sentencepiece.SentencePieceProcessor(model_file="tokenizer.model")
+size, lead, edge = torch.zeros(1024), torch.zeros(1024, dtype=torch.bool), torch.ones(1024, dtype=torch.bool)
+for t in range(sp.vocab_size()):
+    edge[t] = sp.is_control(t)
+    piece = sp.id_to_piece(t)
+{}
+def count(before, target):
+    return (size[target] + (lead[target] & ~edge[before])).sum()
+print(count(torch.tensor([1]), torch.tensor([2])))
+"""
 ILLEGAL = [
+    Example(
+        name="a leading space in the table and in the count",
+        code=_TABLE.format(
+            "    lead[t] = piece.startswith('\\u2581')\n"
+            "    size[t] = 1 if sp.is_byte(t) else len(piece[1:].encode()) + 1 if lead[t] else len(piece.encode())\n"
+        ),
+        lines=(8,),
+    ),
+    Example(
+        name="byte pieces by their names",
+        code=_TABLE.format(
+            "    lead[t] = piece.startswith('\\u2581')\n    size[t] = len(piece.lstrip('\\u2581').encode())\n"
+        ),
+        lines=(8,),
+    ),
     Example(
         name="a leading space counted twice: 4.386 bytes a token",
         code=_SCRIPT,
@@ -60,6 +90,13 @@ ILLEGAL = [
     ),
 ]
 LEGAL = [
+    Example(
+        name="each piece once",
+        code=_TABLE.format(
+            "    lead[t] = piece.startswith('\\u2581')\n"
+            "    size[t] = 1 if sp.is_byte(t) else len(piece.lstrip('\\u2581').encode())\n"
+        ),
+    ),
     Example(
         name="the same tokenizer with the right table",
         code=_SCRIPT,
@@ -81,11 +118,15 @@ LEGAL = [
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
+    if "source" in ctx.available:
+        for item in byte_table(RULE, ctx):
+            stated = True
+            yield item
     for item in distinct(byte_accounting(RULE, ctx)):
         stated = True
         yield item
     if not stated:
         yield Obligation(
             rule=RULE.id, status="not-applicable",
-            reason="no log prints a validation token count with loss and score",
+            reason="no log prints a validation token count with loss and score, and no table of bytes was found",
         )  # fmt: skip

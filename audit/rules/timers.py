@@ -1,0 +1,106 @@
+"""The source side of rule B4: work on validation tokens before the evaluation's clock starts.
+
+No rule lives here. In the function from which both the work and the scoring are called, a clock that is
+read between the two, and used after the scoring, times the scoring alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit import ir
+from audit.context import Context
+from audit.model import Finding, Step
+from audit.rules.base import Rule
+from audit.rules.code import Code, Place
+from audit.trace.events import Event, Trace
+from audit.trace.values import VAL
+
+_CLOCKS = frozenset(
+    {"time.perf_counter", "time.time", "time.monotonic", "time.perf_counter_ns", "time.time_ns"}
+)
+
+
+def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
+    """One finding per call site of such work."""
+    trace: Trace | None = ctx.trace
+    if trace is None:
+        return
+    code = Code(ctx)
+    stored = min((e.id for e in trace.of("SAVE", active=True) if e.detail.get("weights")), default=None)
+    if stored is None:
+        return
+    work = [e for e in trace.of("UPDATE", "STORE", "COMPILE", active=True) if e.flags & VAL and e.id > stored]
+    scores = [e for e in trace.of("SCORE", active=True) if e.on_val and e.id > stored]
+    seen: set[tuple[str, int]] = set()
+    for place in code.places:
+        if place.function is None:
+            continue
+        clocks = _clocks(code, place)
+        if not clocks:
+            continue
+        for e in work:
+            line = _line_in(e, place)
+            if line is None or (place.path, line) in seen or _covered(clocks, line):
+                continue
+            later = [
+                s for s in scores if s.id > e.id and (at := _line_in(s, place)) is not None and at > line
+            ]
+            for s in later:
+                at = _line_in(s, place)
+                if any(line < start <= at <= end for start, end in clocks):  # type: ignore[operator]
+                    seen.add((place.path, line))
+                    yield _finding(rule, e, s, place, line)
+                    break
+
+
+def _line_in(e: Event, place: Place) -> int | None:
+    """The line of ``place`` from which the event was reached, None where it was not."""
+    assert place.function is not None
+    first, last = place.function.line, place.function.end_line
+    for path, line, _name in reversed(e.stack):
+        if path == place.path and first <= line <= last:
+            return int(line)
+    return e.line if e.path == place.path and first <= e.line <= last else None
+
+
+def _clocks(code: Code, place: Place) -> list[tuple[int, int]]:
+    """(line at which a clock is read into a name, last line at which the name is used before the next)."""
+    starts: dict[str, list[int]] = {}
+    uses: dict[str, list[int]] = {}
+    for n in place.nodes():
+        if (
+            isinstance(n, ir.Assign)
+            and isinstance(n.value, ir.Call)
+            and code.dotted(place, n.value.func) in _CLOCKS
+        ):
+            for t in n.targets:
+                if isinstance(t, ir.Name):
+                    starts.setdefault(t.id, []).append(n.line)
+        elif isinstance(n, ir.Name):
+            uses.setdefault(n.id, []).append(n.line)
+    out = []
+    for name, lines in starts.items():
+        lines.sort()
+        for line, following in zip(lines, [*lines[1:], 1 << 60], strict=True):
+            used = [u for u in uses.get(name, []) if line < u < following]
+            if used:
+                out.append((line, max(used)))
+    return out
+
+
+def _covered(clocks: list[tuple[int, int]], line: int) -> bool:
+    return any(start <= line <= end for start, end in clocks)
+
+
+def _finding(rule: Rule, e: Event, score: Event, place: Place, line: int) -> Finding:
+    message = "work on the validation tokens is done before the evaluation's clock starts"
+    steps = (
+        Step(path=place.path, line=line, message="this comes before the clock"),
+        *e.steps("it reads the validation tokens"),
+        Step(path=score.path, line=score.line, message="what is timed is the scoring"),
+    )
+    return Finding(
+        rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence="medium",
+        message=message, path=place.path, line=line, end_line=line, active=e.active, gate=e.gate, trace=steps,
+    )  # fmt: skip
