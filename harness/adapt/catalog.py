@@ -15,7 +15,7 @@ from harness.adapt.select import Discriminative, FreezeFirst, LastBlocks, consta
 
 #: What each named recipe starts from; every key can be overridden.
 DEFAULTS: dict[str, dict[str, Any]] = {
-    "none": {"chunk": 262_144},
+    "none": {"chunk": 65_536},
     "sgd": {"chunk": 32_768, "lr": 0.002, "momentum": 0.9, "epochs": 3, "rows": 32, "clip": 1.0, "freeze": 2,
             "last": 0, "decay": 1.0, "schedule": "cosine", "reset": 0},
     "adamw": {"chunk": 262_144, "lr": 1e-4, "epochs": 5, "rows": 32, "clip": 1.0, "freeze": 0, "last": 2,

@@ -52,7 +52,7 @@ class NoAdaptation:
 
     by_document = False
 
-    def __init__(self, chunk: int | None = 262_144) -> None:
+    def __init__(self, chunk: int | None = 65_536) -> None:
         self.chunk = chunk
 
     def begin(self, model: ModelHandle) -> None:

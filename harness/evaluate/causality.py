@@ -97,6 +97,16 @@ class CausalityProbe:
         self.last = {"windows": seen["windows"] + rows, "moved": seen["moved"] + moved,
                      "largest": self.worst, "tolerance": self.tolerance}  # fmt: skip
 
+    def found(self) -> dict[str, Any]:
+        """What this rank's probes saw in all, in the form of a ``probe`` event."""
+        return {"windows": self.compared, "moved": self.moved, "largest": self.worst, "tolerance": self.tolerance}
+
+    def add(self, other: dict[str, Any]) -> None:
+        """Takes another rank's findings over."""
+        self.compared += other["windows"]
+        self.moved += other["moved"]
+        self.worst, self.tolerance = max(self.worst, other["largest"]), max(self.tolerance, other["tolerance"])
+
     def claim(self) -> dict[str, Any]:
         """Status and statement of P2."""
         if self.compared == 0:

@@ -6,6 +6,7 @@ watches it (ledger, probes, digests) gets its facts elsewhere, so that a mistake
 
 from __future__ import annotations
 
+import math
 import os
 import time
 from collections.abc import Callable
@@ -27,7 +28,7 @@ from harness.evaluate.plan import Plan, plan
 from harness.evaluate.score import ChunkScores, Numerics, Scorer, compiled
 from harness.evaluate.stream import Stream
 from harness.metric import bits_per_byte
-from harness.provenance.digest import BackgroundDigests, state_sha256
+from harness.provenance.digest import BackgroundDigests, fold_all, state_sha256
 from harness.provenance.watch import Ledger, Update
 from harness.scorecard.writer import ScorecardWriter
 
@@ -96,9 +97,17 @@ class Evaluation:
         torch.manual_seed(options.numerics.seed)
         self.adaptation.begin(ModelHandle(self.model, self._forward))
         self.scorer = Scorer(self.model, stream, self.plan, options.numerics, self.ranks)
+        # Warming up may fill caches; it must leave every parameter and buffer that existed as it was.
+        before = self._weights()
         self.scorer.warm_up()
+        after = self._weights()
+        self._warmed = [f"warming up changed {name}" for name, fold in before.items() if after.get(name) != fold]
         self.ledger = Ledger(self.model, self.adaptation.tensors)
         self._training_forward = self._logits()
+
+    def _weights(self) -> dict[str, int]:
+        named = [*self.model.named_parameters(), *self.model.named_buffers()]
+        return dict(zip([n for n, _t in named], fold_all([t for _n, t in named]), strict=True))
 
     # -- the model ---------------------------------------------------------------------------------------
 
@@ -144,6 +153,7 @@ class Evaluation:
         self.probe = CausalityProbe(self.scorer, self.writer_seed, self.options.probes if self.options.proof else 0)
         digests = BackgroundDigests(lambda c, d: self._event("digest", chunk=c, sha256=d))
         snapshots = continuation.Snapshots(self.out, self.options.snapshot_seconds)
+        self.scorer.on_windows(None if progress is None else self._teller(progress))
         try:
             for chunk in range(start, chunks):
                 if progress is not None and self.totals["bytes"]:
@@ -170,6 +180,17 @@ class Evaluation:
         """Bits per byte of what has been scored so far."""
         return bits_per_byte(self.totals["nats"], self.totals["bytes"])
 
+    def _teller(self, progress: Progress) -> Callable[[int], None]:
+        """Progress inside a chunk, a few times a second; bits per byte are those of the last commitment."""
+        last = [time.monotonic()]
+
+        def tell(target: int) -> None:
+            if time.monotonic() - last[0] >= 0.2:
+                last[0] = time.monotonic()
+                progress(target, self.stream.targets, self.running() if self.totals["bytes"] else math.nan)
+
+        return tell
+
     def _event(self, kind: str, /, **body: Any) -> None:
         if self.writer is not None:
             self.writer.event(kind, **body)
@@ -179,7 +200,7 @@ class Evaluation:
         self.totals: dict[str, Any] = {"scored": 0, "nats": 0.0, "bytes": 0}
         self.seconds = {"score": 0.0, "probe": 0.0, "adapt": 0.0}
         self.doubts: list[str] = []  # why P1 is not shown
-        self.faults: list[str] = []  # why P1 is violated
+        self.faults: list[str] = list(self._warmed)  # why P1 is violated
         self.repeat: dict[str, Any] = {"nats": 0.0, "bytes": 0, "targets": self.plan.repeats}
         self.writer: ScorecardWriter | None = None
         header = self.header(os.urandom(16).hex())
@@ -317,7 +338,25 @@ class Evaluation:
                    "run: referee verify --replay"},
         }  # fmt: skip
 
+    def _hear_all(self) -> None:
+        """Unites what the ranks saw; rank 0 writes it down."""
+        if self.ranks.world == 1:
+            return
+        import torch.distributed as dist
+
+        mine = (self.faults + self.ledger.alarms, self.doubts, self.probe.found())
+        everyone: list[Any] = [None] * self.ranks.world
+        dist.all_gather_object(everyone, mine)
+        self.ranks.sequence += 1
+        self.faults = list(dict.fromkeys(f for e in everyone for f in e[0]))
+        self.doubts = list(dict.fromkeys(d for e in everyone for d in e[1]))
+        for rank, (_faults, _doubts, probed) in enumerate(everyone):
+            if rank != self.ranks.rank and probed["windows"]:
+                self.probe.add(probed)
+                self._event("probe", chunk=self.plan.chunks - 1, rank=rank, **probed)
+
     def _finish(self, begun: float) -> Result:
+        self._hear_all()
         nats, count = self._total()
         official = None
         if self.options.variant == "official":

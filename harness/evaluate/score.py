@@ -153,9 +153,14 @@ class Scorer:
         purpose = f"score {self.dtype} {stream.vocab}"
         self._compiled = compiled(model, purpose, self._score) if numerics.compile else None
         self._probe: Probe | None = None
+        self._tell: Callable[[int], None] | None = None
         # One shape is worth compiling for, and padding up to: the commonest. Odd ones run as they are, so
         # that a plan with many lengths does not compile many times.
         self._main = common_shape(plan)
+
+    def on_windows(self, tell: Callable[[int], None] | None) -> None:
+        """Calls ``tell(target)`` after each batch is queued, with the last target in it."""
+        self._tell = tell
 
     def on_batch(self, probe: Probe | None) -> None:
         """Calls ``probe(inputs, targets, nll)`` after every batch of this chunk, with the real tensors."""
@@ -201,6 +206,8 @@ class Scorer:
                 if (inputs.shadow.numpy()[:, -where.shape[1] :] != where).any():  # type: ignore[union-attr]
                     misplaced.append(f"windows {a}:{b}: inputs and targets are not one token apart")
                 count += b - a
+                if self._tell is not None:
+                    self._tell(int(score_to[b - 1]))
                 begin = fresh_from[a:b, None]
                 if (begin[:, 0] == where[:, 0]).all():
                     self._commit(first, seen, nll, where, lo, misplaced)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import sys
 import time
@@ -84,6 +85,8 @@ def ranks_of(numerics: Numerics) -> Iterator[Ranks]:
         return
     import torch.distributed as dist
 
+    if numerics.device.startswith("cuda"):
+        torch.cuda.set_device(numerics.device)  # objects travel through the current device
     mine = not dist.is_initialized()
     if mine:
         dist.init_process_group("nccl" if numerics.device.startswith("cuda") else "gloo")
@@ -92,6 +95,11 @@ def ranks_of(numerics: Numerics) -> Iterator[Ranks]:
     finally:
         if mine:
             dist.destroy_process_group()
+
+
+def running(bpb: float) -> str:
+    """Bits per byte so far; nothing before the first chunk is committed."""
+    return "" if math.isnan(bpb) else f"{bpb:.4f} bits per byte"
 
 
 @contextlib.contextmanager
@@ -109,14 +117,14 @@ def progress_bar(total: int, label: str, quiet: bool) -> Iterator[Progress | Non
                    TimeRemainingColumn(), TextColumn("{task.fields[bpb]}"))  # fmt: skip
         with Bar(*columns, console=Console(stderr=True)) as bar:
             task = bar.add_task(label, total=total, bpb="")
-            yield lambda done, _all, bpb: bar.update(task, completed=done, bpb=f"{bpb:.4f} bits per byte")
+            yield lambda done, _all, bpb: bar.update(task, completed=done, bpb=running(bpb))
         return
     last = [time.monotonic()]
 
     def line(done: int, everything: int, bpb: float) -> None:
         if time.monotonic() - last[0] >= 10 or done == everything:
             last[0] = time.monotonic()
-            print(f"{label}: {done:,} of {everything:,} targets, {bpb:.4f} bits per byte", file=sys.stderr, flush=True)
+            print(f"{label}: {done:,} of {everything:,} targets {running(bpb)}", file=sys.stderr, flush=True)
 
     yield line
 

@@ -260,3 +260,54 @@ def test_background_digests_report_what_the_state_was_and_skip_when_busy():
     gate.set()
     digests.collect(wait=True)
     assert reported == [(1, truth)]
+
+
+# -- whole runs --------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_up_that_changes_a_parameter_is_a_violation(lab, tmp_path):
+    model = lab.model()
+    plain_forward = model.forward_logits
+
+    def forward(inputs, *, last=None):
+        with torch.no_grad():
+            if not hasattr(model, "warm"):
+                model.warm = True
+                model.head.bias += 0.1
+        return plain_forward(inputs, last=last)
+
+    model.forward_logits = forward
+    result = lab.evaluation(model=model).run(tmp_path / "card")
+    assert result.claims["P1"] == {"status": "violated", "reason": "warming up changed head.bias", "count": 1}
+
+
+def test_a_compiled_model_is_one_opaque_step(lab, tmp_path, monkeypatch):
+    """The same positions are attributed as in eager mode; the compiler's backend does not matter to that."""
+    from functools import partial
+
+    from harness.evaluate.run import Evaluation, Options
+    from harness.evaluate.score import Numerics
+    from harness.scorecard.writer import read_events
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend="eager"))
+    used = {}
+    for compiled in (False, True):
+        numerics = Numerics(precision="float64", batch=8, compile=compiled)
+        options = Options(context=32, stride=8, ttt="sgd", ttt_set={"chunk": 64, "freeze": 0, "lr": 0.1}, probes=2, numerics=numerics)
+        identity = {"name": "lab", "sha256": "0" * 64, "bytes": 0, "family": "lab"}
+        result = Evaluation(lab.model(), lab.stream, options, identity=identity).run(tmp_path / str(compiled))
+        assert result.claims["P1"]["status"] == "shown"
+        used[compiled] = ([e["used"] for e in read_events(result.out) if e["kind"] == "update"], result.nats)
+    assert used[True][0] == used[False][0]
+    assert used[True][1] == pytest.approx(used[False][1], rel=1e-9)
+
+
+def test_progress_is_told_inside_a_chunk(lab, tmp_path, monkeypatch):
+    from harness.evaluate import run as running
+
+    clock = iter(range(10_000))
+    monkeypatch.setattr(running.time, "monotonic", lambda: float(next(clock)))
+    told = []
+    lab.evaluation().run(tmp_path / "card", progress=lambda done, total, bpb: told.append((done, bpb)))
+    assert [d for d, _b in told] == sorted(d for d, _b in told)
+    assert len(told) > 4 and np.isnan(told[0][1]) and np.isfinite(told[-1][1])
