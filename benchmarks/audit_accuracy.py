@@ -64,7 +64,10 @@ def judge(row: Row, lines: list[Line], source_only: bool) -> tuple[str, list[str
         return "absent", [], None
     verdict = max((x["verdict"] for x in found), key=lambda v: WORST.get(v, 1))
     hits = [
-        f["rule"] for x in found for f in x["findings"] if f["severity"] == "violation" and f["active"] != "no"
+        f["rule"]
+        for x in found
+        for f in x["findings"]
+        if f["severity"] == "violation" and f["active"] != "no"
     ]
     if source_only and verdict == "violation" and hits and all(h in EVIDENCE for h in hits):
         verdict, hits = "clean", []
@@ -131,7 +134,9 @@ def score(rows: list[Row], by_commit: dict[str, list[Line]], source_only: bool) 
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("repo", metavar="REPO")
     parser.add_argument("labels", metavar="LABELS")
     parser.add_argument("--split", choices=(*SPLITS, "all"), default="all")

@@ -48,9 +48,13 @@ def quantile(values: list[float], share: float) -> float:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("files", nargs="+", metavar="FILE")
-    parser.add_argument("--repeat", type=int, default=3, metavar="N", help="runs per file (default: %(default)s)")
+    parser.add_argument(
+        "--repeat", type=int, default=3, metavar="N", help="runs per file (default: %(default)s)"
+    )
     args = parser.parse_args()
     totals: list[float] = []
     cpus: list[float] = []

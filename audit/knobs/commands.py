@@ -18,14 +18,19 @@ BLOCK, JSON, SCRIPT, LAUNCHER, PROSE = 50, 45, 40, 30, 20
 MAX_TEXT = 400_000
 
 _SET = re.compile(r"""(?<![\w$.{-])([A-Za-z_]\w*)=("[^"\n]*"|'[^'\n]*'|[^\s;|&`"'()]*)""")
-_PAIR = re.compile(r"""["']([A-Z][A-Z0-9_]+)["']\s*(?::|\]\s*=)\s*(?:str\(\s*)?(["'][^"'\n]*["']|[-+]?[\d.]+|True|False)""")
+_PAIR = re.compile(
+    r"""["']([A-Z][A-Z0-9_]+)["']\s*(?::|\]\s*=)\s*(?:str\(\s*)?(["'][^"'\n]*["']|[-+]?[\d.]+|True|False)"""
+)
 _FENCE = re.compile(r"^\s*(```+|~~~+)\s*([\w+-]*)")
 _RUNS = re.compile(r"\b(?:torchrun|python[\d.]*|accelerate|uv|srun|modal|mpirun|deepspeed)\b")
 _SCRIPT = re.compile(r"([\w./-]+\.py)\b")
 _OPTION = re.compile(r"""(?<!\S)(--[A-Za-z][\w-]*)(?:[= ]\s*("[^"]*"|'[^']*'|(?!--)[^\s\\]+))?""")
 _DEFAULTED = re.compile(r"^\$\{\w+:?[-=](.*)\}$")
 _CODE = re.compile(r"`([^`\n]+)`")
-_HISTORY = re.compile(r"ablat|baseline|previous|negative|did ?n.t|fail|prior|optional|alternativ|smoke|debug|sanity|prepare|data prep", re.I)
+_HISTORY = re.compile(
+    r"ablat|baseline|previous|negative|did ?n.t|fail|prior|optional|alternativ|smoke|debug|sanity|prepare|data prep",
+    re.I,
+)
 
 
 def claims(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Iterator[Claim]:
@@ -146,7 +151,11 @@ def _readme(
 
 
 def _block(
-    files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, block: list[tuple[int, str]], heading: str
+    files: SubmissionFiles,
+    declared: Mapping[str, Declaration],
+    path: str,
+    block: list[tuple[int, str]],
+    heading: str,
 ) -> Iterator[Claim]:
     rank = PROSE if _HISTORY.search(heading) else BLOCK
     for number, line in _logical(block):
@@ -195,7 +204,9 @@ def _json(declared: Mapping[str, Declaration], path: str, text: str) -> Iterator
                 if name is not None and isinstance(inner, (str, int, float, bool)):
                     yield _claim(declared, name, str(inner), path, line_of(f'"{key}"'), JSON)
                 else:
-                    settings = inside or bool(re.search(r"env|hyper|config|knob|setting|param|flag", key, re.I))
+                    settings = inside or bool(
+                        re.search(r"env|hyper|config|knob|setting|param|flag", key, re.I)
+                    )
                     yield from walk(inner, depth + 1, settings)
         elif isinstance(value, list):
             for inner in value[:200]:

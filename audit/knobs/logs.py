@@ -94,7 +94,12 @@ def claims(
             if (match := branch.line.search(log.text)) is not None:
                 number = log.line + log.text.count("\n", 0, match.start())
                 yield Claim(
-                    name=branch.name, value=branch.value, source="log", path=log.path, line=number, rank=BRANCH
+                    name=branch.name,
+                    value=branch.value,
+                    source="log",
+                    path=log.path,
+                    line=number,
+                    rank=BRANCH,
                 )
 
 
@@ -126,7 +131,17 @@ def _dumped(log: Log, declared: Mapping[str, Declaration], names: Mapping[str, s
                 # Words: only where the whole line is the pair, or the knob holds words.
                 if not (alone or (known and not _LITERAL.fullmatch(known))) or not _WORD.fullmatch(value):
                     continue
-                if value in ("None", "enabled", "disabled", "on", "off", "loaded", "done", "starting", "start"):
+                if value in (
+                    "None",
+                    "enabled",
+                    "disabled",
+                    "on",
+                    "off",
+                    "loaded",
+                    "done",
+                    "starting",
+                    "start",
+                ):
                     continue
             elif not alone and "_" not in match["name"] and value.lower() not in ("true", "false"):
                 continue  # `lr: 0.31` in a progress line is not the knob
@@ -217,7 +232,12 @@ def _needed(
             yield from _needed(part, local, by_attr, declared, depth + 1)
     elif isinstance(test, ir.Name) and test.id in local:
         yield from _needed(local[test.id], local, by_attr, declared, depth + 1)
-    elif isinstance(test, ir.Call) and isinstance(test.func, ir.Name) and test.func.id in ("bool", "int") and test.args:
+    elif (
+        isinstance(test, ir.Call)
+        and isinstance(test.func, ir.Name)
+        and test.func.id in ("bool", "int")
+        and test.args
+    ):
         yield from _needed(test.args[0], local, by_attr, declared, depth + 1)
     elif (name := _knob(test, by_attr, declared)) is not None:
         if declared[name].default in ("0", "False", "false", ""):
@@ -281,7 +301,9 @@ class _Printed:
         if isinstance(e, ir.Const) and isinstance(e.value, str):
             pieces: list[str | None] = [e.value]
         elif isinstance(e, ir.FString):
-            pieces = [x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in e.values]
+            pieces = [
+                x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in e.values
+            ]
         else:
             return None
         texts = [p for p in pieces if p]
@@ -290,4 +312,6 @@ class _Printed:
             return None
         if self.text.count(json.dumps(longest, ensure_ascii=False)[1:-1]) != 1:
             return None  # printed elsewhere too
-        return re.compile("".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces))
+        return re.compile(
+            "".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces)
+        )

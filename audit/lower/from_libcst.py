@@ -36,7 +36,9 @@ COMPARE = {
 
 def lower_libcst(tree: cst.Module, path: str, cursor: Cursor) -> ir.Module:
     """Turns a parsed tree into IR. Raises `Mismatch` where the text does not follow the tree."""
-    return ir.Module(path, _Lowerer(cursor).body(tree.body), line=1, col=0, end_line=max(1, len(cursor.starts)))
+    return ir.Module(
+        path, _Lowerer(cursor).body(tree.body), line=1, col=0, end_line=max(1, len(cursor.starts))
+    )
 
 
 class _Lowerer:
@@ -297,7 +299,11 @@ class _Lowerer:
         kind = type(n.operator)
         parts: list[Any] = []
         left: Any = n
-        while isinstance(left, cst.BooleanOperation) and type(left.operator) is kind and (left is n or not left.lpar):
+        while (
+            isinstance(left, cst.BooleanOperation)
+            and type(left.operator) is kind
+            and (left is n or not left.lpar)
+        ):
             parts.append(left.right)
             left = left.left
         parts.append(left)

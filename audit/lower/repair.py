@@ -6,7 +6,9 @@ import keyword
 import re
 
 _STRING = re.compile(r"(?i:(?P<prefix>[rbfu]{0,3}))(?P<quote>\"\"\"|'''|\"|')")
-_NUMBER = re.compile(r"(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?[jJ]?)")
+_NUMBER = re.compile(
+    r"(?:0[xX][\da-fA-F_]+|0[oO][0-7_]+|0[bB][01_]+|(?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][-+]?\d+)?[jJ]?)"
+)
 _WORD = re.compile(r"[^\W\d]\w*")
 _MAGIC = re.compile(r"^([ \t]*)[%!][%!\w][^\n]*$", re.M)
 _WORDS = frozenset(keyword.kwlist)
@@ -46,7 +48,11 @@ def end_of_string(text: str, pos: int) -> int | None:
         elif char == "\\" and not depth:
             at += 2
         elif text.startswith(quote, at):
-            if depth and (inner := end_of_string(text, at)) is not None and "}" in text[inner : text.find("\n", inner)]:
+            if (
+                depth
+                and (inner := end_of_string(text, at)) is not None
+                and "}" in text[inner : text.find("\n", inner)]
+            ):
                 at = inner
                 continue
             return at + len(quote)
@@ -92,7 +98,12 @@ def spaced(text: str) -> tuple[str, list[int]]:
                 space()
             put(word[0])
             pos, touching, after_keyword = word.end(), False, is_keyword
-        elif char.isdigit() or (char == "." and text[pos + 1 : pos + 2].isdigit() and not touching and (after_keyword or not _tail(out))):
+        elif char.isdigit() or (
+            char == "."
+            and text[pos + 1 : pos + 2].isdigit()
+            and not touching
+            and (after_keyword or not _tail(out))
+        ):
             number = _NUMBER.match(text, pos)
             assert number is not None
             if after_keyword:
@@ -150,4 +161,7 @@ def risky(text: str) -> bool:
 def _chained(line: str) -> bool:
     """Whether one logical line, its strings aside, has more operators than `MAX_CHAIN`."""
     bare = _QUOTED.sub("", line)
-    return sum(1 for _ in _OPERATOR.finditer(bare)) > MAX_CHAIN or line.count('"') + line.count("'") > 2 * MAX_CHAIN
+    return (
+        sum(1 for _ in _OPERATOR.finditer(bare)) > MAX_CHAIN
+        or line.count('"') + line.count("'") > 2 * MAX_CHAIN
+    )

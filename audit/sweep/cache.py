@@ -56,7 +56,10 @@ def options_digest(options: Options) -> str:
         for field in fields(options)
         if field.name not in ("base", "dump_source", "limit_s")
     }
-    said = {k: sorted(v) if isinstance(v, frozenset) else dict(v) if isinstance(v, Mapping) else v for k, v in said.items()}
+    said = {
+        k: sorted(v) if isinstance(v, frozenset) else dict(v) if isinstance(v, Mapping) else v
+        for k, v in said.items()
+    }
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:20]
 
 

@@ -15,21 +15,51 @@ from audit.contracts import RULESET, Command, Exit, InputError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("repo", metavar="REPO", help="a local git repository; nothing is checked out")
-    parser.add_argument("--refs", action="append", metavar="GLOB", help="refs to audit; repeatable (default: refs/pull/*/head)")
-    parser.add_argument("--base", metavar="REV", help="what each ref is compared with (default: the remote's main)")
-    parser.add_argument("--jobs", "-j", type=int, default=os.cpu_count() or 1, metavar="N", help="processes (default: %(default)s)")
-    parser.add_argument("--limit", type=float, default=20.0, metavar="S", help="seconds for one submission (default: %(default)g)")
+    parser.add_argument(
+        "--refs",
+        action="append",
+        metavar="GLOB",
+        help="refs to audit; repeatable (default: refs/pull/*/head)",
+    )
+    parser.add_argument(
+        "--base", metavar="REV", help="what each ref is compared with (default: the remote's main)"
+    )
+    parser.add_argument(
+        "--jobs",
+        "-j",
+        type=int,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=20.0,
+        metavar="S",
+        help="seconds for one submission (default: %(default)g)",
+    )
     out = parser.add_argument_group("output")
-    out.add_argument("--out", "--output", "-o", metavar="FILE", help="one JSON object per line (default: standard output)")
+    out.add_argument(
+        "--out", "--output", "-o", metavar="FILE", help="one JSON object per line (default: standard output)"
+    )
     out.add_argument("--html", metavar="FILE", help="write an overview to sort and filter")
     out.add_argument("--quiet", "-q", action="store_true", help="no progress and no table on standard error")
     judge = parser.add_argument_group("judging")
     judge.add_argument("--policy", choices=("precedent", "strict"), default="precedent",
                        help="strict counts disputed and unruled matters too (default: %(default)s)")  # fmt: skip
-    judge.add_argument("--ruleset", default=RULESET, metavar="DATE", help="rules in force on DATE (default: %(default)s)")
-    judge.add_argument("--ignore-suppressions", action="store_true", help="let no comment in the source silence a rule")
+    judge.add_argument(
+        "--ruleset", default=RULESET, metavar="DATE", help="rules in force on DATE (default: %(default)s)"
+    )
+    judge.add_argument(
+        "--ignore-suppressions", action="store_true", help="let no comment in the source silence a rule"
+    )
     kept = parser.add_argument_group("cache")
-    kept.add_argument("--cache", metavar="FILE", help="where results are kept (default: sweep.sqlite in the user's cache folder)")
+    kept.add_argument(
+        "--cache",
+        metavar="FILE",
+        help="where results are kept (default: sweep.sqlite in the user's cache folder)",
+    )
     kept.add_argument("--no-cache", action="store_true", help="neither read nor keep results")
 
 
@@ -43,8 +73,16 @@ def run(args: argparse.Namespace) -> int:
     if args.jobs < 1 or args.limit <= 0:
         raise InputError("--jobs and --limit must be positive")
     in_force((), args.ruleset)
-    options = Options(ruleset=args.ruleset, policy=args.policy, ignore_suppressions=args.ignore_suppressions, base=args.base)
-    plan = Plan(repo=args.repo, globs=tuple(args.refs or ["refs/pull/*/head"]), options=options, jobs=args.jobs, limit_s=args.limit)
+    options = Options(
+        ruleset=args.ruleset, policy=args.policy, ignore_suppressions=args.ignore_suppressions, base=args.base
+    )
+    plan = Plan(
+        repo=args.repo,
+        globs=tuple(args.refs or ["refs/pull/*/head"]),
+        options=options,
+        jobs=args.jobs,
+        limit_s=args.limit,
+    )
     path = None if args.no_cache else Path(args.cache) if args.cache else default_folder() / "sweep.sqlite"
     cache, tally, rows, start = Cache(path), Tally(), [], time.monotonic()
     out = _open(args.out)
@@ -58,7 +96,11 @@ def run(args: argparse.Namespace) -> int:
             if args.html:
                 rows += [_row(line) for line in lines]
             if progress:
-                print(f"\r{tally.refs} refs, {time.monotonic() - start:.0f} s, {ref:<40}", end="", file=sys.stderr)
+                print(
+                    f"\r{tally.refs} refs, {time.monotonic() - start:.0f} s, {ref:<40}",
+                    end="",
+                    file=sys.stderr,
+                )
     finally:
         cache.close()
         if out is not sys.stdout:

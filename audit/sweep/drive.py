@@ -113,9 +113,7 @@ def _labelled(line: dict[str, Any], ref: Ref) -> dict[str, Any]:
     return {"ref": ref.name, **line, "target": ref.name, "commit": ref.commit}
 
 
-def _audited(
-    tasks: list[Task], plan: Plan, audit: Audit
-) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
+def _audited(tasks: list[Task], plan: Plan, audit: Audit) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:
     """(key, lines, whether a process was lost on the way) of each task, as they finish."""
     lines: dict[str, list[dict[str, Any]]] = {}
     begun: dict[str, dict[str, Any]] = {}
@@ -150,4 +148,9 @@ def _undetermined(started: dict[str, Any] | None, reason: str) -> dict[str, Any]
         where = Submission(target="", reason=f"its files could not be listed: {reason}")
         return where.as_json()
     obligations = [{"rule": "S3", "status": "undetermined", "reason": f"the audit did not end: {reason}"}]
-    return {**started, "verdict": "undetermined", "reason": f"the audit did not end: {reason}", "obligations": obligations}
+    return {
+        **started,
+        "verdict": "undetermined",
+        "reason": f"the audit did not end: {reason}",
+        "obligations": obligations,
+    }

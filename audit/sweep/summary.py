@@ -31,7 +31,13 @@ class Tally:
                 continue
             self.verdicts[line["verdict"]] += 1
             found = line["findings"]
-            self.rules.update({f"{f['rule']} {f['name']}" for f in found if f["severity"] == "violation" and "suppressed" not in f})
+            self.rules.update(
+                {
+                    f"{f['rule']} {f['name']}"
+                    for f in found
+                    if f["severity"] == "violation" and "suppressed" not in f
+                }
+            )
             self.warnings.update({f"{f['rule']} {f['name']}" for f in found if f["severity"] == "warning"})
             if line["verdict"] == "undetermined":
                 self.open[_kind(line["reason"])] += 1
@@ -48,11 +54,18 @@ class Tally:
     def table(self) -> str:
         """For people: the counts, most frequent first."""
         judged = sum(self.verdicts.values())
-        rows = [f"{self.refs} refs, {self.lines} lines, {self.without_script} without a script, {self.cached} refs from the cache", ""]
+        rows = [
+            f"{self.refs} refs, {self.lines} lines, {self.without_script} without a script, {self.cached} refs from the cache",
+            "",
+        ]
         for verdict in VERDICTS:
             share = self.verdicts[verdict] / judged if judged else 0.0
             rows.append(f"  {verdict:<14}{self.verdicts[verdict]:>6}  {share:6.1%}")
-        for title, counts in (("violations by rule", self.rules), ("warnings by rule", self.warnings), ("undetermined because", self.open)):
+        for title, counts in (
+            ("violations by rule", self.rules),
+            ("warnings by rule", self.warnings),
+            ("undetermined because", self.open),
+        ):
             if counts:
                 rows += ["", f"{title}:"]
                 rows += [f"  {count:>6}  {name}" for name, count in counts.most_common(25)]

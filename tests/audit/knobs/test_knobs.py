@@ -8,7 +8,7 @@ from audit.knobs import Knobs, resolve
 from audit.lower import lower
 from audit.source import MemoryTree, SubmissionFiles
 
-SCRIPT = '''
+SCRIPT = """
 import os, argparse
 class Args:
     ttt_enabled = bool(int(os.environ.get("TTT_ENABLED", "0")))
@@ -27,10 +27,12 @@ def main():
         print(f"adapting with {args.lr:.4f} now")
     print(f"start lr={args.lr}{f' using adapters rank 4' if args.mode == 'lora' else ''}")
 main()
-'''
+"""
 
 
-def knobs(extra: dict[str, str], env: dict[str, str] | None = None, script: str = SCRIPT, **more: object) -> Knobs:
+def knobs(
+    extra: dict[str, str], env: dict[str, str] | None = None, script: str = SCRIPT, **more: object
+) -> Knobs:
     files = {f"r/{k}": v for k, v in extra.items()} | {"r/train_gpt.py": script}
     submission = SubmissionFiles(
         target="t", tree=MemoryTree(files), primary="r/train_gpt.py", paths=list(files), changed=list(files)
@@ -46,7 +48,11 @@ def value(found: Knobs, name: str) -> tuple[str, str] | None:
 
 def test_declarations_carry_default_and_the_name_that_dumps_use() -> None:
     found = knobs({}).declared
-    assert (found["TTT_ENABLED"].default, found["TTT_ENABLED"].attr, found["TTT_ENABLED"].line) == ("0", "ttt_enabled", 4)
+    assert (found["TTT_ENABLED"].default, found["TTT_ENABLED"].attr, found["TTT_ENABLED"].line) == (
+        "0",
+        "ttt_enabled",
+        4,
+    )
     assert (found["TTT_LEARNING_RATE"].default, found["TTT_LEARNING_RATE"].attr) == ("1e-3", "lr")
     assert (found["ITERATIONS"].default, found["ITERATIONS"].attr) == ("20000", "iters")
     assert found["EVAL_MODE"].default == "sliding"
@@ -92,7 +98,10 @@ def test_options_after_the_script() -> None:
 
 
 def test_shell_scripts_with_defaults_and_submission_json() -> None:
-    assert value(knobs({"run.sh": 'export TTT_ENABLED="${TTT_ENABLED:-1}"\n'}), "TTT_ENABLED") == ("1", "command")
+    assert value(knobs({"run.sh": 'export TTT_ENABLED="${TTT_ENABLED:-1}"\n'}), "TTT_ENABLED") == (
+        "1",
+        "command",
+    )
     assert knobs({"run.sh": "export TTT_ENABLED=$FLAG\n"}).lookup("TTT_ENABLED") is None
     assert value(knobs({"submission.json": '{"env": {"TTT_ENABLED": 1}}'}), "TTT_ENABLED") == ("1", "command")
     assert knobs({"submission.json": '{"env": '}).lookup("TTT_ENABLED") is None
@@ -117,7 +126,9 @@ def test_dumps_in_logs_are_translated_to_the_environment(log: str) -> None:
 
 
 def test_the_log_beats_the_command_that_was_written_down() -> None:
-    found = knobs({"train.log": "  ttt_enabled: False\n", "README.md": "```\nTTT_ENABLED=1 torchrun train_gpt.py\n```"})
+    found = knobs(
+        {"train.log": "  ttt_enabled: False\n", "README.md": "```\nTTT_ENABLED=1 torchrun train_gpt.py\n```"}
+    )
     assert value(found, "TTT_ENABLED") == ("0", "log")
     assert {c.value for c in found.claims["TTT_ENABLED"]} == {"0", "1"}
 

@@ -86,7 +86,11 @@ def test_hostile_texts_end_in_a_module_or_unparsable(text: str) -> None:
 
 
 def test_nesting_is_told_from_bad_syntax() -> None:
-    for text in ("x = " + "(" * 2000 + "1" + ")" * 2000, "x = " + "-" * 50_000 + "1", "x = a" + ".b" * 50_000):
+    for text in (
+        "x = " + "(" * 2000 + "1" + ")" * 2000,
+        "x = " + "-" * 50_000 + "1",
+        "x = a" + ".b" * 50_000,
+    ):
         with pytest.raises(TooDeep):
             lower(text, "x")
     with pytest.raises(Unparsable) as caught:

@@ -73,7 +73,9 @@ def test_the_payload_in_a_sibling() -> None:
 
 
 def test_environment_that_the_wrapper_sets_is_kept() -> None:
-    text = "import os\nos.environ['TTT_ENABLED'] = '1'\nos.environ.setdefault('A', '2')\n" + WRAPPERS["lzma+b85"]
+    text = (
+        "import os\nos.environ['TTT_ENABLED'] = '1'\nos.environ.setdefault('A', '2')\n" + WRAPPERS["lzma+b85"]
+    )
     assert peel(text, "t.py").env_defaults == {"TTT_ENABLED": "1", "A": "2"}
 
 
@@ -103,7 +105,11 @@ def test_what_cannot_be_followed_is_opaque() -> None:
 
 def test_nothing_is_executed(tmp_path) -> None:
     mark = tmp_path / "mark"
-    for text in (f"open({str(mark)!r}, 'w').write('x')", f"import os\nos.system('touch {mark}')", f"exec(\"open({str(mark)!r},'w')\")"):
+    for text in (
+        f"open({str(mark)!r}, 'w').write('x')",
+        f"import os\nos.system('touch {mark}')",
+        f"exec(\"open({str(mark)!r},'w')\")",
+    ):
         peel(text, "t.py")
     assert not mark.exists()
 
@@ -116,7 +122,11 @@ def test_bombs_are_found_out_early() -> None:
     assert "MB" in (found.opaque or "")
     assert found.line == 2
     assert time.process_time() - start < 60
-    for text in ("x = 'a' * 10**9\nexec(x)", "x = 'ab'\nfor i in range(60): x = x + x\nexec(x)", "exec('a' * (1 << 40))"):
+    for text in (
+        "x = 'a' * 10**9\nexec(x)",
+        "x = 'ab'\nfor i in range(60): x = x + x\nexec(x)",
+        "exec('a' * (1 << 40))",
+    ):
         assert peel(text, "t.py").opaque is not None, text
 
 

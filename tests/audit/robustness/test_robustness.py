@@ -17,7 +17,10 @@ from audit.model import Submission
 from audit.source import MemoryTree, SubmissionFiles
 
 ROOT = Path(__file__).resolve().parents[3]
-BASES = [ROOT / "fixtures/submissions/dense/plain/train_gpt.py", ROOT / "fixtures/submissions/atlas/plain/train_gpt.py"]
+BASES = [
+    ROOT / "fixtures/submissions/dense/plain/train_gpt.py",
+    ROOT / "fixtures/submissions/atlas/plain/train_gpt.py",
+]
 QUICK = settings(max_examples=12, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
@@ -25,7 +28,11 @@ def judged(found: Submission) -> Submission:
     """What every audit must satisfy, whatever it read."""
     assert found.verdict in ("violation", "clean", "undetermined")
     assert found.reason
-    failed = [o.reason for o in found.obligations if "a stage of the audit failed" in o.reason or "check failed" in o.reason]
+    failed = [
+        o.reason
+        for o in found.obligations
+        if "a stage of the audit failed" in o.reason or "check failed" in o.reason
+    ]
     assert not failed
     return found
 
@@ -63,7 +70,11 @@ def test_damaged_scripts(seed: int, base: Path) -> None:
 
 
 @QUICK
-@given(text=st.text(alphabet=st.sampled_from(list("()[]{}:,.=+-*'\"\\#\n\t abfor if in def exec lambda1")), max_size=400))
+@given(
+    text=st.text(
+        alphabet=st.sampled_from(list("()[]{}:,.=+-*'\"\\#\n\t abfor if in def exec lambda1")), max_size=400
+    )
+)
 def test_junk_text(text: str) -> None:
     judged(audit_text(text))
 
@@ -72,7 +83,9 @@ def test_junk_text(text: str) -> None:
 @given(data=st.binary(max_size=2000))
 def test_binary_junk(data: bytes) -> None:
     tree = MemoryTree({"train_gpt.py": data})
-    files = SubmissionFiles(target="t", tree=tree, primary="train_gpt.py", paths=["train_gpt.py"], changed=["train_gpt.py"])
+    files = SubmissionFiles(
+        target="t", tree=tree, primary="train_gpt.py", paths=["train_gpt.py"], changed=["train_gpt.py"]
+    )
     judged(audit_files(files, Options()))
 
 
@@ -116,7 +129,11 @@ def test_hostile_scripts(name: str) -> None:
 
 
 def test_cyclic_modules() -> None:
-    texts = {"train_gpt.py": "import a\na.f(1)\n", "a.py": "import b\ndef f(x): return b.g(x)\n", "b.py": "import a\ndef g(x): return a.f(x)\n"}
+    texts = {
+        "train_gpt.py": "import a\na.f(1)\n",
+        "a.py": "import b\ndef f(x): return b.g(x)\n",
+        "b.py": "import a\ndef g(x): return a.f(x)\n",
+    }
     files = SubmissionFiles(
         target="t", tree=MemoryTree(texts), primary="train_gpt.py", paths=list(texts), changed=list(texts)
     )
@@ -124,7 +141,11 @@ def test_cyclic_modules() -> None:
 
 
 def test_unreadable_never_ends_clean() -> None:
-    for text in ("def (:\n", "x = " + "(" * 3000, "import zlib, base64\nexec(zlib.decompress(base64.b85decode(open('p').read())))\n"):
+    for text in (
+        "def (:\n",
+        "x = " + "(" * 3000,
+        "import zlib, base64\nexec(zlib.decompress(base64.b85decode(open('p').read())))\n",
+    ):
         assert judged(audit_text(text)).verdict == "undetermined", text[:40]
 
 

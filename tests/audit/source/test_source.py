@@ -38,7 +38,10 @@ def test_primary_scripts(files: dict[str, str], expected: list[str]) -> None:
 
 
 def test_a_stub_that_starts_its_sibling_is_not_judged_twice() -> None:
-    files = {R + "train_gpt.py": "import subprocess\nsubprocess.run(['python', 'golf.py'])\n", R + "golf.py": LEARNS}
+    files = {
+        R + "train_gpt.py": "import subprocess\nsubprocess.run(['python', 'golf.py'])\n",
+        R + "golf.py": LEARNS,
+    }
     assert primary_scripts(files, files.get) == [R + "golf.py"]
 
 
@@ -56,11 +59,15 @@ def test_local_imports_are_found_beside_the_script_first() -> None:
 
 def program(files: dict[str, str | bytes], primary: str = "r/train_gpt.py"):
     tree = MemoryTree(files)
-    return load_program(SubmissionFiles(target="t", tree=tree, primary=primary, paths=list(files), changed=list(files)))
+    return load_program(
+        SubmissionFiles(target="t", tree=tree, primary=primary, paths=list(files), changed=list(files))
+    )
 
 
 def test_cyclic_imports_are_read_once() -> None:
-    found = program({"r/train_gpt.py": "import a\n", "r/a.py": "import b\n", "r/b.py": "import a, train_gpt\n"})
+    found = program(
+        {"r/train_gpt.py": "import a\n", "r/a.py": "import b\n", "r/b.py": "import a, train_gpt\n"}
+    )
     assert sorted(found.modules) == ["r/a.py", "r/b.py", "r/train_gpt.py"]
     assert not found.problems
 

@@ -60,8 +60,12 @@ def repository(tmp_path: Path) -> Repository:
     base = {"README.md": "x", "train_gpt.py": LEGAL}
     root = r.commit(base, [], "refs/heads/main")
     one = "records/t/one/"
-    merged = r.commit(base | {one + "train_gpt.py": LEGAL + "# 1\n", one + "README.md": "r"}, [root], "refs/pull/1/head")
-    head = r.commit(base | {one + "train_gpt.py": LEGAL + "# 1\n", one + "README.md": "r", "z": "z"}, [root, merged])
+    merged = r.commit(
+        base | {one + "train_gpt.py": LEGAL + "# 1\n", one + "README.md": "r"}, [root], "refs/pull/1/head"
+    )
+    head = r.commit(
+        base | {one + "train_gpt.py": LEGAL + "# 1\n", one + "README.md": "r", "z": "z"}, [root, merged]
+    )
     r.repo.references.create("refs/heads/main", head, force=True)
     r.commit(base | {"docs/a.md": "words"}, [root], "refs/pull/2/head")
     r.commit(
@@ -117,7 +121,9 @@ def test_nothing_matches_is_an_input_error(repository: Repository) -> None:
 
 def fragile(task: Task) -> Iterator[dict[str, Any]]:
     """Stands in for the audit: dies over /a/, hangs over pull 1, is well otherwise."""
-    scripts = {"refs/pull/10/head": ["x/a/s.py", "x/b/s.py"], "refs/pull/1/head": ["one.py"]}.get(task.ref, ["two.py"])
+    scripts = {"refs/pull/10/head": ["x/a/s.py", "x/b/s.py"], "refs/pull/1/head": ["one.py"]}.get(
+        task.ref, ["two.py"]
+    )
     for script in scripts[task.skip :]:
         line = Submission(target=task.ref, primary=script, reason="").as_json()
         yield {"event": "begin", "line": line}
