@@ -1,7 +1,7 @@
 """What cache a submission contains, in the words of ``referee.audit/1``.
 
 ``target-in-key``: a table read at an address that holds the scored token. ``context-only``: the address is made of
-earlier tokens. ``other``: a mixture over bytes, or a gate that looks at the token. ``input-embedding``: the model itself
+earlier tokens. ``other``: a table read for all candidates, a mixture over bytes, or a gate that looks at the token. ``input-embedding``: the model itself
 embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
 """
 
@@ -32,6 +32,8 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
             continue
         if r.target and r.context:
             add("target-in-key", r.active)
+        elif any(k[0] == "candidates" for k in r.read.detail["keys"]):
+            add("other", r.active)  # read for every candidate token
         elif r.context:
             add("context-only", r.active)
     for p in proposals(trace):

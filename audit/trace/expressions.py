@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import add_places, reach_origin, read_tokens, written_at
+from audit.trace.positions import EVENTS, add_places, reach_origin, read_tokens, written_at
 from audit.trace.values import (
     ORDER,
     ART,
@@ -402,6 +402,8 @@ class Expressions:
             left = right
         if result is None:
             out = derive([summary(v) if v.kind in ("seq", "dict") else v for v in values])
+            if len(values) == 2 and all(v.flags & (LOSS | COUNT) for v in values) and any(v.flags & LOSS for v in values):
+                out.keys = out.keys | {("by loss",)}
             out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
             if len(values) == 2:
                 self.note_comparison(e, values[0], values[1], out)
@@ -680,7 +682,7 @@ class Expressions:
         """Normal form of a bound: names replaced by what they stand for, guards against the edges left out."""
         t = type(e)
         if t is ir.Name:
-            meant = self.scope.meaning.get(e.id) if depth < 4 else None
+            meant = self.scope.meaning.get(e.id) if depth < 10 else None
             return self.bound_form(meant, depth + 1) if meant is not None else e.id
         if t is ir.BinOp:
             return f"({self.bound_form(e.left, depth + 1)}{e.op}{self.bound_form(e.right, depth + 1)})"
@@ -780,7 +782,7 @@ class Expressions:
             e = self.event("LOOKUP", node, index, keys=index.keys, table=self.table_id(base), table_taint=base.taint,
                            table_flags=base.flags, made=out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
-            got.keys = frozenset(k for k in index.keys if k[0] != "t") | {("lookup", e.id)}
+            got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)}
             return got
         if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
             return out
@@ -791,7 +793,7 @@ class Expressions:
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
-        got.keys = index.keys | {("lut", self.table_id(base))}
+        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
         got.taint = out.taint
         return got
 

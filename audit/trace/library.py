@@ -644,9 +644,15 @@ class Library:
             again = bool(a.scores) != bool(b.scores)
             a, b = (x if x.scores else self.commit_score(x, node, "compared") for x in (a, b))
             out = derive([a, b, *args[2:]])
-            self.event("SELECT", node, out, how=last, again=again)
+            e = self.event("SELECT", node, out, how=last, again=again)
+            out.keys = out.keys | {("select", e.id)}
             return out
-        return derive(args)
+        out = derive(args)
+        if (a.flags ^ b.flags) & LOSS and (a.flags ^ b.flags) & COUNT and out.flags & VAL and a.keys and b.keys:
+            # The model's probability of the token or the cache's, whichever is better.
+            e = self.event("SELECT", node, out, how=last)
+            out.keys = out.keys | {("select", e.id)}
+        return out
 
     def where(self: Any, args: list[V], node: Any) -> V:
         test, a, b = args[:3]
@@ -659,7 +665,9 @@ class Library:
         out.keys |= test.keys
         self.gate_value(out, test, a.keys | b.keys, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
-            self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
+            e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
+            if ("by loss",) in test.keys:
+                out.keys = out.keys | {("select", e.id)}
         return out
 
     # ------------------------------------------------------------------ files
@@ -938,7 +946,9 @@ class Library:
             return self.select(name, [recv, args[0]], node)
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
-            self.event("SELECT", node, out, how=name, method=True)
+            e = self.event("SELECT", node, out, how=name, method=True)
+            if (args or kwargs) and name in ("min", "amin") and not recv.flags & BPB:
+                out.keys = out.keys | {("select", e.id)}
             return out
         if name == "where" and len(args) >= 2:
             return self.where([args[0], recv, args[1]], node)

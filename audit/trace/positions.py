@@ -17,6 +17,10 @@ from audit.trace.values import LOGITS, LOSS, META, PARAM, VAL, V, clone
 
 FAR = 1_000_000
 MAX_KEYS = 40
+#: keys of tokens: read from the stream, and read through a table of constants
+TOKENS = ("t", "l")
+#: keys that name an event
+EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select")
 MAX_SYMBOLS = 6
 Place = tuple[tuple[int, ...], int]
 _fresh = count(1)
@@ -61,9 +65,9 @@ def shifted(keys: frozenset, symbols: tuple[int, ...], offset: int) -> frozenset
         return keys
     moved = set()
     for k in keys:
-        if k[0] == "t":
+        if k[0] in TOKENS:
             joined = tuple(sorted(k[1] + symbols)) if len(k[1]) + len(symbols) <= MAX_SYMBOLS else k[1]
-            moved.add(("t", joined, k[2] + offset))
+            moved.add((k[0], joined, k[2] + offset))
         else:
             moved.add(k)
     return frozenset(moved)
@@ -76,7 +80,7 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
     """
     if not base.flags & VAL or base.flags & META:
         return
-    has = any(k[0] == "t" for k in base.keys)
+    has = any(k[0] in TOKENS for k in base.keys)
     if has:
         # The sequence runs along the last sliced axis; a lone index into a window picks a token or a row.
         for element, part in zip(reversed(elements), reversed(parts), strict=True):
@@ -131,11 +135,11 @@ def written_at(value: V, lower: V | None) -> V:
     return moved
 
 
-def tokens_in(keys: frozenset) -> dict[tuple[int, ...], set[int]]:
-    """The offsets read, per group of symbols."""
+def tokens_in(keys: frozenset, through_tables: bool = False) -> dict[tuple[int, ...], set[int]]:
+    """The offsets read, per group of symbols; with ``through_tables`` also tokens that a table was read at."""
     found: dict[tuple[int, ...], set[int]] = {}
     for k in keys:
-        if k[0] == "t":
+        if k[0] == "t" or (through_tables and k[0] == "l"):
             found.setdefault(k[1], set()).add(k[2])
     return found
 
@@ -152,7 +156,7 @@ def capped(keys: frozenset) -> frozenset:
 
 def moved_reads(keys: frozenset, shift: int) -> frozenset:
     """The keys with event numbers raised by ``shift`` (for the events of a second run)."""
-    return frozenset((k[0], k[1] + shift) if k[0] != "t" else k for k in keys)
+    return frozenset((k[0], k[1] + shift) if k[0] in EVENTS else k for k in keys)
 
 
 def walk_stream(v: V) -> None:
@@ -160,7 +164,7 @@ def walk_stream(v: V) -> None:
     if not v.flags & VAL or v.flags & (META | LOSS | LOGITS) or not v.atoms:
         return  # a list of file names holds no tokens
     symbol = next(_fresh)
-    tokens = [k for k in v.keys if k[0] == "t"]
+    tokens = [k for k in v.keys if k[0] in TOKENS]
     v.keys = shifted(v.keys, (symbol,), 0) if tokens else v.keys | {("t", (symbol,), 0)}
     v.pos = ((symbol,), 0)
 

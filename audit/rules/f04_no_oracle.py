@@ -1,0 +1,104 @@
+'''F4 no oracle: which distribution is scored may not be chosen by looking at the token.
+
+**What.** Two losses of the same token are compared, and the smaller counts: the best of several passes, the model or the
+cache, whichever was right.
+
+**Why.** The choice is information about the token. A decoder that does not know the token yet cannot make it.
+
+**Ruling.** Maintainer on #659 (24 March 2026): choosing by the lower loss is "effectively peeking at the correct token";
+the cache as such was not objected to, and gating by the model's entropy was suggested.
+
+**Look-alikes that are legal.** A weight that is a function of the model's own entropy (#702); weights of experts updated
+after scoring; clamping one count by another; ``min`` over chunk ends, sizes or learning rates; keeping the best of several
+validation figures (F18, a different matter).
+
+**How it is decided.** Element-wise minima, maxima and selections between two values that each depend on the scored
+token, one of them a loss, whose result is scored.
+
+**See also.** F3 (second passes), F8 (addresses), F18 (choice by the whole score).
+'''
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from audit.context import Context
+from audit.model import Finding, Obligation
+from audit.rules.base import Rule
+from audit.rules.flow import event_finding, example, holds, unread, violated
+
+RULE = Rule(
+    id="F4",
+    name="oracle-choice",
+    title="No distribution is chosen by how well it predicts the token",
+    illegal="INVALID",
+    authority="MAINT",
+    severity="violation",
+    since="2026-03-24",
+)
+
+_TWO = """\
+other = Model()
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        a, b = nll(model, x, y), nll(other, x, y)
+@@
+    total += best.sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+ILLEGAL = [
+    example("the smaller of two losses", _TWO.replace("@@", "    best = torch.minimum(a, b)  #!")),
+    example("the same by a comparison", _TWO.replace("@@", "    best = torch.where(b < a, b, a)  #!")),
+]
+LEGAL = [
+    example(
+        "a weight from the model's entropy",
+        """\
+other = Model()
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        p, q = torch.softmax(model(x), -1), torch.softmax(other(x), -1)
+        entropy = -(p * p.log()).sum(-1, keepdim=True)
+        mixed = torch.where(entropy > 3.0, 0.5 * p + 0.5 * q, p)
+        total += -torch.log(mixed.gather(2, y[..., None])).sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
+        "the smaller of two positions",
+        """\
+total = torch.zeros(())
+for w in range(0, val.numel() - 1, 1024):
+    end = min(w + 1024, val.numel() - 1)
+    with torch.no_grad():
+        total += nll(model, val[None, w:end], val[None, w + 1 : end + 1]).sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+]
+
+
+def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    if ctx.trace is None:
+        yield unread(RULE, ctx) or holds(RULE, "")
+        return
+    choices = {e.id: e for e in ctx.trace.of("SELECT")}
+    reported = ctx.trace.reported_scores()
+    seen: dict[tuple, Finding] = {}
+    for s in ctx.trace.of("SCORE"):
+        for k in s.detail.get("keys", ()):
+            e = choices.get(k[1]) if k[0] == "select" else None
+            if e is not None and s.id in reported:
+                message = "of two values for the same token the better one is kept, and scored"
+                seen.setdefault((e.path, e.line, e.active), event_finding(RULE, e, message))
+    found = list(seen.values())
+    yield from found
+    if any(f.active == "yes" for f in found):
+        yield violated(RULE, found)
+    else:
+        yield unread(RULE, ctx) or holds(RULE, "no score is a choice between values that depend on the token")
