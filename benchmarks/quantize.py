@@ -316,7 +316,7 @@ def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, Any]:
         )
         finest = finest or records
     for step in args.steps6:
-        records = rate_records(state, fisher, step, clip=31, column_steps=False)
+        records = rate_records(state, fisher, step, clip=31)
         waiting.append(
             point(f"rate6 {step:.3g}", "rate6", bench, records, pool.submit(rate_size, records), step=step)
         )

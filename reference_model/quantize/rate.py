@@ -33,6 +33,8 @@ from reference_model.quantize.rounding import grid_scales
 #: The slope of distortion against rate at which an entropy-coded uniform quantizer runs, in squared steps per bit.
 HIGH_RESOLUTION_SLOPE = 2.0 * math.log(2.0) / 12.0
 WIDEST = 127
+#: How much of the ideal column factors a matrix may take.
+COLUMN_POWERS = (1.0, 0.75, 0.5, 0.25, 0.0)
 _GRID = 4  # steps of scales per octave
 _CLASSES_PER_OCTAVE = 2
 _CLASSES = 24
@@ -87,25 +89,53 @@ def fisher(rows: torch.Tensor, floor: float) -> torch.Tensor:
 def steps_of(
     weight: torch.Tensor, hessian: torch.Tensor, factor: gptq.Factor, rows: torch.Tensor, options: RateOptions
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Row scales (B, R) and column factors (B, C) in half precision."""
+    """Row scales (B, R) and column factors (B, C) in half precision.
+
+    Column factors widen a row's range of codes, which a grid may not hold; the row's step must then grow. Each
+    matrix takes the power of the ideal factors, from all of them to none, at which the expected price of
+    distortion and bits together is least.
+    """
     diagonal = factor.upper.diagonal(dim1=1, dim2=2)
     own = diagonal.gather(1, factor.order.argsort(dim=1)).clamp_min(1e-30)
     middle = own.log().mean(dim=1, keepdim=True).exp()
-    column = on_log_grid(own / middle) if options.column_steps else torch.ones_like(own).half()
-    scale = options.step * middle / rows.sqrt()
-    scaled = weight.float() / column.float()[:, None, :]
+    ideal = options.step * own[:, None, :] / rows.sqrt()[:, :, None]
+    best: tuple[torch.Tensor, torch.Tensor, torch.Tensor] | None = None
+    # A narrow grid has no range to spare for factors.
+    powers = COLUMN_POWERS if options.column_steps and options.clip >= WIDEST else (0.0,)
+    for power in powers:
+        column = on_log_grid((own / middle) ** power)
+        scale = _row_scales(weight, hessian, column.float(), options.step * middle / rows.sqrt(), options)
+        share = scale.float()[:, :, None] * column.float()[:, None, :] / ideal
+        # Per weight: share^2 / 12 of distortion, -log2(share) bits, at the slope where a share of 1 is best.
+        price = (share.square() / 12 - HIGH_RESOLUTION_SLOPE * torch.log2(share)).mean(dim=(1, 2))
+        if best is None:
+            best = (price, scale, column)
+            continue
+        better = (price < best[0])[:, None]
+        best = (
+            torch.minimum(price, best[0]), torch.where(better, scale, best[1]), torch.where(better, column, best[2]),
+        )  # fmt: skip
+    assert best is not None
+    return best[1], best[2]
+
+
+def _row_scales(
+    weight: torch.Tensor,
+    hessian: torch.Tensor,
+    column: torch.Tensor,
+    wanted: torch.Tensor,
+    options: RateOptions,
+) -> torch.Tensor:
+    """The wanted row scales (B, R), grown where a grid's range asks for it."""
+    scaled = weight.float() / column[:, None, :]
     if options.clip >= WIDEST:
         # No weight may lie beyond the widest grid.
         floor = scaled.abs().amax(dim=2) / options.clip * 2 ** (0.5 / _GRID)
-    else:
-        # On a narrow grid outliers are cut where that costs least, and no step is finer than that allows.
-        dear = hessian.diagonal(dim1=1, dim2=2) * column.float().square()
-        pairs = zip(scaled, dear, strict=True)
-        floor = torch.stack([grid_scales(w, options.clip, d).float() for w, d in pairs])
-        scale = torch.where(scale > floor, on_log_grid(scale).float().maximum(floor), floor)
-        return scale.half(), column
-    scale = on_log_grid(scale.maximum(floor).clamp_min(2.0**-23))
-    return scale, column
+        return on_log_grid(wanted.maximum(floor).clamp_min(2.0**-23))
+    # On a narrow grid outliers are cut where that costs least, and no step is finer than that allows.
+    dear = hessian.diagonal(dim1=1, dim2=2) * column.square()
+    floor = torch.stack([grid_scales(w, options.clip, d).float() for w, d in zip(scaled, dear, strict=True)])
+    return torch.where(wanted > floor, on_log_grid(wanted).float().maximum(floor), floor).half()
 
 
 class BitTable:
