@@ -220,7 +220,7 @@ class Generated(io.RawIOBase):
 
 def speed() -> dict[str, Any]:
     start = time.process_time()
-    facts = sum(1 for _ in read_log("generated.log", Generated(SPEED_BYTES)))  # type: ignore[arg-type]
+    facts = sum(1 for _ in read_log("generated.log", Generated(SPEED_BYTES)))  # type: ignore[arg-type, misc]
     seconds = time.process_time() - start
     print(f"{SPEED_BYTES / 1e6:.0f} MB of logs: {seconds:.2f} s on one core, {facts} facts")
     return {"megabytes": SPEED_BYTES / 1e6, "seconds": round(seconds, 2), "facts": facts}

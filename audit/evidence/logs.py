@@ -139,13 +139,18 @@ def _evaluation(r: _Reader, text: str) -> Iterator[Fact]:
 
 
 def _sizes(r: _Reader, text: str) -> Iterator[Fact]:
-    match = _BYTES.match(_STAMP.sub("", text).strip())
-    if match is None:
+    for part in _STAMP.sub("", text).split("|")[:8]:
+        yield from _size(r, part.strip())
+
+
+def _size(r: _Reader, text: str) -> Iterator[Fact]:
+    match = _BYTES.match(text)
+    if match is None or re.match(r"\s*param", text[match.end() :]):
         return
     label, raw, suffix = match.group("label").strip(), match.group("n"), match.group("unit")
     low = label.lower()
     scale = {"MB": 1e6, "MiB": 2**20, "KB": 1e3, "KiB": 2**10}.get(suffix or "", 1.0)
-    if suffix is None and value(raw) < 1000:
+    if suffix is None and (value(raw) < 1000 or low == "total"):
         return
     if low == "total_bytes" and value(raw) > MOST:
         return  # of the validation text

@@ -133,6 +133,8 @@ def _refuted(size: Size, runs: list[Size]) -> bool:
     return bool(runs) and all(not r.over for r in runs) and not any(r.total.meets(size.total) for r in runs)
 
 
+#: layers that shrink or encode; a launcher that only runs its neighbour packs nothing
+_PACKED = re.compile(r"lzma|xz|zlib|gzip|brotli|zst|bz2|b85|b64|a85", re.I)
 _WRAPPER = re.compile(rb"\b(?:exec|runpy)\b")
 _DECODER = re.compile(rb"b85decode|b64decode|a85decode|decompress")
 
@@ -146,7 +148,8 @@ def _packed_size(ctx: Context) -> int | None:
     if ctx.files is None:
         return None
     data = ctx.files.read(ctx.primary)
-    if data and ctx.peeled is not None and getattr(ctx.peeled, "layers", None):
+    layers = " ".join(getattr(ctx.peeled, "layers", None) or ())
+    if data and _PACKED.search(layers):
         return len(data)
     for path in ctx.files.ending(".py"):
         if path == ctx.primary or path.rpartition("/")[0] != ctx.files.folder:

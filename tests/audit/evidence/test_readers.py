@@ -51,6 +51,15 @@ def test_log_lines(line: str, name: str, value: object) -> None:
     assert next(f for f in log(f"x\n\n{line}\n") if f.name == name).line == 3
 
 
+def test_counts_of_parameters_are_no_sizes() -> None:
+    assert said(log("  total: 23,839,044 params (95.36 MB fp32)\ntotal_bytes=151080891\n"), "bytes_total") == []
+
+
+def test_sizes_side_by_side() -> None:
+    facts = log("INT7+zlib model: 15370972 bytes | Total submission: 15441941 bytes\n")
+    assert said(facts, "bytes_model") == [15_370_972.0] and said(facts, "bytes_total") == [15_441_941.0]
+
+
 def test_only_the_last_progress_line_of_a_run_counts() -> None:
     text = "model_params:1000\n" + "".join(
         f"step:{n}/9 train_time:{n}ms step_avg:1.00ms\n" for n in range(1, 9)
