@@ -201,3 +201,16 @@ def test_different_widths_are_never_solved_together():
 def test_a_hessian_of_another_shape_names_its_tensor():
     with pytest.raises(InputError, match="w0"):
         compensate({"w0": torch.randn(4, 8)}, {"w0": torch.eye(9)}, lambda n: 7, scale_search("max"))
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_a_gpu_solves_as_well_as_a_cpu():
+    made = {f"w{i}": problem(64, 128, seed=i) for i in range(4)}
+    weights, hessians = {n: w for n, (w, _) in made.items()}, {n: h for n, (_, h) in made.items()}
+    here = compensate(weights, hessians, lambda n: 15, scale_search("grid"))
+    there = compensate(
+        {n: w.cuda() for n, w in weights.items()}, hessians, lambda n: 15, scale_search("grid")
+    )
+    for name in weights:
+        assert there[name].log.error == pytest.approx(here[name].log.error, rel=0.02)
