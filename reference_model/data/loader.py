@@ -36,17 +36,17 @@ def read_windows(shards: Sequence[np.ndarray], windows: np.ndarray, context: int
     shard, first = windows[order, 0], windows[order, 1]
     breaks = np.flatnonzero((np.diff(shard) != 0) | (np.diff(first) != context)) + 1
     edges = [0, *breaks.tolist(), len(order)]
-    if len(breaks) == len(order) - 1:  # nothing touches: no slab to gain from, no index to pay for
-        for row, s, p in zip(order.tolist(), shard.tolist(), first.tolist(), strict=True):
-            out[row] = shards[s][p : p + context + 1]
-        return out
+    rows, places, starts = order.tolist(), shard.tolist(), first.tolist()
     for low, high in itertools.pairwise(edges):
-        count = high - low
-        start = int(first[low])
-        slab = np.asarray(shards[int(shard[low])][start : start + count * context + 1])
+        start, count = starts[low], high - low
+        if count == 1:  # nothing touches it: a view of a slab would cost more than it saves
+            out[rows[low]] = shards[places[low]][start : start + context + 1]
+            continue
+        slab = shards[places[low]][start : start + count * context + 1]
         step = slab.strides[0]
-        rows = np.lib.stride_tricks.as_strided(slab, (count, context + 1), (context * step, step))
-        out[order[low:high]] = rows
+        out[order[low:high]] = np.lib.stride_tricks.as_strided(
+            slab, (count, context + 1), (context * step, step)
+        )
     return out
 
 
