@@ -191,9 +191,6 @@ def _guard(ctx: Context, stage: str) -> Iterator[None]:
         yield
     except InputError:
         raise
-    except ImportError as error:
-        if not (error.name or "").startswith("audit"):  # TODO until every stage has landed
-            ctx.problems.append(Problem(kind="internal", path=ctx.primary, line=0, reason=f"{stage}: {error}"))
     except (Exception, RecursionError) as error:
         reason = f"{stage}: {where_it_broke(error)}"
         ctx.problems.append(Problem(kind="internal", path=ctx.primary, line=0, reason=reason))

@@ -40,21 +40,20 @@ def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
         if not clocks:
             continue
         for e in work:
-            line = _line_in(e, place)
+            line = line_in(e, place)
             if line is None or (place.path, line) in seen or _covered(clocks, line):
                 continue
-            later = [
-                s for s in scores if s.id > e.id and (at := _line_in(s, place)) is not None and at > line
-            ]
+            # A compile warm-up whose result is dropped may stand outside: no score rests on it.
+            later = [s for s in scores if s.id > e.id and (e.kind == "COMPILE" or e.id in s.taint)]
             for s in later:
-                at = _line_in(s, place)
-                if any(line < start <= at <= end for start, end in clocks):  # type: ignore[operator]
+                at = line_in(s, place)
+                if at is not None and any(line < start <= at <= end for start, end in clocks):
                     seen.add((place.path, line))
                     yield _finding(rule, e, s, place, line)
                     break
 
 
-def _line_in(e: Event, place: Place) -> int | None:
+def line_in(e: Event, place: Place) -> int | None:
     """The line of ``place`` from which the event was reached, None where it was not."""
     assert place.function is not None
     first, last = place.function.line, place.function.end_line
