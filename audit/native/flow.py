@@ -350,6 +350,8 @@ class Unit:
         left, right = node.child_by_field_name("left"), node.child_by_field_name("right")
         a, b = self.value(left, frame), self.value(right, frame)
         operator = text(node.child_by_field_name("operator"))
+        if operator == "-" and self.is_start(right, frame):
+            return a | b  # counted from where the loop starts: still the position
         if operator == "-" and any(m[0] == "counter" for m in a):
             # Earlier than the position: not the token itself.
             a = frozenset(("before",) if m[0] == "counter" else m for m in a)
@@ -363,6 +365,14 @@ class Unit:
                 self.entry.spreads[node.start_point[0]] = None
         return a | b
 
+    def is_start(self, node: Any, frame: Frame) -> bool:
+        """Is it a plain number that the function was given."""
+        inner = bare(node)
+        if inner is None or inner.type != "identifier":
+            return False
+        cell = frame.names.get(text(inner))
+        return text(inner) in {p for p, _ in self.entry.params} and cell is not None and not cell.marks and cell.root is None
+
     def subscript(self, node: Any, frame: Frame) -> Marks:
         array = bare(node.child_by_field_name("argument"))
         index_node = self.index_of(node)
@@ -374,7 +384,10 @@ class Unit:
         held = self.value(array, frame) if array is not None and array.type != "identifier" else cell.marks if cell else NONE
         root = cell.root if cell is not None else None
         exact = bare(index_node)
-        if exact is not None and exact.type == "binary_expression" and text(exact.child_by_field_name("operator")) == "-":
+        if (
+            exact is not None and exact.type == "binary_expression" and text(exact.child_by_field_name("operator")) == "-"
+            and not self.is_start(exact.child_by_field_name("right"), frame)
+        ):  # fmt: skip
             base = bare(exact.child_by_field_name("left"))
             while base is not None and base.type == "binary_expression":
                 base = bare(base.child_by_field_name("left"))

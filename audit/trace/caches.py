@@ -61,7 +61,7 @@ def cache_reads(trace: Trace) -> list[CacheRead]:
 
 def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> CacheRead:
     read = CacheRead(read=e, scores=scores)
-    address = tokens_in(e.detail.get("keys", frozenset()))
+    address = tokens_in(e.detail.get("keys", frozenset()), through_tables=True)
     scored: dict[tuple[int, ...], int] = {}
     for s in scores:
         for symbols, offsets in tokens_in(s.detail.get("keys", frozenset())).items():
@@ -82,7 +82,7 @@ def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> 
 
 def _shorter(address: dict[tuple[int, ...], set[int]], other: Event) -> bool:
     """Does ``other`` read the same address without its latest tokens."""
-    mine = tokens_in(other.detail.get("keys", frozenset()))
+    mine = tokens_in(other.detail.get("keys", frozenset()), through_tables=True)
     if not mine or not mine.keys() <= address.keys():
         return False
     return all(mine[x] <= address[x] for x in mine) and any(max(mine[x]) < max(address[x]) for x in mine)

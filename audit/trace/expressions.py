@@ -615,10 +615,14 @@ class Expressions:
                     if found is not None:
                         return found
                     return base.rest if base.rest is not None else self.missing(base, i)
-                out = with_deps(self.element(base), i.deps)
-                if out.kind == "val" and out.origin is None:
-                    out = clone(out)
-                    out.origin = base
+                out = self.element(base)
+                if out.kind == "dict":
+                    out.origin = base  # itself, so that what is stored in it stays
+                else:
+                    out = with_deps(out, i.deps)
+                    if out.kind == "val" and out.origin is None:
+                        out = clone(out)
+                        out.origin = base
                 return self.lookup(base, i, out, e)
             if k == "seq":
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
@@ -776,7 +780,7 @@ class Expressions:
                 got.flags = out.flags | COUNT
                 got.atoms = out.atoms if out.atoms else index.atoms
             if base.taint or got is out:
-                got = clone(got)
+                got = clone(got) if got.kind != "dict" else got
                 got.taint |= base.taint
                 got.flags |= COUNT
             e = self.event("LOOKUP", node, index, keys=index.keys, table=self.table_id(base), table_taint=base.taint,

@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import place_of, tokens_in
+from audit.trace.positions import TOKENS, place_of, tokens_in
 from audit.trace.values import COUNT, META, RATIO, V, clone
 
 PROPOSALS = ("lookup", "leak", "hint")
@@ -21,7 +21,7 @@ def gate_tokens(test: V) -> frozenset:
     """The token places in a condition; none when it compares with what a table proposed."""
     if not test.keys or any(k[0] in PROPOSALS for k in test.keys):
         return frozenset()
-    return frozenset(k for k in test.keys if k[0] == "t")
+    return frozenset(("t", *k[1:]) for k in test.keys if k[0] in TOKENS)
 
 
 class Gates:
@@ -50,7 +50,7 @@ class Gates:
         tokens = gate_tokens(test)
         if tokens and any(k[0] in PROPOSALS for k in proposed):
             e = self.event("GATE", node, out, keys=tokens, anchored=False)
-            out.keys = frozenset(k for k in out.keys if k not in tokens) | {("gate", e.id)}
+            out.keys = frozenset(k for k in out.keys if k not in tokens and k[0] != "l") | {("gate", e.id)}
 
     def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
         e = self.event("GATE", node, value, keys=tokens, anchored=True)

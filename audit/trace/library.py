@@ -63,6 +63,7 @@ TRANSPARENT = frozenset(
     ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
 )
 NUMBER_TYPES = frozenset(["float32", "float64", "float16", "int64", "int32", "uint64", "uint32", "uint16", "uint8"])
+POINTER_ATTRS = ("ctypes", "data", "__array_interface__")
 PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argsort", "bisect_left", "bisect_right"])
 POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
 LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
@@ -758,6 +759,7 @@ class Library:
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:
         """A compiled helper: every array argument may be filled from every other."""
+        args = [pointed(a) for a in args]
         values = [summary(a) for a in [*args, *kwargs.values()]]
         out = derive(values)
         helper = self.natives.get(name)
@@ -1097,6 +1099,8 @@ class Library:
                 self.store(recv, first, default, node)
                 return recv.rest
             base = self.element(recv) if recv.data or recv.rest is not None else V("val")
+            if base.kind == "dict":
+                base.origin = recv
             return self.lookup(recv, first, join(base, default) if default.const is not None else base, node)
         if name == "update":
             if first is not None and first.kind == "dict":
@@ -1114,7 +1118,9 @@ class Library:
             recv.rest = None
             recv.taint = EMPTY
             return const(None)
-        return derive([summary(recv), *args])
+        out = derive([summary(recv), *args])
+        out.absorb(recv)
+        return out
 
     def const_method(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         x = recv.const
@@ -1195,6 +1201,13 @@ class Library:
             ns = self.namespace(dict(recv.rest.data), node)
             return seq([ns, seq([])]) if name == "parse_known_args" else ns
         return V("val")
+
+
+def pointed(v: V) -> V:
+    """The array behind `array.ctypes.data` and the like."""
+    while v.kind == "bound" and isinstance(v.data, tuple) and isinstance(v.data[0], V) and v.data[1] in POINTER_ATTRS:
+        v = v.data[0]
+    return v
 
 
 def found_places(args: list[V]) -> V:

@@ -7,7 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import gate_tokens
 from audit.trace.interest import assigned_names, walk
-from audit.trace.positions import reach_origin, walk_stream
+from audit.trace.positions import EVENTS, reach_origin, walk_stream
 from audit.trace.values import (
     ORDER,
     BPB,
@@ -676,7 +676,7 @@ class Statements:
         """A loss on validation targets becomes part of a total: from now on the tokens count as scored."""
         if not v.flags & VAL or not v.atoms:
             return v
-        mixed = frozenset(k for k in v.keys if k[0] != "t")
+        mixed = frozenset(k for k in v.keys if k[0] in EVENTS)
         for number in v.scores:
             mixed = mixed - self.score_keys.get(number, EMPTY)
         if v.scores and how != "accumulated" and not mixed:
