@@ -10,6 +10,7 @@ from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.trace import Conflict, Event, Trace
+from audit.trace.values import TRAIN
 
 
 def event_finding(
@@ -47,6 +48,11 @@ def unread(rule: Rule, ctx: Context, need_scores: bool = True) -> Obligation | N
     if trace.exhausted:
         return Obligation(rule=rule.id, status="undetermined", reason=f"the trace is incomplete: {trace.exhausted}")
     if need_scores and not any(e.on_val for e in trace.of("SCORE", active=True)):
+        trains = any(e.flags & TRAIN for e in trace.of("UPDATE"))
+        if trains and not any(e.on_val for e in trace.events):
+            return Obligation(
+                rule=rule.id, status="not-applicable", reason="the script trains and never reads validation tokens"
+            )
         return Obligation(
             rule=rule.id, status="undetermined", reason="no place was found where validation tokens are scored"
         )

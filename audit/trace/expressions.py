@@ -241,6 +241,8 @@ class Expressions:
             return derive([a, summary(b)])
         out = derive([a, b])
         out.flags &= ~RATIO
+        if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
+            out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
             self.check_divisor(a, b, out, node)
         if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
@@ -407,6 +409,7 @@ class Expressions:
             out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
             if len(values) == 2:
                 self.note_comparison(e, values[0], values[1], out)
+                out.rest = seq([values[0], values[1]])
             return out
         out = const(result)
         for v in values:
@@ -873,6 +876,7 @@ class Expressions:
         if k not in ("val", "bound"):
             return
         # An array: the written part joins its content; a mask remembers where it was set.
+        value = summary(value) if value.kind == "seq" and (value.data or value.rest is not None) else value
         value = self.gated(value, target, node)
         lo = hi = None
         elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.gates import PROPOSALS
 from audit.trace.positions import place_of
 from audit.trace.values import (
     ORDER,
@@ -63,6 +64,7 @@ TRANSPARENT = frozenset(
     ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
 )
 NUMBER_TYPES = frozenset(["float32", "float64", "float16", "int64", "int32", "uint64", "uint32", "uint16", "uint8"])
+PIECES = frozenset(["id_to_piece", "IdToPiece", "decode_single_token_bytes", "decode_bytes", "DecodeIds", "decode_ids"])
 POINTER_ATTRS = ("ctypes", "data", "__array_interface__")
 PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argsort", "bisect_left", "bisect_right"])
 POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
@@ -276,8 +278,7 @@ class Library:
             self.backward(summary(first))
             return const(None)
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "logaddexp"):
-            out = derive(args)
-            return out
+            return normalised(last, derive(args))
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
             return self.select(last, args, node)
         if last in ("where",) and len(args) >= 3:
@@ -599,6 +600,7 @@ class Library:
         target = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("targets", V("val")))
         out = derive([logits, target])
         out.flags = (out.flags | LOSS) & ~(LOGITS | TGT | META)
+        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
         if target.atoms:
             out.atoms = target.atoms
         out.flags |= target.flags & ORDER
@@ -665,6 +667,7 @@ class Library:
         out.taint |= test.taint
         out.keys |= test.keys
         self.gate_value(out, test, a.keys | b.keys, node)
+        self.gate_agreement(out, test, a, b, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
             if ("by loss",) in test.keys:
@@ -937,7 +940,12 @@ class Library:
             if index.flags & VAL and not recv.flags & LOGITS:
                 self.store(recv, index, args[-1], node)
                 return recv
-            recv.absorb(derive(args[1:]))
+            given = derive(args[1:])
+            if recv.flags & PROB and any(k[0] in PROPOSALS for k in given.keys):
+                # Raised at what a cache proposes, after the softmax.
+                e = self.event("UNNORMALISED", node, recv, keys=given.keys)
+                recv.keys = recv.keys | {("unnorm", e.id)}
+            recv.absorb(given)
             return recv
         if name == "narrow" and len(args) >= 2:
             out = derive([recv])
@@ -993,6 +1001,13 @@ class Library:
             return self.identity(name, recv, args, kwargs)
         if name == "scalars" and recv.flags & BPB:
             return recv
+        if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
+            return normalised(name, derive([recv]))
+        if name in PIECES and recv.kind != "const" and args and args[0].keys:
+            out = derive(args)  # the text of a token
+            out.flags = (out.flags & VAL) | BYTES
+            out.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in out.keys)
+            return out
         values = [recv, *(summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()])]
         if recv.kind == "obj":
             values = values[1:]
@@ -1201,6 +1216,16 @@ class Library:
             ns = self.namespace(dict(recv.rest.data), node)
             return seq([ns, seq([])]) if name == "parse_known_args" else ns
         return V("val")
+
+
+def normalised(name: str, out: V) -> V:
+    """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
+    if name.endswith("softmax"):
+        out.flags |= PROB
+        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+    elif name == "logsumexp":
+        out.keys = out.keys | {("lse",)}
+    return out
 
 
 def pointed(v: V) -> V:
