@@ -122,7 +122,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             found.append(_finding(x.spread, x.score, message, x.active))
     for e, s, reported in foreign_divisors(ctx.trace):
         if reported:
-            message = "counts over all candidates are divided by another table's count, so they do not sum to one"
+            message = (
+                "counts over all candidates are divided by another table's count, so they do not sum to one"
+                if e.kind == "DIVISOR"
+                else "the row is raised at a proposed token after its softmax and not normalised again"
+            )
             found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))
     yield from found
     if any(f.active == "yes" for f in found):

@@ -189,13 +189,13 @@ def byte_mixtures(trace: Trace) -> list[Spread]:
 
 
 def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
-    """(division, score, reported): a row over all candidates normalised by something other than its own sum."""
-    sources = {e.id: e for e in trace.of("DIVISOR")}
+    """(division, score, reported): a row over all candidates not divided by its own sum."""
+    sources = {e.id: e for e in trace.of("DIVISOR", "UNNORMALISED")}
     reported = trace.reported_scores()
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in trace.of("SCORE"):
         for k in s.detail.get("keys", ()):
-            if k[0] == "divisor" and (e := sources.get(k[1])) is not None:
+            if k[0] in ("divisor", "unnorm") and (e := sources.get(k[1])) is not None:
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)

@@ -52,6 +52,19 @@ class Gates:
             e = self.event("GATE", node, out, keys=tokens, anchored=False)
             out.keys = frozenset(k for k in out.keys if k not in tokens and k[0] != "l") | {("gate", e.id)}
 
+    def gate_agreement(self: Any, out: V, test: V, a: V, b: V, node: Any) -> None:
+        """``where(hint == token, hint, nothing)``: the proposal stands only where it is right."""
+        compared = test.rest.data if test.rest is not None and test.rest.kind == "seq" else None
+        if not compared or len(compared) != 2:
+            return
+        for hint, token in (tuple(compared), tuple(reversed(compared))):
+            proposed = any(k[0] in PROPOSALS for k in hint.keys)
+            tokens = frozenset(k for k in token.keys if k[0] == "t")
+            if proposed and tokens and any(x is hint for x in (a, b)):
+                e = self.event("GATE", node, out, keys=tokens, anchored=False)
+                out.keys = frozenset(k for k in out.keys if k not in tokens) | {("gate", e.id)}
+                return
+
     def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
         e = self.event("GATE", node, value, keys=tokens, anchored=True)
         out = clone(value)

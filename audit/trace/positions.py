@@ -20,7 +20,7 @@ MAX_KEYS = 40
 #: keys of tokens: read from the stream, and read through a table of constants
 TOKENS = ("t", "l")
 #: keys that name an event
-EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select")
+EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select", "unnorm")
 MAX_SYMBOLS = 6
 Place = tuple[tuple[int, ...], int]
 _fresh = count(1)
