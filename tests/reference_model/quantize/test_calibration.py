@@ -190,7 +190,9 @@ def test_fisher_weights_predict_what_a_perturbation_costs():
             moved = torch.log_softmax(made.forward_logits(ids), -1)
             weight.sub_(delta)
         divergence = float((base.exp() * (base - moved)).sum(-1).mean())
-        assert 0.4 < predicted / divergence < 2.5, (name, predicted, divergence)
+        # Values mix over positions before they are scored, which a diagonal estimate cannot see.
+        low = 0.4 if name.endswith("v.weight") else 0.8
+        assert low < predicted / divergence < 1.25, (name, predicted, divergence)
 
 
 def test_online_hessians_average_over_steps_and_fade():
