@@ -95,6 +95,22 @@ def test_a_sweep_leaves_one_scorecard_per_setting(evaluate, tmp_path, lab, artif
 
 
 @pytest.mark.parametrize(
+    "more",
+    [("--plan", "official", "--ttt", "sgd", "--chunk", "64", "--set", "freeze=0"),
+     ("--ttt", "lora", "--set", "rank=2"),
+     ("--ttt", "phased", "--set", "documents=1", "--set", "freeze=0"),
+     ("--ttt", "adamw", "--chunk", "50", "--precision", "float64"),
+     ("--ttt", "sgd", "--chunk", "64", "--set", "reset=2", "--set", "decay=0.5", "--precision", "bf16")],
+    ids=["official", "lora", "phased", "odd chunk", "reset in bf16"],
+)  # fmt: skip
+def test_every_way_of_evaluating_can_be_executed_again(evaluate, tmp_path, lab, artifact, capsys, more):
+    assert evaluate(tmp_path / "card", *more)[0] == 0
+    code, found = verified(capsys, tmp_path / "card", lab, artifact, "--replay", "3")
+    assert code == 0, found
+    assert found["claims"]["P4"]["status"] == "shown"
+
+
+@pytest.mark.parametrize(
     ("more", "message"),
     [
         (("--ttt", "sgd", "--set", "speed=1"), "no setting 'speed'"),
