@@ -7,15 +7,14 @@ from typing import Any
 from audit import ir
 from audit.trace.interest import walk
 from audit.trace.values import (
-    ORDER,
     ART,
-    EMPTY, FILE,
-    GEN,
+    EMPTY,
+    FILE,
     LOGITS,
     LOSS,
     META,
+    ORDER,
     PARAM,
-    RAND,
     SOURCES,
     TGT,
     TRAIN,

@@ -8,9 +8,9 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import EVENTS, add_places, reach_origin, read_tokens, written_at
 from audit.trace.values import (
-    ORDER,
     ART,
     BPB,
+    BYTES,
     COUNT,
     EMPTY,
     FILE,
@@ -18,13 +18,12 @@ from audit.trace.values import (
     LOGITS,
     LOSS,
     MASK,
-    BYTES,
     MATCH,
     META,
-    RATIO,
+    ORDER,
     PARAM,
-    PROB,
     RAND,
+    RATIO,
     TGT,
     TIME,
     TRAIN,
@@ -265,7 +264,7 @@ class Expressions:
                 out.mask = None
             if op in "/*" and self.is_ln2(a, b, op):
                 out = self.to_bits(out, node)
-            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or b.flags & VAL and not b.flags & META) and not b.flags & (LOSS | COUNT) and b.keys:
+            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or (b.flags & VAL and not b.flags & META)) and not b.flags & (LOSS | COUNT) and b.keys:
                 # A token's loss over a number that belongs to the token: its share per byte.
                 e = self.event("SPREAD", node, out, keys=b.keys)
                 out.keys = out.keys | {("spread", e.id)}
@@ -918,7 +917,8 @@ class Expressions:
 def later_iteration(op: str, a: V, b: V) -> tuple | None:
     """``lv`` of ``i + k`` (that later iteration) and of ``i * c`` (scaled: the offset where a part begins)."""
     if op == "+" and a.lv is not None and b.kind == "const" and type(b.const) is int and b.const > 0:
-        return (a.lv[0], a.lv[1] + b.const) if len(a.lv) == 2 else None
+        # An offset into a part stays in that part.
+        return (a.lv[0], a.lv[1] + b.const) if len(a.lv) == 2 else a.lv
     if op == "*":
         x, y = (a, b) if a.lv is not None else (b, a)
         if x.lv is not None and not y.deps and y.kind in ("const", "val", "bound"):

@@ -8,9 +8,9 @@ from audit import ir
 from audit.trace.gates import PROPOSALS
 from audit.trace.positions import place_of
 from audit.trace.values import (
-    ORDER,
     ART,
     BPB,
+    BYTES,
     COUNT,
     EMPTY,
     FILE,
@@ -18,13 +18,13 @@ from audit.trace.values import (
     GRAD,
     LOGITS,
     LOSS,
-    BYTES,
     MATCH,
     META,
-    RATIO,
+    ORDER,
     PARAM,
     PROB,
     RAND,
+    RATIO,
     SOURCES,
     TGT,
     TIME,

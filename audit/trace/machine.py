@@ -34,7 +34,7 @@ class Exhausted(Exception):
 class Scope:
     """Names of one function call, class body or module; ``outer`` is the lexically enclosing scope."""
 
-    __slots__ = ("function", "globals_", "names", "outer", "path", "redirect", "meaning")
+    __slots__ = ("function", "globals_", "meaning", "names", "outer", "path", "redirect")
 
     def __init__(self, outer: Scope | None, globals_: Scope | None, function: str, path: str) -> None:
         self.names: dict[str, V] = {}

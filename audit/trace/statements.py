@@ -9,15 +9,13 @@ from audit.trace.gates import gate_tokens
 from audit.trace.interest import assigned_names, walk
 from audit.trace.positions import EVENTS, reach_origin, walk_stream
 from audit.trace.values import (
-    ORDER,
     BPB,
     EMPTY,
     LOSS,
     MATCH,
     META,
+    ORDER,
     PARAM,
-    RAND,
-    TRAIN,
     VAL,
     ClassV,
     Closure,
