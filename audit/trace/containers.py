@@ -1,0 +1,225 @@
+"""Methods of lists, dictionaries, strings and parsers of the command line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit.trace.values import (
+    EMPTY,
+    LOSS,
+    META,
+    VAL,
+    ClassV,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    mapping,
+    seq,
+    summary,
+    with_deps,
+)
+from audit.trace.words import STRING_METHODS
+
+
+class Containers:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def container(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        first = args[0] if args else None
+        if recv.kind == "seq":
+            if name in ("append", "add", "appendleft", "insert", "put") and first is not None:
+                item = args[-1]
+                if item.flags & LOSS and item.flags & VAL and not item.scores:
+                    item = self.commit_score(item, node, "stored")
+                if not self.loops and recv.rest is None and recv.data is not None and len(recv.data) < 32:
+                    recv.data.append(item)
+                elif recv.data is not None and recv.rest is None and item.kind in ("obj", "func", "opt"):
+                    if not any(x.data is item.data for x in recv.data) and len(recv.data) < 12:
+                        recv.data.append(item)
+                else:
+                    recv.rest = item if recv.rest is None else join(recv.rest, item)
+                return const(None)
+            if name in ("extend", "update") and first is not None:
+                if first.kind == "seq" and first.rest is None and recv.rest is None and not self.loops and recv.data is not None:
+                    recv.data.extend(first.data or [])
+                else:
+                    part = self.element(first)
+                    recv.rest = part if recv.rest is None else join(recv.rest, part)
+                return const(None)
+            if name in ("pop", "popleft"):
+                out = self.element(recv)
+                return with_deps(out, frozenset([self.loops[-1]])) if self.loops else out
+            if name == "clear":
+                recv.data, recv.rest = [], None
+                return const(None)
+            if name in ("sort", "reverse", "remove", "discard"):
+                return const(None)
+            if name in ("copy",):
+                return seq(list(recv.data or []), recv.rest)
+            if name in ("index", "count"):
+                return V("val")
+            if name == "step" or name == "zero_grad":
+                for x in recv.data or []:
+                    self.call_value(V("bound", data=(x, name)), args, kwargs, node)
+                return const(None)
+            return derive([summary(recv), *args])
+        # dict
+        if name == "items":
+            pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
+            rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
+            return seq(pairs, rest)
+        if name == "values":
+            return seq(list((recv.data or {}).values())[:12], recv.rest)
+        if name == "keys":
+            return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
+        if name in ("get", "pop", "setdefault") and first is not None:
+            default = args[1] if len(args) > 1 else const(None)
+            if first.kind == "const":
+                try:
+                    found = (recv.data or {}).get(first.const)
+                except TypeError:
+                    found = None
+                if found is not None:
+                    return found
+                if recv.rest is None:
+                    if name == "setdefault":
+                        recv.data[first.const] = default
+                    return default
+                return join(recv.rest, default)
+            if name == "setdefault" and first.flags & VAL:
+                if recv.rest is None:
+                    recv.rest = default
+                self.store(recv, first, default, node)
+                return recv.rest
+            base = self.element(recv) if recv.data or recv.rest is not None else V("val")
+            if base.kind == "dict":
+                base.origin = recv
+            return self.lookup(recv, first, join(base, default) if default.const is not None else base, node)
+        if name == "update":
+            if first is not None and first.kind == "dict":
+                recv.data.update(first.data or {})
+                recv.rest = first.rest if recv.rest is None else recv.rest
+            elif first is not None:
+                if first.flags & VAL and not first.flags & META:
+                    self.store(recv, first, first, node)
+            recv.data.update(kwargs)
+            return const(None)
+        if name == "copy":
+            return mapping(dict(recv.data or {}), recv.rest)
+        if name == "clear":
+            recv.data.clear()
+            recv.rest = None
+            recv.taint = EMPTY
+            return const(None)
+        out = derive([summary(recv), *args])
+        out.absorb(recv)
+        return out
+
+    def const_method(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        x = recv.const
+        if isinstance(x, (str, bytes)):
+            if name == "format" or name == "join":
+                out = derive([recv, *(summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()])])
+                return out
+            if all(a.kind == "const" for a in args) and name in STRING_METHODS:
+                try:
+                    value = getattr(x, name)(*(a.const for a in args))
+                except Exception:
+                    return derive([recv, *args])
+                out = seq([const(i) for i in value]) if isinstance(value, list) else const(value)
+                if out.kind == "const":
+                    out.flags = (self.text_flags(value) if isinstance(value, str) else 0) or recv.flags
+                out.knobs = recv.knobs
+                for item in out.data or [] if out.kind == "seq" else []:
+                    item.knobs = recv.knobs
+                return out
+            if name in ("glob", "rglob", "joinpath", "resolve", "absolute", "expanduser"):
+                return self.path_join([recv, *args])
+            if name in ("read_bytes", "read_text", "open", "exists", "stat", "is_file"):
+                if name in ("exists", "is_file"):
+                    return V("val")
+                if name == "stat":
+                    return V("val", flags=META)
+                return self.read(name, [recv, *args], kwargs, node)
+            if name in ("write_bytes", "write_text") and args:
+                self.write_file(recv, summary(args[0]), node)
+                return const(None)
+            return derive([recv, *args])
+        if name == "item":
+            return recv
+        return derive([recv, *args])
+
+    def argparse_method(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        if recv.rest is None:
+            recv.rest = mapping({})
+        if name in ("add_argument_group", "add_mutually_exclusive_group"):
+            return recv
+        if name == "add_argument":
+            longs = [a.const for a in args if a.kind == "const" and isinstance(a.const, str)]
+            if not longs:
+                return const(None)
+            dest = next((x for x in longs if x.startswith("--")), longs[0]).lstrip("-").replace("-", "_")
+            if "dest" in kwargs and kwargs["dest"].kind == "const":
+                dest = kwargs["dest"].const
+            action = kwargs.get("action")
+            if "default" in kwargs:
+                value = kwargs["default"]
+            elif action is not None and action.const in ("store_true", "store_false"):
+                value = const(action.const == "store_false")
+            else:
+                value = const(None)
+            option = next((x for x in longs if x.startswith("--")), None)
+            if option is not None:
+                got = self.knobs.value(option, value.const if value.kind == "const" else None)
+                chosen = got[0] if isinstance(got, tuple) else got
+                if value.kind == "const":
+                    fixed = const(value.const)
+                    if chosen is not None and chosen != value.const:
+                        kind = kwargs.get("type")
+                        text = str(chosen)
+                        fixed = const(text)
+                        if action is not None and action.const == "store_true":
+                            fixed = const(text not in ("0", "False", "false"))
+                        elif kind is not None and kind.kind == "lib" and kind.data in ("builtins.int", "builtins.float"):
+                            try:
+                                fixed = const(int(text) if kind.data.endswith("int") else float(text))
+                            except ValueError:
+                                fixed = const(value.const)
+                    fixed.knobs = value.knobs | {(option, str(fixed.const))}
+                    fixed.flags = self.text_flags(fixed.const) if isinstance(fixed.const, str) else 0
+                    value = fixed
+            recv.rest.data[dest] = value
+            return const(None)
+        if name in ("parse_args", "parse_known_args"):
+            ns = self.namespace(dict(recv.rest.data), node)
+            return seq([ns, seq([])]) if name == "parse_known_args" else ns
+        return V("val")
+
+    def namespace(self: Any, kwargs: dict[str, V], node: Any) -> V:
+        from audit.trace.values import Instance
+
+        inst = Instance(ClassV("namespace", None, self.scope.path), self.next_serial, getattr(node, "line", 0))
+        self.next_serial += 1
+        inst.attrs.update(kwargs)
+        return V("obj", data=inst)
+
+    def deepcopy(self: Any, v: V) -> V:
+        from audit.trace.values import Instance
+
+        if v.kind == "obj":
+            old = v.data
+            inst = Instance(old.cls, self.next_serial, old.line)
+            self.next_serial += 1
+            inst.attrs = dict(old.attrs)
+            inst.state = clone(old.state)
+            out = V("obj", data=inst)
+            if isinstance(old.cls, ClassV) and old.cls.is_model:
+                out.models = frozenset([inst.serial])
+                self.serials[inst.serial] = out
+                self.trace.models[inst.serial] = inst
+            return out
+        if v.kind == "dict":
+            return mapping(dict(v.data or {}), clone(v.rest) if v.rest is not None else None)
+        return clone(v) if v.kind in ("val", "seq") else v

@@ -1,0 +1,233 @@
+"""Files and modules: environment, imports, reading, writing, reports."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.values import (
+    ART,
+    BPB,
+    COUNT,
+    FILE,
+    PARAM,
+    RATIO,
+    TRAIN,
+    VAL,
+    WHOLE_ATOMS,
+    V,
+    clone,
+    const,
+    derive,
+    summary,
+)
+from audit.trace.words import canonical, pointed
+
+
+class Files:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    # ------------------------------------------------------------------ environment
+    def env_present(self: Any, name: str) -> bool | None:
+        value = self.knobs.value(name, None)
+        return (value is not None and (not isinstance(value, tuple) or value[0] is not None)) or None
+
+    def env_set(self: Any, name: Any, value: V) -> None:
+        if not hasattr(self, "environ_set"):
+            self.environ_set: dict[str, V] = {}
+        self.environ_set[name] = value
+
+    def environ(self: Any, args: list[V], node: Any, required: bool = False) -> V:
+        if not args or args[0].kind != "const" or not isinstance(args[0].const, str):
+            return V("val")
+        name = args[0].const
+        default = args[1] if len(args) > 1 else const(None)
+        if hasattr(self, "environ_set") and name in self.environ_set:
+            return self.environ_set[name]
+        plain = default.const if default.kind == "const" else None
+        got = self.knobs.value(name, plain)
+        value, source = got if isinstance(got, tuple) else (got, "")
+        self.trace.knobs_read[name] = got
+        if name in ("RANK", "LOCAL_RANK"):
+            out = V("val")
+            return out
+        if value is None or value == plain:
+            out = clone(default)
+            if out.kind != "const" and value is None:
+                return out
+            if required and value is None:
+                return V("val")
+            if value is not None:
+                out = const(value)
+        else:
+            out = const(value)
+        if name != "WORLD_SIZE":
+            out.knobs = default.knobs | {(name, str(value) if value is not None else "unset")}
+        if type(out.const) is str:
+            out.flags = self.text_flags(out.const)
+        return out
+
+    # ------------------------------------------------------------------ imports and names
+    def do_import(self: Any, s: ir.Import) -> None:
+        for name, alias in s.names:
+            if not s.is_from:
+                if (found := self.local_module(name)) is not None and alias is None and "." not in name:
+                    self.scope.set(name, found)
+                elif found is not None:
+                    self.scope.set(alias or name.split(".")[0], found)
+                else:
+                    self.scope.set(alias or name.split(".")[0], V("lib", data=canonical(name if alias else name.split(".")[0])))
+                continue
+            module = s.module or ""
+            found = self.local_module(module)
+            if found is not None:
+                scope = found.data
+                if name == "*":
+                    for k, v in scope.names.items():
+                        self.scope.set(k, v)
+                else:
+                    v = scope.names.get(name)
+                    self.scope.set(alias or name, v if v is not None else V("val"))
+            elif name != "*":
+                if module in ("", ".") and (found := self.local_module(name)) is not None:
+                    self.scope.set(alias or name, found)
+                else:
+                    self.scope.set(alias or name, V("lib", data=canonical(f"{module}.{name}")))
+
+    def local_module(self: Any, name: str) -> V | None:
+        """A module of the submission: executed once in a scope of its own."""
+        if not name:
+            return None
+        tail = name.replace(".", "/") + ".py"
+        # Beside the importing file first: several folders of one submission may hold the same name.
+        folder = self.scope.path.rpartition("/")[0]
+        near = f"{folder}/{tail}" if folder else tail
+        names = [p for p in self.modules if p != self.primary and (p == tail or p.endswith("/" + tail))]
+        path = near if near in names else next(iter(names), None)
+        if path is None:
+            return None
+        if path in self.loaded:
+            return self.loaded[path]
+        outer = self.scope
+        scope = type(outer)(None, None, "<module>", path)
+        scope.names["__name__"] = const(name)
+        scope.names["__file__"] = const(path)
+        v = V("lib", data=path)
+        v.data = scope
+        v.kind = "module"
+        self.loaded[path] = v
+        self.scope = scope
+        self.returns.append([])
+        try:
+            self.block(self.modules[path].body)
+        finally:
+            self.scope = outer
+            self.returns.pop()
+        return v
+
+    # ------------------------------------------------------------------ files
+    def path_join(self: Any, args: list[V]) -> V:
+        if args and all(a.kind == "const" for a in args):
+            out = const("/".join(str(a.const) for a in args))
+            for a in args:
+                out.knobs |= a.knobs
+            out.flags = self.text_flags(out.const)
+            return out
+        return derive(args)
+
+    def read(self: Any, last: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        src = args[0]
+        mode = args[1] if len(args) > 1 else kwargs.get("mode")
+        if last == "open" and mode is not None and mode.kind == "const" and isinstance(mode.const, str) and set(mode.const) & set("wax"):
+            out = V("file", data=src)
+            return out
+        if last == "open":
+            out = derive([src])
+            if src.kind == "const" and isinstance(src.const, str):
+                out.const = ("path", src.const)
+            return self.with_file(out, src)
+        if last in ("frombuffer", "load", "from_buffer", "unpack", "fromstring") and not src.flags & (VAL | TRAIN) and src.kind == "val":
+            return derive([src])
+        out = derive([src])
+        out = self.with_file(out, src)
+        if not out.flags & (VAL | TRAIN | ART):
+            out.flags |= FILE
+        if out.flags & VAL:
+            out.atoms = WHOLE_ATOMS
+            self.event("READ", node, out)
+        elif out.flags & TRAIN:
+            self.event("READ", node, out)
+        return out
+
+    def with_file(self: Any, out: V, src: V) -> V:
+        key = str(src.const) if src.kind == "const" else None
+        stored = self.files.get(key) if key is not None else None
+        if stored is None and key is None and not src.flags & (VAL | TRAIN):
+            stored = self.files.get("*")
+        if stored is not None:
+            out.absorb(stored)
+            out.models |= stored.models
+            out.flags |= ART
+            out.flags &= ~PARAM
+        if out.flags & VAL and not out.atoms and not out.flags & ART:
+            out.atoms = WHOLE_ATOMS
+        return out
+
+    def save(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        values = [summary(a) for a in [*args, *kwargs.values()]]
+        content = derive([v for v in values if v.kind != "file"])
+        targets = [a for a in args if a.kind == "const" and isinstance(a.const, str)]
+        files = [a.data for a in args if a.kind == "file"]
+        where = targets[-1] if targets else files[0] if files else None
+        if where is None:
+            buffers = [a for a in args if a.kind == "val" and not a.flags]
+            if buffers:
+                buffers[-1].absorb(content)
+                buffers[-1].models |= content.models
+                return const(None)
+            self.write_file(None, content, node)
+            return const(None)
+        self.write_file(where, content, node)
+        return const(None)
+
+    def write_file(self: Any, where: V | None, content: V, node: Any) -> None:
+        key = str(where.const) if where is not None and where.kind == "const" else "*"
+        for k in {key, "*"}:
+            if k in self.files:
+                old = self.files[k]
+                if k != "*" and not self.dormant:
+                    old = V("val")
+                merged = derive([old, content])
+                merged.kind = "val"
+                self.files[k] = merged
+            else:
+                self.files[k] = derive([content])
+        self.event("SAVE", node, content, path=key, weights=bool(content.models or content.flags & PARAM))
+
+    # ------------------------------------------------------------------ reports
+    def report(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
+        if out.flags & BPB and out.scores:
+            self.event("REPORT", node, out, taint_ids=out.taint)
+        return const(None)
+
+    def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:
+        """A compiled helper: every array argument may be filled from every other."""
+        args = [pointed(a) for a in args]
+        values = [summary(a) for a in [*args, *kwargs.values()]]
+        out = derive(values)
+        helper = self.natives.get(name)
+        e = self.event("COMPILE", node, out, function=name, helper=helper)
+        if helper is not None and helper.outputs:
+            for i, a in enumerate(args):
+                o = helper.outputs.get(i)
+                if o is None or a.kind not in ("val", "bound"):
+                    continue
+                a.keys = a.keys | {("leak" if o.leak else "hint", e.id)}
+                a.flags |= (out.flags & VAL) | COUNT | (RATIO if o.ratio else 0)
+            return out
+        for a in args:
+            if a.kind == "val" and not a.flags & VAL:
+                a.absorb(out)
+                a.keys = a.keys | {("hint", e.id)}
+        return out

@@ -1,0 +1,82 @@
+"""Names of library functions, grouped by what they do to provenance."""
+
+from __future__ import annotations
+
+from audit.trace.values import (
+    BPB,
+    COUNT,
+    EMPTY,
+    GRAD,
+    LOGITS,
+    LOSS,
+    META,
+    PROB,
+    V,
+    derive,
+    summary,
+)
+
+READERS = frozenset(
+    ["fromfile", "memmap", "load", "frombuffer", "read_bytes", "read_text", "read", "open", "loadtxt", "load_file", "safe_open", "readinto", "read_table", "fromstring", "from_buffer", "mmap", "unpack"]
+)
+SHAPE_CALLS = frozenset(["numel", "size", "len", "dim", "nelement", "stat", "getsize", "exists", "is_file", "item_size", "ndim"])
+#: the largest token id is the vocabulary's size, not content
+REORDERS = frozenset("sort shuffle permutation flip fliplr roll".split())
+RANGES = frozenset(["max", "min", "amax", "amin"])
+DERIVED = LOSS | LOGITS | PROB | COUNT | GRAD | BPB
+FRESH = frozenset(
+    ["zeros", "ones", "empty", "full", "zeros_like", "ones_like", "empty_like", "full_like", "arange", "linspace", "eye", "tensor_zeros"]
+)
+RANDOMS = frozenset(["rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform_", "random", "integers"])
+IDENTITY = frozenset(
+    ["to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "contiguous", "clone", "detach", "numpy", "astype", "reshape", "view", "flatten", "ravel", "squeeze", "unsqueeze", "expand", "expand_as", "permute", "transpose", "t", "copy", "type", "requires_grad_", "pin_memory", "share_memory_", "tolist", "item", "bool", "byte", "short", "swapaxes", "repeat", "tile", "as_strided", "view_as", "type_as", "chunk", "split", "unbind", "resolve", "asarray", "array", "tensor", "from_numpy", "as_tensor", "ascontiguousarray", "stack", "cat", "concatenate", "concat", "hstack", "vstack", "pad", "as_subclass"]
+)
+TRANSPARENT = frozenset(
+    ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
+)
+NUMBER_TYPES = frozenset(["float32", "float64", "float16", "int64", "int32", "uint64", "uint32", "uint16", "uint8"])
+PIECES = frozenset(["id_to_piece", "IdToPiece", "decode_single_token_bytes", "decode_bytes", "DecodeIds", "decode_ids"])
+POINTER_ATTRS = ("ctypes", "data", "__array_interface__")
+PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argsort", "bisect_left", "bisect_right"])
+POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
+LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
+CASTS = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
+def normalised(name: str, out: V) -> V:
+    """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
+    if name.endswith("softmax"):
+        out.flags |= PROB
+        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+    elif name == "logsumexp":
+        out.keys = out.keys | {("lse",)}
+    return out
+
+
+def pointed(v: V) -> V:
+    """The array behind `array.ctypes.data` and the like."""
+    while v.kind == "bound" and isinstance(v.data, tuple) and isinstance(v.data[0], V) and v.data[1] in POINTER_ATTRS:
+        v = v.data[0]
+    return v
+
+
+def found_places(args: list[V]) -> V:
+    """Where something stands in the stream (starts of documents): places, no tokens."""
+    out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+    out.flags, out.keys, out.atoms = META, EMPTY, EMPTY
+    return out
+
+
+STRING_METHODS = frozenset(
+    ["lower", "upper", "strip", "split", "startswith", "endswith", "replace", "lstrip", "rstrip", "encode", "decode", "title", "removeprefix", "removesuffix", "isdigit", "splitlines", "casefold", "zfill"]
+)
+OPTIMIZERS = frozenset(["SGD", "Adam", "AdamW", "Muon", "LBFGS", "Lion", "RMSprop", "Adagrad", "Adafactor"])
+CANON = {
+    "np": "numpy", "F": "torch.nn.functional", "mx": "mlx.core", "nn": "torch.nn",
+}  # fmt: skip
+def canonical(name: str) -> str:
+    if name in ("os.environ",):
+        return name
+    if name == "environ":
+        return "os.environ"
+    return name
+
+
