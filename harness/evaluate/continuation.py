@@ -17,6 +17,7 @@ import numpy as np
 import torch
 
 from audit.contracts import InputError
+from harness.scorecard.chain import EVENTS
 from harness.scorecard.writer import ScorecardWriter, read_events
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ class Snapshots:
         (folder / STATE).unlink(missing_ok=True)
 
 
+def nothing_yet(folder: Path) -> bool:
+    """Whether a run was killed before its header was written: there is nothing to continue, only to start."""
+    try:
+        return (folder / EVENTS).read_bytes().count(b"\n") == 0
+    except OSError:
+        return False
+
+
 def resume(run: Any, header: dict[str, Any]) -> int:
     """Prepares ``run`` to go on; returns the chunk to begin with.
 
@@ -65,10 +74,12 @@ def resume(run: Any, header: dict[str, Any]) -> int:
             raise InputError(f"{run.out}: its {key} differs from this run's; only the same run can be continued")
     ends_with = "update" if run.adapts else "score"
     keep = max((i + 1 for i, e in enumerate(events) if e["kind"] == ends_with), default=1)
+    while keep < len(events) and events[keep]["kind"] in ("probe", "digest"):
+        keep += 1  # they belong to the chunk before
     events = events[:keep]
     run.writer = ScorecardWriter.resume(run.out, keep, events[-1]["hash"])
     run.writer_seed = events[0]["hash"]
-    last = events[-1]["chunk"] if keep > 1 else -1
+    last = max((e["chunk"] for e in events if e["kind"] == ends_with), default=-1)
     _take_over(run, events)
     if run.adapts and last >= 0:
         _rebuild(run, events, last)
@@ -91,6 +102,8 @@ def _take_over(run: Any, events: list[dict[str, Any]]) -> None:
             run.repeat["nats"] += event["repeat"][0]
             run.repeat["bytes"] += event["repeat"][1]
             run.faults += event["alarms"]
+        elif event["kind"] == "probe":
+            run.probe.add(event)
         elif event["kind"] == "update":
             run.seconds["adapt"] += event["seconds"]
             run.faults += event["harmful"]

@@ -148,9 +148,10 @@ class Evaluation:
         """Runs to the end and writes the scorecard to ``out``. KeyboardInterrupt leaves it incomplete."""
         begun = time.perf_counter()
         self.out = Path(out)
+        self.probe = CausalityProbe(self.scorer, "", self.options.probes if self.options.proof else 0)
         start = self._open(resume)
+        self.probe.seed = self.writer_seed
         chunks = self.plan.chunks
-        self.probe = CausalityProbe(self.scorer, self.writer_seed, self.options.probes if self.options.proof else 0)
         digests = BackgroundDigests(lambda c, d: self._event("digest", chunk=c, sha256=d))
         snapshots = continuation.Snapshots(self.out, self.options.snapshot_seconds)
         self.scorer.on_windows(None if progress is None else self._teller(progress))
@@ -205,12 +206,12 @@ class Evaluation:
         self.writer: ScorecardWriter | None = None
         header = self.header(os.urandom(16).hex())
         self.writer_seed = header["nonce"]
-        if resume:
+        if resume and not continuation.nothing_yet(self.out):
             if self.ranks.world > 1:
                 raise InputError("a run of several ranks cannot be continued; start it again")
             return continuation.resume(self, header)
         if self.ranks.rank == 0:
-            self.writer = ScorecardWriter.create(self.out, header, self.stream.targets)
+            self.writer = ScorecardWriter.create(self.out, header, self.stream.targets, again=resume)
             self.writer_seed = self.writer.prev
         if self.ranks.world > 1:
             import torch.distributed as dist

@@ -82,6 +82,9 @@ def verify(
             out.problems.append(f"chain: {error}")
         else:
             out.notes.append(f"the last event is torn ({error}); the run was killed while writing it")
+    if not events and not out.problems:
+        out.notes.append("no event survived: the run was killed before its header was written")
+        return out
     if not events or events[0]["kind"] != "header" or events[0].get("schema") != SCHEMA:
         out.problems.append("chain: it does not begin with a header of " + SCHEMA)
         return out
@@ -93,7 +96,7 @@ def verify(
     try:
         _check(Path(folder), events, out)
         _against_inputs(events, out, artifact, tokenizer, data, sidecar)
-    except (KeyError, TypeError, IndexError, AttributeError) as error:
+    except (KeyError, TypeError, IndexError, AttributeError, ValueError, OverflowError) as error:
         out.problems.append(f"record: a field is missing or malformed ({type(error).__name__}: {error})")
     return out
 

@@ -25,11 +25,13 @@ class ScorecardWriter:
         self._handle = handle
 
     @classmethod
-    def create(cls, folder: str | os.PathLike[str], header: dict[str, Any], targets: int) -> ScorecardWriter:
-        """Starts a scorecard of ``targets`` scores. Refuses a folder that already holds a finished one."""
+    def create(
+        cls, folder: str | os.PathLike[str], header: dict[str, Any], targets: int, *, again: bool = False
+    ) -> ScorecardWriter:
+        """Starts a scorecard of ``targets`` scores. Refuses a folder that holds one, unless ``again``."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        if (folder / EVENTS).exists():
+        if (folder / EVENTS).exists() and not again:
             raise InputError(f"{folder}: already holds a scorecard; use --resume, or another --out")
         nll = np.lib.format.open_memmap(folder / SCORES, mode="w+", dtype="<f4", shape=(targets,))
         nll[:] = np.nan
@@ -93,7 +95,7 @@ def read_events(folder: str | os.PathLike[str], *, torn: bool = False) -> list[d
         try:
             event = unseal(line, prev, number)
         except ValueError as error:
-            if torn and number == len(lines) - 1 and not line.endswith(b"\n") and not _was_whole(line, prev, number):
+            if torn and number == len(lines) - 1 and _is_torn(line, prev, number):
                 break
             raise ValueError(f"line {number + 1}: {error}") from None
         events.append(event)
@@ -101,10 +103,13 @@ def read_events(folder: str | os.PathLike[str], *, torn: bool = False) -> list[d
     return events
 
 
-def _was_whole(line: bytes, prev: str, seq: int) -> bool:
-    """Whether ``line`` is a whole event in which only the final newline was replaced by something else."""
+def _is_torn(line: bytes, prev: str, seq: int) -> bool:
+    """Whether ``line`` can be what a kill left of an event: its beginning, without the newline."""
+    begin = b'{"adaptation":' if seq == 0 else b'{"'  # keys are sorted, and only a header comes first
+    if line.endswith(b"\n") or line[: len(begin)] != begin[: len(line)]:
+        return False
     try:
         unseal(line[:-1] + b"\n", prev, seq)
     except ValueError:
-        return False
-    return True
+        return True
+    return False  # a whole event in which only the final newline was replaced by something else

@@ -70,8 +70,7 @@ def test_scores_cut_short_or_lengthened_are_found(copy):
 
 def test_whatever_a_kill_leaves_of_the_record_is_incomplete_never_verified_never_accused(copy):
     data = (copy / EVENTS).read_bytes()
-    first = data.index(b"\n") + 1
-    for length in [*range(first, len(data), 97), *range(len(data) - 40, len(data))]:
+    for length in [*range(0, len(data), 97), *range(len(data) - 40, len(data))]:
         (copy / EVENTS).write_bytes(data[:length])
         verdict = verify(copy)
         assert verdict.exit == Exit.UNDETERMINED, f"cut at {length}: {verdict.problems}"
@@ -102,6 +101,35 @@ def test_a_killed_run_continues_to_the_identical_result(lab, tmp_path, ttt, afte
     assert (result.nats, result.bytes, result.footer["state"]) == (whole.nats, whole.bytes, whole.footer["state"])
     assert verify(tmp_path / "cut", artifact=lab.artifact, tokenizer=lab.tokenizer, data=lab.data).exit == Exit.OK
     assert not (tmp_path / "cut" / "continue.pt").exists()
+
+
+def test_a_run_killed_before_its_header_is_started_again_by_resume(lab, tmp_path):
+    whole = lab.evaluation(ttt="sgd").run(tmp_path / "whole")
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    for left in (b"", (tmp_path / "whole" / EVENTS).read_bytes()[:100]):
+        (tmp_path / "cut" / EVENTS).write_bytes(left)
+        result = lab.evaluation(ttt="sgd").run(tmp_path / "cut", resume=True)
+        assert result.nats == whole.nats and verify(tmp_path / "cut").exit == Exit.OK
+
+
+def test_probes_made_before_a_kill_still_count(lab, tmp_path):
+    def kill(done, *_):
+        if done >= 192:
+            raise Killed
+
+    whole = lab.evaluation(ttt="sgd").run(tmp_path / "whole")
+    with pytest.raises(Killed):
+        lab.evaluation(ttt="sgd").run(tmp_path / "cut", progress=kill)
+    result = lab.evaluation(ttt="sgd").run(tmp_path / "cut", resume=True)
+    assert result.claims["P2"]["status"] == "shown"
+    windows = [sum(e["windows"] for e in read_events(r.out) if e["kind"] == "probe") for r in (whole, result)]
+    assert windows[0] == windows[1] and f"{windows[1]} windows" in result.claims["P2"]["reason"]
+
+
+@pytest.mark.parametrize("text", ["hello", "{}\n", '{"kind":"header"}\n'])
+def test_a_foreign_file_is_no_incomplete_scorecard(tmp_path, text):
+    (tmp_path / EVENTS).write_text(text)
+    assert verify(tmp_path).exit == Exit.VIOLATION
 
 
 def test_only_the_same_run_can_be_continued(lab, tmp_path):
