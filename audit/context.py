@@ -95,6 +95,8 @@ class Context:
     trace: Any = None
     facts: Facts = field(default_factory=Facts)
     problems: list[Problem] = field(default_factory=list)
+    #: what several rules need and the first one computes, by name
+    shared: dict[str, Any] = field(default_factory=dict)
     options: Options = field(default_factory=Options)
     available: frozenset[str] = frozenset({"source"})
 

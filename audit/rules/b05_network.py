@@ -28,7 +28,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.code import Code, children, finding
+from audit.rules.code import children, code_of, finding
 from audit.rules.flow import holds, violated
 
 RULE = Rule(
@@ -88,7 +88,7 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    code = Code(ctx)
+    code = code_of(ctx)
     found: list[Finding] = []
     for place, call, name in code.calls():
         if _FETCH.match(name):

@@ -14,7 +14,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, finding
+from audit.rules.code import Code, Place, code_of, finding
 from audit.trace.interest import walk
 
 _PIECES = frozenset({"id_to_piece", "IdToPiece"})
@@ -23,7 +23,7 @@ _BYTE_TESTS = frozenset({"is_byte", "IsByte"})
 
 def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
     """Findings at wrong tables, or one "holds" where a table was read and is right."""
-    code = Code(ctx)
+    code = code_of(ctx)
     builders = [p for p in code.places if id(p) in code.reached and _measures(p)]
     if not builders:
         return

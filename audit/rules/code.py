@@ -27,9 +27,15 @@ class Place:
     function: ir.FunctionDef | None
     owner: ir.ClassDef | None = None
     names: frozenset[str] = field(default_factory=frozenset)
+    _nodes: list[Any] | None = None
 
-    def nodes(self) -> Iterator[Any]:
+    def nodes(self) -> list[Any]:
         """The nodes of this place alone: nested functions and classes are places of their own."""
+        if self._nodes is None:
+            self._nodes = list(self._walk())
+        return self._nodes
+
+    def _walk(self) -> Iterator[Any]:
         body: list[Any] = list(self.function.body if self.function else self.module.body)
         while body:
             node = body.pop()
@@ -47,7 +53,16 @@ class Place:
 def children(node: Any) -> list[Any]:
     """Direct IR children, lists and pairs flattened."""
     out: list[Any] = []
-    todo: list[Any] = [getattr(node, name) for name in _slots(type(node))]
+    cls = type(node)
+    names = _SLOTS.get(cls)
+    if names is None:
+        names = _SLOTS[cls] = tuple(
+            n
+            for base in cls.__mro__
+            for n in getattr(base, "__slots__", ())
+            if n not in ("line", "col", "end_line")
+        )
+    todo: list[Any] = [getattr(node, name) for name in names]
     while todo:
         value = todo.pop()
         if isinstance(value, ir.Node):
@@ -57,13 +72,14 @@ def children(node: Any) -> list[Any]:
     return out
 
 
-def _slots(cls: type) -> list[str]:
-    return [
-        n
-        for base in cls.__mro__
-        for n in getattr(base, "__slots__", ())
-        if n not in ("line", "col", "end_line")
-    ]
+_SLOTS: dict[type, tuple[str, ...]] = {}
+
+
+def code_of(ctx: Context) -> Code:
+    """The program's `Code`, built once for all rules that ask for it."""
+    if "code" not in ctx.shared:
+        ctx.shared["code"] = Code(ctx)
+    return ctx.shared["code"]  # type: ignore[no-any-return]
 
 
 class Code:

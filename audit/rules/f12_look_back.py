@@ -29,9 +29,9 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, finding
+from audit.rules.code import Place, code_of, finding
 from audit.rules.flow import example, holds
-from audit.rules.sequence import Sequences
+from audit.rules.sequence import Sequences, sequences_of
 from audit.trace.interest import walk
 
 RULE = Rule(
@@ -83,8 +83,8 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    code = Code(ctx)
-    along = Sequences(code)
+    code = code_of(ctx)
+    along = sequences_of(code)
     found = []
     for place in code.places:
         if place.function is None or _compares(place):

@@ -27,7 +27,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, children, finding
+from audit.rules.code import Code, Place, children, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.timers import line_in
 from audit.trace.events import Event, Trace
@@ -105,7 +105,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield gap
         return
     trace: Trace = ctx.trace
-    code = Code(ctx)
+    code = code_of(ctx)
     world = _identifiers(code, "WORLD_SIZE", "get_world_size")
     scores = [e for e in trace.of("SCORE") if e.on_val]
     learned = [e for e in trace.of("UPDATE", "STORE") if e.flags & VAL]

@@ -28,9 +28,9 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, children, finding
+from audit.rules.code import Code, Place, children, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
-from audit.rules.sequence import Sequences
+from audit.rules.sequence import Sequences, sequences_of
 
 RULE = Rule(
     id="F17",
@@ -83,8 +83,8 @@ _STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    code = Code(ctx)
-    along = Sequences(code)
+    code = code_of(ctx)
+    along = sequences_of(code)
     found = [f for place in code.places if place.function is not None for f in _place(code, along, place)]
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found

@@ -27,7 +27,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, finding
+from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, violated
 from audit.trace.interest import walk
 
@@ -86,7 +86,7 @@ _MEANS = frozenset({"numpy.mean", "numpy.average", "statistics.mean", "statistic
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    code = Code(ctx)
+    code = code_of(ctx)
     scoring = (
         {(e.path, e.function) for e in ctx.trace.of("SCORE") if e.on_val} if ctx.trace is not None else set()
     )

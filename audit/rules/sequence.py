@@ -15,7 +15,7 @@ from audit.trace.interest import walk
 
 _KEEPS = frozenset(
     """rms_norm layer_norm dropout relu gelu silu tanh sigmoid softmax leaky_relu square float bfloat16 half to
-    type_as contiguous clone detach mul add sub div clamp pow exp log norm linear checkpoint type cuda mT""".split()  # noqa: SIM905
+    type_as contiguous clone detach mul add sub div clamp pow exp log norm linear checkpoint type cuda mT""".split()
 )
 #: calls whose result has another layout
 _ENDS = frozenset(
@@ -143,6 +143,14 @@ class Sequences:
         if isinstance(func, ir.Sub):
             return bool(node.args) and self.along(place, node.args[0])
         return False
+
+
+def sequences_of(code: Code) -> Sequences:
+    """The program's `Sequences`, built once for all rules that ask for it."""
+    shared = code.ctx.shared
+    if "sequences" not in shared:
+        shared["sequences"] = Sequences(code)
+    return shared["sequences"]  # type: ignore[no-any-return]
 
 
 def _base(node: Any) -> Any:

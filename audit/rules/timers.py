@@ -12,7 +12,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Step
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place
+from audit.rules.code import Code, Place, code_of
 from audit.trace.events import Event, Trace
 from audit.trace.values import VAL
 
@@ -26,7 +26,7 @@ def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
     trace: Trace | None = ctx.trace
     if trace is None:
         return
-    code = Code(ctx)
+    code = code_of(ctx)
     stored = min((e.id for e in trace.of("SAVE", active=True) if e.detail.get("weights")), default=None)
     if stored is None:
         return

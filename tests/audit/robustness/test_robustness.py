@@ -93,7 +93,7 @@ LEARN = "import torch, glob\nval_tokens = torch.load('fineweb_val_000000.bin')\n
 HOSTILE = {
     "brackets": "x = " + "(" * 2000 + "1" + ")" * 2000,
     "open brackets": "f(" * 20_000,
-    "one line of 5 MB": "x = [" + "0, " * 1_600_000 + "]",
+    "a table in one line": "x = [" + "0, " * 500_000 + "]",
     "a string of 5 MB": "x = '" + "a" * 5_000_000 + "'",
     "a comment of 5 MB": "# " + "a" * 5_000_000,
     "a chain of attributes": "x = a" + ".b" * 30_000,
