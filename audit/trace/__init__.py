@@ -29,7 +29,6 @@ from audit.trace.hashed_inputs import hashed_inputs
 from audit.trace.interest import Interest
 from audit.trace.machine import Machine
 from audit.trace.positions import moved_reads
-from audit.trace.values import VAL
 
 __all__ = ["Conflict", "Event", "NoKnobs", "Trace", "trace"]
 

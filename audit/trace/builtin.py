@@ -168,7 +168,7 @@ class Builtins:
                 return seq(list(v.data))
             return seq([], self.element(v))
         if v.kind == "iter":
-            from audit.trace.statements import strip_loop
+            from audit.trace.loops import strip_loop
 
             if v.data[0] == "range" and all(x.kind == "const" and isinstance(x.const, int) for x in v.data[1:]):
                 try:

@@ -46,7 +46,7 @@ class Files:
             return self.environ_set[name]
         plain = default.const if default.kind == "const" else None
         got = self.knobs.value(name, plain)
-        value, source = got if isinstance(got, tuple) else (got, "")
+        value, _ = got if isinstance(got, tuple) else (got, "")
         self.trace.knobs_read[name] = got
         if name in ("RANK", "LOCAL_RANK"):
             out = V("val")

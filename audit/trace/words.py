@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 from audit.trace.values import (
     BPB,
     COUNT,
@@ -40,7 +43,7 @@ POINTER_ATTRS = ("ctypes", "data", "__array_interface__")
 PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argsort", "bisect_left", "bisect_right"])
 POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
 LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
-CASTS = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
+CASTS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
 def normalised(name: str, out: V) -> V:
     """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
     if name.endswith("softmax"):

@@ -1,0 +1,259 @@
+"""Loops: two turns stand for all; what an iteration changes; bounds that names stand for."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.interest import assigned_names
+from audit.trace.positions import walk_stream
+from audit.trace.values import (
+    EMPTY,
+    META,
+    PARAM,
+    VAL,
+    ClassV,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    restrict,
+    seq,
+    with_deps,
+)
+
+MAX_KNOWN = 6  # elements of a known container that a loop visits one by one
+
+#: how a block of statements ended
+NORMAL, RETURN, BREAK, CONTINUE, RAISE = 0, 1, 2, 3, 4
+
+
+class Loops:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    # ------------------------------------------------------------------ loops
+    def s_for(self: Any, s: ir.For) -> int:
+        it = self.ev(s.iter)
+        self.loop_meaning(s.target, s.iter)
+        loop = self.next_loop
+        self.next_loop += 1
+        turns = self.turns(it, loop)
+        if not turns:
+            return self.block(s.orelse) if s.orelse else NORMAL
+        status = self.repeat(s.body, loop, turns, s, s.target)
+        if s.orelse and status == NORMAL:
+            return self.both(s.orelse, [], ("", ""), ("", ""))
+        return status
+
+    def loop_meaning(self: Any, target: Any, source: Any) -> None:
+        """`for i, w in enumerate(x)`: w is x[i]. Other loop names mean themselves."""
+        names: list[Any] = target.elts if isinstance(target, ir.Collection) else [target]
+        for t in names:
+            if isinstance(t, ir.Name):
+                self.scope.meaning.pop(t.id, None)
+        if (
+            len(names) == 2 and isinstance(source, ir.Call) and isinstance(source.func, ir.Name) and len(source.args) == 1
+            and source.func.id == "enumerate" and all(isinstance(n, ir.Name) for n in names)
+            and isinstance(source.args[0], ir.Name)
+        ):  # fmt: skip
+            at = ir.Sub(source.args[0], names[0], line=source.line, col=source.col, end_line=source.end_line)
+            self.scope.meaning[names[1].id] = at
+
+    def s_while(self: Any, s: ir.While) -> int:
+        loop = self.next_loop
+        self.next_loop += 1
+        plain, augmented = assigned_names(s.body)
+        self.enter_iteration(plain | augmented, (loop, 1), None)
+        test = self.ev(s.test)
+        known = self.truth(test)
+        if known is False and not (self.dormant and test.knobs):
+            return NORMAL
+        return self.repeat(s.body, loop, [None, None], s, None, s.test)
+
+    def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
+        """Names that the body changes: numbers among them now depend on the iteration."""
+        scope = self.scope
+        for name in names:
+            v = scope.names.get(name)
+            if v is None or v.kind not in ("const", "val"):
+                continue
+            if v.kind == "const":
+                if isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
+                    if before is not None and before.get(name) is not v and (isinstance(v.const, bool) or v.const is None):
+                        fresh = V("val")
+                        scope.names[name] = fresh
+                    continue
+                if before is not None and before.get(name) is not v:
+                    fresh = V("val")
+                    fresh.deps = frozenset([at])
+                    fresh.flags = v.flags
+                    scope.names[name] = fresh
+                else:
+                    fresh = clone(v)
+                    fresh.deps = v.deps | {at}
+                    scope.names[name] = fresh
+            elif not v.atoms and not v.flags & ~(META | VAL) and not v.models and not v.taint:
+                fresh = clone(v)
+                fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}
+                scope.names[name] = fresh
+
+    def repeat(self: Any, body: list, loop: int, turns: list, s: Any, target: Any, test: Any = None) -> int:
+        plain, augmented = assigned_names(body)
+        # Only counters matter: names assigned without looking at their old value get a new one anyway.
+        counters = augmented if target is not None else plain | augmented
+        result = NORMAL
+        before: dict | None = None
+        self.early.append([])
+        for number, value in enumerate(turns, 1):
+            at = (loop, number)
+            if number > 1 or target is not None:
+                self.enter_iteration(counters, at, before)
+            before = dict(self.scope.names)
+            self.loops.append(at)
+            try:
+                if target is not None:
+                    self.bind(target, value, s)
+                elif test is not None:
+                    self.ev(test)
+                status = self.block(body)
+            finally:
+                self.loops.pop()
+            if status in (RETURN, RAISE):
+                result = status
+                break
+            if status == BREAK:
+                break
+        names = self.scope.names
+        for changed in self.early.pop():
+            # What a `break` or `continue` under an undecided branch left behind is one way to go on.
+            for k, v in changed.items():
+                other = names.get(k)
+                if other is None:
+                    names[k] = v
+                elif other is not v:
+                    names[k] = join(other, v)
+        return result
+
+    def turns(self: Any, it: V, loop: int) -> list[V]:
+        """The loop variable in each executed iteration; [] when the loop certainly does not run."""
+        if it.kind == "iter":
+            recipe = it.data
+            what = recipe[0]
+            if what == "range":
+                return self.range_turns(recipe, loop)
+            if what == "enumerate":
+                inner = self.turns(recipe[1], loop)
+                out = []
+                for n, v in enumerate(inner, 1):
+                    if n == 1 and recipe[2] == 0:
+                        index = const(0)
+                    else:
+                        index = V("val")
+                    index.deps = frozenset([(loop, n)])
+                    index.lv = (loop, n)
+                    if v.pos is not None:
+                        index.pos, v.pos = v.pos, None
+                    out.append(seq([index, v]))
+                return out
+            if what == "zip":
+                columns = [self.turns(x, loop) for x in recipe[1]]
+                if not columns or any(not c for c in columns):
+                    return []
+                rows = min(len(c) for c in columns)
+                return [seq([c[i] for c in columns]) for i in range(rows)]
+        if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
+            items = list(it.const)[:2]
+            return [with_deps(const(x), frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
+        if it.kind == "dict":
+            keys = [k if isinstance(k, V) else const(k) for k in list(it.data)[:MAX_KNOWN]]
+            if not keys and it.rest is not None:
+                keys = [V("val"), V("val")]
+            return [with_deps(k, frozenset([(loop, n)])) for n, k in enumerate(keys, 1)]
+        if it.kind == "seq":
+            items = list(it.data or [])
+            if len(items) > MAX_KNOWN:
+                items = [items[0], items[-1]]
+            if it.rest is not None:
+                items = [*items[:1], it.rest, it.rest] if not items else [*items[:2], it.rest]
+            return [with_deps(x, frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
+        if it.kind == "alt":
+            return self.turns(it.data[0], loop)
+        if it.kind == "obj":
+            cls = it.data.cls
+            if isinstance(cls, ClassV) and cls.find("__iter__") is not None:
+                inner_it = self.call_value(V("bound", data=(it, "__iter__")), [], {}, None)
+                if inner_it.kind != "obj" or inner_it.data is not it.data:
+                    return self.turns(inner_it, loop)
+            if isinstance(cls, ClassV) and cls.find("__next__") is not None:
+                return [self.call_value(V("bound", data=(it, "__next__")), [], {}, None) for _ in range(2)]
+        base = it if it.kind == "val" else derive([it])
+        out = []
+        for n in (1, 2):
+            v = clone(base)
+            v.lv = None
+            deps = frozenset([(loop, n)])
+            v.deps = base.deps | deps
+            v.atoms = restrict(base.atoms, deps)
+            if it.flags & PARAM:
+                v.models = base.models
+            walk_stream(v)
+            out.append(v)
+        return out
+
+    def range_turns(self: Any, recipe: tuple, loop: int) -> list[V]:
+        start, stop, step = recipe[1:]
+        bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
+        extra = start.deps | stop.deps
+        knobs = start.knobs | stop.knobs
+        values: list[Any]
+        if None not in bounds:
+            try:
+                r = range(*(int(b or 0) for b in bounds))
+            except (ValueError, OverflowError):
+                return []
+            if len(r) == 0:
+                if self.dormant and knobs:
+                    values = [None, None]
+                else:
+                    return []
+            else:
+                values = [r[0]] if len(r) == 1 else [r[0], r[-1]]
+        else:
+            values = [bounds[0], None]
+        out = []
+        for n, x in enumerate(values, 1):
+            v = V("val") if x is None else const(x)
+            v.deps = frozenset([(loop, n)]) | extra
+            v.lv = (loop, n)
+            v.flags = (start.flags | stop.flags) & META
+            out.append(v)
+        return out
+
+    def first_of(self: Any, it: V) -> V:
+        loop = self.next_loop
+        self.next_loop += 1
+        turns = self.turns(it, loop)
+        if not turns:
+            return V("val")
+        out = turns[-1]
+        return strip_loop(out, loop)
+
+
+def strip_loop(v: V, loop: int) -> V:
+    """A representative element that belongs to no iteration in particular."""
+    if v.kind == "seq":
+        out = clone(v)
+        out.data = [strip_loop(x, loop) for x in v.data or []]
+        return out
+    if v.kind in ("val", "const"):
+        out = clone(v)
+        out.deps = frozenset(d for d in v.deps if d[0] != loop)
+        out.atoms = frozenset((frozenset(d for d in a[0] if d[0] != loop), a[1], a[2]) for a in v.atoms)
+        if out.kind == "const":
+            fresh = V("val")
+            fresh.deps, fresh.flags, fresh.knobs = out.deps, out.flags, EMPTY
+            return fresh
+        out.lv = None
+        return out
+    return v

@@ -1,0 +1,377 @@
+"""Subscripts: parts of the stream, reads and writes of tables, masks."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.positions import EVENTS, reach_origin, read_tokens, written_at
+from audit.trace.values import (
+    ART,
+    BYTES,
+    COUNT,
+    EMPTY,
+    FILE,
+    LOGITS,
+    LOSS,
+    MASK,
+    MATCH,
+    META,
+    ORDER,
+    PARAM,
+    RAND,
+    TGT,
+    TRAIN,
+    VAL,
+    ClassV,
+    V,
+    clone,
+    const,
+    derive,
+    join,
+    restrict,
+    seq,
+    summary,
+    with_deps,
+)
+
+
+class Subscripts:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    # ------------------------------------------------------------------ subscripts
+    def x_slice(self: Any, e: ir.Slice) -> V:
+        parts = [self.ev(x) for x in (e.lower, e.upper, e.step) if x is not None]
+        return derive(parts)
+
+    def x_sub(self: Any, e: ir.Sub) -> V:
+        base = self.ev(e.value)
+        index = e.index
+        k = base.kind
+        if k == "lib":
+            if base.data == "os.environ":
+                return self.environ([self.ev(index)], e, required=True)
+            return V("lib", data=base.data)
+        if k == "alt":
+            base = base.data[0]
+            k = base.kind
+        if k in ("seq", "dict") or (k == "const" and not isinstance(index, ir.Slice)):
+            if isinstance(index, ir.Slice):
+                return self.slice_seq(base, index)
+            i = self.ev(index)
+            if k == "dict":
+                if i.kind == "const":
+                    try:
+                        found = base.data.get(i.const)
+                    except TypeError:
+                        found = None
+                    if found is not None:
+                        return found
+                    return base.rest if base.rest is not None else self.missing(base, i)
+                out = self.element(base)
+                if out.kind == "dict":
+                    out.origin = base  # itself, so that what is stored in it stays
+                else:
+                    out = with_deps(out, i.deps)
+                    if out.kind == "val" and out.origin is None:
+                        out = clone(out)
+                        out.origin = base
+                return self.lookup(base, i, out, e)
+            if k == "seq":
+                if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
+                    if -len(base.data) <= i.const < len(base.data):
+                        return base.data[i.const]
+                part = with_deps(self.element(base), i.deps)
+                if part is not base and part.kind == "val":
+                    part.origin = base
+                return self.lookup(base, i, part, e)
+            try:
+                out = const(base.const[i.const])
+                out.knobs = base.knobs | i.knobs
+                return out
+            except Exception:
+                return derive([base, i])
+        if k == "obj":
+            cls = base.data.cls
+            if isinstance(cls, ClassV):
+                if cls.find("__getitem__") is not None:
+                    return self.call_value(V("bound", data=(base, "__getitem__")), [self.ev(index)], {}, e)
+                if cls.is_model:
+                    return base
+            return derive([V("val"), self.ev(index)])
+        return self.index_array(base, index, e)
+
+    def missing(self: Any, base: V, i: V) -> V:
+        if self.dormant or not base.data:
+            return self.element(base) if base.data else V("val")
+        return V("val")
+
+    def slice_seq(self: Any, base: V, s: ir.Slice) -> V:
+        bounds = [self.ev(x) if x is not None else const(None) for x in (s.lower, s.upper, s.step)]
+        exact = all(b.kind == "const" for b in bounds)
+        if base.kind == "const" and exact:
+            try:
+                out = const(base.const[slice(*(b.const for b in bounds))])
+                out.knobs = base.knobs
+                return out
+            except Exception:
+                return derive([base, *bounds])
+        if base.kind == "seq" and base.rest is None and exact:
+            try:
+                return seq((base.data or [])[slice(*(b.const for b in bounds))])
+            except Exception:
+                pass
+        deps = EMPTY
+        for b in bounds:
+            deps |= b.deps
+        part = self.element(base)
+        return seq([], with_deps(part, deps))
+
+    def bound_text(self: Any, e: Any) -> Any:
+        """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""
+        if e is None or (isinstance(e, ir.UnaryOp)):
+            return None
+        if isinstance(e, ir.Const):
+            return None if e.value in (0, 1, None) else e.value
+        return self.bound_form(e, 0)
+
+    def bound_form(self: Any, e: Any, depth: int) -> str:
+        """Normal form of a bound: names replaced by what they stand for, guards against the edges left out."""
+        t = type(e)
+        if t is ir.Name:
+            meant = self.scope.meaning.get(e.id) if depth < 10 else None
+            return self.bound_form(meant, depth + 1) if meant is not None else e.id
+        if t is ir.BinOp:
+            return f"({self.bound_form(e.left, depth + 1)}{e.op}{self.bound_form(e.right, depth + 1)})"
+        if t is ir.IfExp and (isinstance(e.body, ir.Const) or isinstance(e.orelse, ir.Const)):
+            return self.bound_form(e.orelse if isinstance(e.body, ir.Const) else e.body, depth + 1)
+        if t is ir.Call and isinstance(e.func, ir.Name) and e.func.id in ("max", "int") and not e.keywords:
+            moving = [a for a in e.args if not isinstance(a, ir.Const)]
+            if len(moving) == 1:
+                return self.bound_form(moving[0], depth + 1)
+        return text_of(e)
+
+    def index_array(self: Any, base: V, index: Any, e: Any) -> V:
+        elements = index.elts if isinstance(index, ir.Collection) else [index]
+        out = derive([base])
+        out.flags |= base.flags & ORDER
+        if base.kind != "val":
+            out.kind = "val"
+        out.models = base.models if not base.flags & ART or base.flags & PARAM else EMPTY
+        out.shape0 = None
+        deps = EMPTY
+        content: list[V] = []
+        lo = hi = None
+        shifted = False
+        parts: list[Any] = []
+        for x in elements:
+            if isinstance(x, ir.Slice):
+                low = self.ev(x.lower) if x.lower is not None else None
+                high = self.ev(x.upper) if x.upper is not None else None
+                parts.append((low, high))
+                if x.step is not None:
+                    self.ev(x.step)
+                if low is not None and low.lv is not None and len(low.lv) == 3 and {d[0] for d in low.deps} == {low.lv[1]}:
+                    deps |= {low.lv[1:]}
+                elif low is not None and low.deps:
+                    deps |= low.deps
+                    if high is not None:
+                        loops = {d[0] for d in low.deps}
+                        deps |= frozenset(d for d in high.deps if d[0] not in loops)
+                elif high is not None:
+                    # A prefix that ends where the loop stands.
+                    deps |= high.deps
+                lo = self.bound_text(x.lower) or lo
+                hi = self.bound_text(x.upper) or hi
+                if low is not None and low.kind == "const" and low.const == 1:
+                    shifted = True
+                    if hi is not None and base.flags & LOSS == 0:
+                        hi = None
+                if low is not None and low.flags & META:
+                    pass
+            else:
+                i = self.ev(x)
+                deps |= i.deps
+                content.append(i)
+                if i.mask is not None and i.mask != (None, None):
+                    lo, hi = i.mask
+                if base.flags & VAL:
+                    if i.flags & RAND:
+                        out.flags |= ORDER  # gathered at random positions
+                        self.event("REORDER", e, out)
+                parts.append(i)
+                if i.knobs:
+                    out.knobs |= i.knobs
+        if deps:
+            out.deps = out.deps | deps
+        if out.atoms:
+            out.atoms = restrict(out.atoms, deps, lo, hi)
+        if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
+            out.flags |= TGT
+        read_tokens(self, base, elements, parts, out)
+        if base.pos is not None and not base.flags & VAL:
+            out.pos = base.pos  # a selection of places
+        for i in content:
+            if i.flags & VAL and i.kind != "const":
+                out = self.lookup(base, i, out, e)
+            elif i.kind == "const" or not i.flags:
+                continue
+        if base.mask is not None:
+            out.mask = base.mask
+        return out
+
+    def lookup(self: Any, base: V, index: V, out: V, node: Any) -> V:
+        """A table read at an address made of stream content."""
+        index = summary(index) if index.kind == "seq" else index
+        if not index.flags & VAL or index.flags & META:
+            return out
+        if index.flags & MASK or base.flags & (LOSS | LOGITS):
+            return out  # a selection, not an address
+        if base.flags & (VAL | TRAIN | ART | FILE) or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
+            got = derive([out, index]) if out.kind in ("val", "const") else out
+            if got is not out:
+                got.flags = out.flags | COUNT
+                got.atoms = out.atoms if out.atoms else index.atoms
+            if base.taint or got is out:
+                got = clone(got) if got.kind != "dict" else got
+                got.taint |= base.taint
+                got.flags |= COUNT
+            e = self.event("LOOKUP", node, index, keys=index.keys, table=self.table_id(base), table_taint=base.taint,
+                           table_flags=base.flags, made=out.keys)  # fmt: skip
+            # What was found is no longer a token: only the reads that led to it are remembered.
+            got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)}
+            return got
+        if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
+            return out
+        if base.kind == "dict" and not base.data and base.rest is None:
+            return out  # nothing is in it yet
+        # A constant table (bytes per token, word boundaries) read at a token: made of the token.
+        got = clone(out)
+        got.kind, got.const = "val", None
+        got.flags |= index.flags & (VAL | TGT) | BYTES
+        got.atoms = index.atoms if not out.atoms else out.atoms
+        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
+        got.taint = out.taint
+        return got
+
+    def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
+        """A table takes in stream content: counts, continuations, hints."""
+        index = summary(index) if index.kind == "seq" else index
+        e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
+                       table=self.table_id(base), value_keys=value.keys)  # fmt: skip
+        e.atoms = index.atoms or value.atoms
+        base.taint = base.taint | {e.id}
+        reach_origin(base)
+        if base.kind == "dict":
+            base.rest = V("val") if base.rest is None else base.rest
+            base.taint = base.taint | {e.id}
+            base.rest.taint = base.rest.taint | {e.id}
+            base.rest.flags |= value.flags & VAL
+        else:
+            base.taint = base.taint | {e.id}
+            if base.kind == "seq":
+                if base.rest is None:
+                    base.rest = V("val")
+                base.rest.taint = base.rest.taint | {e.id}
+                for x in base.data or []:
+                    x.taint = x.taint | {e.id}
+
+    def set_item(self: Any, base: V, target: ir.Sub, value: V, node: Any) -> None:
+        k = base.kind
+        if k == "alt":
+            base = base.data[0]
+            k = base.kind
+        if k == "lib":
+            if base.data == "os.environ" and (name := self.ev(target.index)).kind == "const":
+                self.env_set(name.const, value)
+            return
+        if isinstance(target.index, ir.Slice) and k == "seq":
+            self.scope_extend(base, value)
+            return
+        if k == "dict":
+            i = self.ev(target.index)
+            if i.kind == "const" and getattr(i.const, "__hash__", None):
+                if value.flags & LOSS and value.flags & VAL:
+                    value = self.commit_score(value, node, "stored")
+                base.data[i.const] = value
+                return
+            if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
+                self.store(base, i, value, node)
+            part = with_deps(value, i.deps)
+            base.rest = part if base.rest is None else join(base.rest, part)
+            return
+        if k == "seq":
+            i = self.ev(target.index)
+            if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
+                if -len(base.data) <= i.const < len(base.data):
+                    base.data[i.const] = value
+                    return
+            if i.flags & VAL and not i.flags & META:
+                self.store(base, i, value, node)
+            part = with_deps(value, i.deps)
+            base.rest = part if base.rest is None else join(base.rest, part)
+            return
+        if k == "obj":
+            cls = base.data.cls
+            if isinstance(cls, ClassV) and cls.find("__setitem__") is not None:
+                self.call_value(V("bound", data=(base, "__setitem__")), [self.ev(target.index), value], {}, node)
+            return
+        if k not in ("val", "bound"):
+            return
+        # An array: the written part joins its content; a mask remembers where it was set.
+        value = summary(value) if value.kind == "seq" and (value.data or value.rest is not None) else value
+        value = self.gated(value, target, node)
+        lo = hi = None
+        elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
+        deps = EMPTY
+        store_index: V | None = None
+        for x in elements:
+            if isinstance(x, ir.Slice):
+                if x.lower is not None:
+                    value = written_at(value, self.ev(x.lower))
+                for b in (x.lower, x.upper):
+                    if b is not None:
+                        deps |= self.ev(b).deps
+                lo, hi = self.bound_text(x.lower), self.bound_text(x.upper)
+                if x.lower is None and hi is not None:
+                    lo = "start"
+            else:
+                i = self.ev(x)
+                deps |= i.deps
+                if i.flags & VAL and not i.flags & META:
+                    store_index = i
+        if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
+            base.flags |= MATCH
+        if value.kind == "const" or (not value.flags & ~META and not value.atoms):
+            if (lo is not None or hi is not None) and value.const not in (0, 0.0, False):
+                base.mask = (lo, hi)
+            if deps and base.kind == "val":
+                base.deps = base.deps | deps
+            if store_index is not None and value.kind == "const" and not base.flags & (LOSS | COUNT):
+                pass
+            return
+        if value.flags & LOSS and value.flags & VAL:
+            value = self.commit_score(value, node, "stored")
+        if base.flags & PARAM:
+            self.write_param(base, value, node)
+        base.absorb(value)
+        base.deps = base.deps | value.deps
+
+
+def text_of(e: Any) -> str:
+    t = type(e)
+    if t is ir.Name:
+        return e.id
+    if t is ir.Const:
+        return repr(e.value)
+    if t is ir.Attr:
+        return f"{text_of(e.value)}.{e.attr}"
+    if t is ir.BinOp:
+        return f"({text_of(e.left)}{e.op}{text_of(e.right)})"
+    if t is ir.Sub:
+        return f"{text_of(e.value)}[{text_of(e.index)}]"
+    if t is ir.Call:
+        return f"{text_of(e.func)}({','.join(text_of(a) for a in e.args)})"
+    if t is ir.UnaryOp:
+        return f"{e.op}{text_of(e.operand)}"
+    return f"?{e.line}:{e.col}"
