@@ -21,6 +21,8 @@ from audit.trace.values import (
     MATCH,
     META,
     PARAM,
+    PROB,
+    PROB,
     RATIO,
     TGT,
     TIME,
