@@ -32,7 +32,7 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
             continue
         if r.target and r.context:
             add("target-in-key", r.active)
-        elif any(k[0] == "candidates" for k in r.read.detail["keys"]):
+        elif any(k[0] == "candidates" for k in r.read.detail["keys"] | r.read.detail["made"]):
             add("other", r.active)  # read for every candidate token
         elif r.context:
             add("context-only", r.active)

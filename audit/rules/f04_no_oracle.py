@@ -21,11 +21,13 @@ token, one of them a loss, whose result is scored.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.trace.caches import all_scores, reported_ids, sources
 
 RULE = Rule(
     id="F4",
@@ -87,15 +89,17 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if ctx.trace is None:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
-    choices = {e.id: e for e in ctx.trace.of("SELECT")}
-    reported = ctx.trace.reported_scores()
+    choices = sources(ctx.trace, "SELECT")
+    reported = reported_ids(ctx.trace)
     seen: dict[tuple, Finding] = {}
-    for s in ctx.trace.of("SCORE"):
+    for s in all_scores(ctx.trace):
         for k in s.detail.get("keys", ()):
             e = choices.get(k[1]) if k[0] == "select" else None
             if e is not None and s.id in reported:
                 message = "of two values for the same token the better one is kept, and scored"
-                seen.setdefault((e.path, e.line, e.active), event_finding(RULE, e, message))
+                made = event_finding(RULE, e, message)
+                made = made if s.active != "no" else replace(made, active="no")
+                seen.setdefault((e.path, e.line, made.active), made)
     found = list(seen.values())
     yield from found
     if any(f.active == "yes" for f in found):

@@ -28,7 +28,7 @@ from audit.trace.events import Conflict, Event, Trace, find_conflicts
 from audit.trace.hashed_inputs import hashed_inputs
 from audit.trace.interest import Interest
 from audit.trace.machine import Machine
-from audit.trace.positions import moved_reads
+from audit.trace.positions import EVENTS, moved_reads
 
 __all__ = ["Conflict", "Event", "NoKnobs", "Trace", "trace"]
 
@@ -90,6 +90,7 @@ def trace(
         if (e.kind, e.path, e.line) not in seen:
             e.active = "no"
             result.events.append(e)
+    keep_dormant_mixtures(result, extra)
     for (kind, number), shut in extra.thresholds.items():
         result.thresholds[kind, number + shift] = shut
     result.hashed = hashed_inputs(modules.values())
@@ -100,6 +101,32 @@ def trace(
     for k, v in extra.knobs_read.items():
         result.knobs_read.setdefault(k, v)
     return result
+
+
+def keep_dormant_mixtures(result: Trace, extra: Trace) -> None:
+    """Scores that the first run has too, but that only the second saw mixed with a cache (or chosen, or gated)."""
+    by_id = {e.id: e for e in result.events} | {e.id: e for e in extra.events}
+    reported = result.reported_scores()
+    met: dict[tuple, set] = {}
+    stands: dict[tuple, bool] = {}
+    for e in result.events:
+        if e.kind == "SCORE" and e.active != "no":
+            at = (e.path, e.line)
+            met.setdefault(at, set()).update(
+                (k[0], s.path, s.line) for k in e.detail.get("keys", ()) if k[0] in EVENTS and (s := by_id.get(k[1])) is not None
+            )
+            stands[at] = stands.get(at, False) or e.id in reported
+    for e in extra.events:
+        at = (e.path, e.line)
+        if e.kind != "SCORE" or at not in met:
+            continue
+        own = {(k[0], s.path, s.line) for k in e.detail.get("keys", ()) if k[0] in EVENTS and (s := by_id.get(k[1])) is not None}
+        if own - met[at]:
+            met[at] |= own
+            e.active = "no"
+            e.detail["reported"] = stands[at]
+            result.dormant_scores.append(e)
+    result.shadow = {e.id: e for e in extra.events if e.kind not in ("SCORE", "REPORT")}
 
 
 class _Reader:

@@ -38,15 +38,32 @@ class CacheRead:
         return max(best, self.read.active, key=lambda a: RANK[a])
 
 
+def sources(trace: Trace, *kinds: str) -> dict[int, Event]:
+    """Events of these kinds by id, those of the run into closed branches included."""
+    found = {n: e for n, e in trace.shadow.items() if e.kind in kinds}
+    found.update((e.id, e) for e in trace.of(*kinds))
+    return found
+
+
+def all_scores(trace: Trace) -> Iterator[Event]:
+    """Committed losses, and those that only closed branches mix with something."""
+    yield from trace.of("SCORE")
+    yield from trace.dormant_scores
+
+
+def reported_ids(trace: Trace) -> set[int]:
+    return trace.reported_scores() | {e.id for e in trace.dormant_scores if e.detail.get("reported")}
+
+
 def cache_reads(trace: Trace) -> list[CacheRead]:
     """Every table read that feeds a score, in order; several passes over one place are one entry."""
-    reads = {e.id: e for e in trace.of("LOOKUP")}
+    reads = sources(trace, "LOOKUP")
     feeds: dict[int, list[Event]] = {}
-    for s in trace.of("SCORE"):
+    for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
             if k[0] == "lookup" and k[1] in reads:
                 feeds.setdefault(k[1], []).append(s)
-    reported = trace.reported_scores()
+    reported = reported_ids(trace)
     found: dict[tuple, CacheRead] = {}
     for number, scores in feeds.items():
         e = reads[number]
@@ -120,13 +137,13 @@ class Proposal:
 
 def proposals(trace: Trace) -> list[Proposal]:
     """Hints of compiled helpers and gates on the way to a score; one entry per source and standing."""
-    sources = {e.id: e for e in trace.of("COMPILE", "GATE")}
-    reported = trace.reported_scores()
+    found_at = sources(trace, "COMPILE", "GATE")
+    reported = reported_ids(trace)
     found: dict[tuple, Proposal] = {}
-    for s in trace.of("SCORE"):
+    for s in all_scores(trace):
         places: dict[tuple[int, ...], int] | None = None
         for k in s.detail.get("keys", ()):
-            if k[0] not in ("leak", "hint", "gate") or (e := sources.get(k[1])) is None:
+            if k[0] not in ("leak", "hint", "gate") or (e := found_at.get(k[1])) is None:
                 continue
             leak = k[0] == "leak"
             if k[0] == "gate":
@@ -166,18 +183,18 @@ class Spread:
 def byte_mixtures(trace: Trace) -> list[Spread]:
     """Every mixture of per-byte shares of a token's loss with table statistics, one entry per place."""
     filled = {e.detail.get("table") for e in trace.of("STORE")}
-    sources = {}
-    for e in trace.of("SPREAD"):
+    divisions = {}
+    for e in sources(trace, "SPREAD").values():
         tables = {k[1] for k in e.detail.get("keys", ()) if k[0] == "lut"}
         if not tables or tables - filled:  # a table that evaluation fills is none of byte lengths
-            sources[e.id] = e
-    reported = trace.reported_scores()
+            divisions[e.id] = e
+    reported = reported_ids(trace)
     found: dict[tuple, Spread] = {}
-    for s in trace.of("SCORE"):
+    for s in all_scores(trace):
         keys = s.detail.get("keys", ())
         mixed = s.flags & COUNT or any(k[0] in ("lookup", "hint", "leak") for k in keys)
         for k in keys:
-            if k[0] == "spread" and mixed and (e := sources.get(k[1])) is not None:
+            if k[0] == "spread" and mixed and (e := divisions.get(k[1])) is not None:
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old.reported):
                     found[e.path, e.line, e.active] = Spread(spread=e, score=s, reported=s.id in reported)
@@ -190,12 +207,12 @@ def byte_mixtures(trace: Trace) -> list[Spread]:
 
 def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
     """(division, score, reported): a row over all candidates not divided by its own sum."""
-    sources = {e.id: e for e in trace.of("DIVISOR", "UNNORMALISED")}
-    reported = trace.reported_scores()
+    places = sources(trace, "DIVISOR", "UNNORMALISED")
+    reported = reported_ids(trace)
     found: dict[tuple, tuple[Event, Event, bool]] = {}
-    for s in trace.of("SCORE"):
+    for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
-            if k[0] in ("divisor", "unnorm") and (e := sources.get(k[1])) is not None:
+            if k[0] in ("divisor", "unnorm") and (e := places.get(k[1])) is not None:
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)

@@ -99,6 +99,9 @@ class Trace:
     #: outputs of helpers whose confidence is compared with a threshold: ("leak" or "hint" or "gate", event) -> the
     #: knobs of a threshold that no quotient reaches, or None once some threshold can be reached
     thresholds: dict[tuple, Any] = field(default_factory=dict)
+    #: scores that only the run into closed branches saw mixed with something, and that run's other events by id
+    dormant_scores: list[Event] = field(default_factory=list)
+    shadow: dict[int, Event] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
 

@@ -22,7 +22,6 @@ from audit.trace.values import (
     META,
     PARAM,
     PROB,
-    PROB,
     RATIO,
     TGT,
     TIME,

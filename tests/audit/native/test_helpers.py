@@ -1,0 +1,113 @@
+"""Compiled helpers: what depends on the token at the position it is written for."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.lower import lower
+from audit.native import read_native
+
+LOOP = """
+#include <stdint.h>
+typedef struct {{ uint64_t hash; uint32_t length; uint16_t *best; uint32_t *times; uint32_t *all; }} state;
+static int boundary(const uint8_t *table, uint16_t tok) {{ return table[tok]; }}
+void run(state *st, const uint16_t *ids, int64_t n, const uint8_t *table, int32_t *hint, float *sure) {{
+    for (int64_t i = 0; i < n; ++i) {{
+        {body}
+        st->best[st->hash & 1023] = ids[i];
+        st->all[st->hash & 1023]++;
+        st->hash = st->hash * 31 + ids[i];
+    }}
+}}
+"""
+READ = "hint[i] = st->best[st->hash & 1023]; sure[i] = (float)st->times[st->hash & 1023] / (float)st->all[st->hash & 1023];"
+
+
+def _run(body: str):
+    (made,) = [f for f in read_native({"h.c": LOOP.format(body=body)}, []) if f.name == "run"]
+    return made, {o.name: o for o in made.outputs.values()}
+
+
+LEAKS = {
+    "a branch on the token": "if (!table[ids[i]]) { " + READ + " }",
+    "a branch in a helper": "if (!boundary(table, ids[i])) { " + READ + " }",
+    "an early continue": "if (table[ids[i]]) continue; " + READ,
+    "the state learns first": "st->hash ^= ids[i]; " + READ,
+    "an index made of it": "hint[i] = st->best[(st->hash ^ ids[i]) & 1023];",
+    "a later token": "if (!table[ids[i + 1]]) { " + READ + " }",
+}
+FREE = {
+    "nothing looks at it": READ,
+    "the token before": "if (i > 0 && !table[ids[i - 1]]) { " + READ + " }",
+    "a copy of the token before": "uint16_t prev = i > 0 ? ids[i - 1] : 0; if (!boundary(table, prev)) { " + READ + " }",
+    "an error path": READ + " if (ids[i] > 50000) return;",
+    "the other branch updates only": "if (st->length) { " + READ + " if (table[ids[i]]) { st->length = 0; } } else { hint[i] = -1; }",
+}
+
+
+@pytest.mark.parametrize("body", LEAKS.values(), ids=LEAKS.keys())
+def test_outputs_that_look_at_their_own_token(body):
+    made, outputs = _run(body)
+    assert outputs["hint"].leak and outputs["hint"].why == "ids"
+    assert made.hints
+
+
+@pytest.mark.parametrize("body", FREE.values(), ids=FREE.keys())
+def test_outputs_of_the_prefix_alone(body):
+    made, outputs = _run(body)
+    assert not outputs["hint"].leak, (outputs["hint"].leak, outputs["hint"].why)
+    assert made.hints and outputs["hint"].cached
+
+
+def test_quotients_positions_and_lines():
+    _, outputs = _run(READ)
+    assert outputs["sure"].ratio and not outputs["hint"].ratio
+    assert (outputs["hint"].index, outputs["sure"].index) == (4, 5)
+    source = LOOP.format(body="if (!table[ids[i]]) { hint[i] = st->best[0]; }")
+    (made,) = [f for f in read_native({"h.c": source}, []) if f.name == "run"]
+    line = next(n for n, t in enumerate(source.splitlines(), 1) if "hint[i]" in t)
+    assert next(iter(made.outputs.values())).leak == line
+
+
+def test_positions_from_an_array_and_methods_of_a_class():
+    source = """
+#include <cstdint>
+struct Mixer {
+    uint64_t h_ = 0; int best_[1024]; const int64_t* tokens_ = nullptr; const uint8_t* edge_ = nullptr;
+    static uint64_t key(const int64_t* t, int64_t p) { uint64_t h = 0; for (int k = 0; k < 4; k++) h ^= t[p - k - 1]; return h; }
+    void look(bool edge, uint64_t k, int& out) { if (edge) { out = -1; return; } out = best_[k & 1023]; }
+    void fill(const int64_t* pos, int n, int32_t* out) {
+        for (int i = 0; i < n; i++) {
+            int64_t p = pos[i];
+            uint64_t k = key(tokens_, p);
+            int hint;
+            look(edge_[tokens_[%s]], k, hint);
+            out[i] = hint;
+            best_[k & 1023] = int(tokens_[p]);
+        }
+    }
+};
+extern "C" void mixer_fill(void* self, const int64_t* pos, int n, int32_t* out) { static_cast<Mixer*>(self)->fill(pos, n, out); }
+"""
+    for at, leaks in (("p - 1", False), ("p", True)):
+        made = {f.name: f for f in read_native({"m.cpp": source % at}, [])}["mixer_fill"]
+        assert bool(made.leaks) is leaks, at
+        assert made.hints
+
+
+def test_text_inside_python_and_a_loss_spread_over_bytes():
+    module = lower(
+        'import ctypes\n\nSOURCE = r"""\n#include <math.h>\n'
+        "double mix(const long *ids, const double *nll, const int *size, long n) {\n"
+        "    double sum = 0;\n    for (long i = 0; i < n; i++) {\n"
+        "        double each = -nll[i] / (double)size[ids[i]];\n        sum -= log(0.5 * exp(each) + 0.5);\n    }\n"
+        '    return sum;\n}\n"""\n',
+        "a.py",
+    )
+    (made,) = read_native({}, [module])
+    assert (made.name, made.path, made.line, made.spreads) == ("mix", "a.py", 5, [8])
+
+
+@pytest.mark.parametrize("text", ["", "\0\1\2", "int f(" * 500, "void f() {" + "{" * 3000, "for (;;) { x[i] = 1; }"])
+def test_what_is_no_c_gives_nothing(text):
+    assert read_native({"x.c": text}, []) == []
