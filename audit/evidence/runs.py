@@ -36,6 +36,11 @@ class Evaluation:
         return self.bpb.label
 
 
+#: logs that their names set apart from the submission's own runs
+_ASIDE = re.compile(
+    r"baseline|control|ablat|repro|proxy|smoke|debug|sweep|local|probe|h200|a100|1x|dry", re.I
+)
+
 #: how a run is tied to the papers: by the *score* that it printed, by a *seed* that a paper names
 #: and of which no log prints the stated score, or not at all
 Link = Literal["score", "seed", ""]
@@ -123,7 +128,7 @@ def view(facts: Iterable[Fact]) -> Evidence:
         if run.reported:
             run.link = "score"
         elif run.final is not None and run.seed not in covered and f"seed:{run.seed}" in seeds:
-            run.link = "seed"
+            run.link = "" if _ASIDE.search(run.path.rpartition("/")[2]) else "seed"
     behind = [run for run in found if run.link]
     return Evidence(found, papers, stated, behind or [run for run in found if run.final is not None])
 

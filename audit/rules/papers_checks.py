@@ -12,7 +12,7 @@ from typing import Any
 
 from audit.evidence.identities import readings
 from audit.evidence.runs import Run
-from audit.model import Fact, Finding, Obligation
+from audit.model import Fact, Finding, Obligation, Severity
 from audit.rules.base import Rule
 from audit.rules.papers import confidence_of, evidence, full_machine, non_record, paper_finding
 
@@ -62,7 +62,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if clock.value > BUDGET + late:
             yield paper_finding(
                 rule, clock, f"training took {clock.value:.3f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found, run) if full_machine(run) else "medium",
+                confidence=confidence_of(found, run), severity=_gravity(run),
             )  # fmt: skip
             continue
         over = hessian is not None and clock.value + hessian.value > BUDGET + late
@@ -91,6 +91,11 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
 
 
+def _gravity(run: Run) -> Severity:
+    """A budget binds on eight GPUs; a run that does not say how many it used is only pointed at."""
+    return "violation" if full_machine(run) else "warning"
+
+
 def _step_seconds(run: Run) -> float:
     average = run.last("step_avg_ms")
     return float(average.value) / 1e3 if average else 0.15
@@ -110,7 +115,7 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if seconds > BUDGET + LATE:
             yield paper_finding(
                 rule, place, f"evaluation took {parts} = {seconds:.1f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found, run) if full_machine(run) else "medium", steps=outside,
+                confidence=confidence_of(found, run), severity=_gravity(run), steps=outside,
             )  # fmt: skip
         elif outside:
             yield paper_finding(

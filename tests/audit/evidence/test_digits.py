@@ -23,6 +23,7 @@ def test_a_cut_figure_may_be_larger_by_a_whole_unit() -> None:
 def test_numbers_with_separators_and_lists() -> None:
     assert value("15,811,202 bytes") == 15_811_202
     assert value("42,1337") == 42
+    assert value("42_ MB") == 42
     assert unit("15.38 MB") == pytest.approx(0.01)
     assert decimals("1.0810") == 4
 

@@ -52,7 +52,9 @@ def test_log_lines(line: str, name: str, value: object) -> None:
 
 
 def test_counts_of_parameters_are_no_sizes() -> None:
-    assert said(log("  total: 23,839,044 params (95.36 MB fp32)\ntotal_bytes=151080891\n"), "bytes_total") == []
+    assert (
+        said(log("  total: 23,839,044 params (95.36 MB fp32)\ntotal_bytes=151080891\n"), "bytes_total") == []
+    )
 
 
 def test_sizes_side_by_side() -> None:

@@ -238,3 +238,20 @@ def test_consistent_readmes_have_none(readme: str) -> None:
 def test_intervals_never_shrink_with_fewer_digits() -> None:
     widths = [interval(f"{1.11723456:.{n}f}") for n in range(2, 8)]
     assert all(a.high - a.low > b.high - b.low for a, b in pairwise(widths))
+
+
+@pytest.mark.parametrize(
+    ("gpus", "severity"), [("world_size:8\n", ["violation"]), ("", ["warning"]), ("world_size:1\n", [])]
+)
+def test_a_budget_binds_on_eight_gpus(gpus: str, severity: list[str]) -> None:
+    log = (
+        f"model_params:100000\n{gpus}stopping_early: wallclock_cap train_time:700000ms step:10/20\n"
+        "final val_loss:1.88 val_bpb:1.1137\n"
+    )
+    assert [f.severity for f in check("B3", log1=log, json='{"val_bpb": 1.1137}')] == severity
+
+
+def test_a_log_set_apart_by_its_name_is_not_tied_by_its_seed() -> None:
+    log = LOG.format(seed=1, tokens=262_144, loss=3.0, bpb=1.77)
+    assert papers(log1=log, json='{"seed_results": {"1": {"val_bpb": 1.1}}}').linked == "seed"
+    assert papers(log_baseline=log, json='{"seed_results": {"1": {"val_bpb": 1.1}}}').linked == ""
