@@ -2,6 +2,8 @@
 
 Selective pruning (PR 1072): a code of +-1 that becomes 0 changes its weight by one step, so what it costs is the
 step's square; the cheapest go first. How many must go is found on the true compressed size, not on an estimate.
+Where all of them are not enough, codes of +-2 join in at four times the price, and so on: that file fits, but fewer
+bits would have served it better, and the report says so.
 """
 
 from __future__ import annotations
@@ -40,30 +42,39 @@ class Pruned:
     candidates: int
     squared_error: float
     trials: int
+    largest: int = 1
 
     def line(self) -> str:
         if not self.zeroed:
             return f"pruning: {self.before:,} bytes already fit {self.target:,}; nothing was touched"
         return (
             f"pruning: {self.before:,} -> {self.after:,} bytes of {self.target:,} by zeroing {self.zeroed:,} of "
-            f"{self.candidates:,} codes of +-1 (squared error {self.squared_error:.4g}), {self.trials} trials"
+            f"{self.candidates:,} codes of {'+-1' if self.largest == 1 else f'up to +-{self.largest}'} "
+            f"(squared error {self.squared_error:.4g}), {self.trials} trials"
+            + ("" if self.largest == 1 else "; +-1 alone were not enough, fewer bits would cost less")
         )
 
 
-def ones_by_cost(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
-    """Places of all codes of +-1 in the concatenated codes of the quantized records, cheapest first, and costs."""
+def codes_by_cost(records: Sequence[Record], largest: int = 1) -> tuple[np.ndarray, np.ndarray]:
+    """Places of all codes of magnitude 1 to ``largest`` and what zeroing each costs (its squared value).
+
+    Places count through the concatenated codes of the quantized records; cheapest first.
+    """
     places, costs, start = [np.zeros(0, np.int64)], [np.zeros(0, np.float64)], 0
     for record in records:
         if not record.quantized:
             continue
-        flat = np.flatnonzero(np.abs(record.values.reshape(-1)) == 1)
+        magnitude = np.abs(record.values.reshape(-1).astype(np.int16))
+        flat = np.flatnonzero((magnitude > 0) & (magnitude <= largest))
         rows, columns = np.divmod(flat, max(1, record.values.shape[1]))
         scales = record.scales.astype(np.float64)
-        step = scales[rows] if scales.size > 1 else np.full(flat.size, scales[0] if scales.size else 1.0)
+        value = (
+            (scales[rows] if scales.size > 1 else scales[0]) * magnitude[flat] if flat.size else np.zeros(0)
+        )
         if record.columns.size:
-            step = step * record.columns.astype(np.float64)[columns]
+            value = value * record.columns.astype(np.float64)[columns]
         places.append(flat + start)
-        costs.append(step**2)
+        costs.append(value**2)
         start += record.values.size
     cost = np.concatenate(costs)
     order = np.argsort(cost, kind="stable")
@@ -71,7 +82,7 @@ def ones_by_cost(records: Sequence[Record]) -> tuple[np.ndarray, np.ndarray]:
 
 
 def with_zeros(records: Sequence[Record], places: np.ndarray) -> list[Record]:
-    """The records with the codes at these places (see ``ones_by_cost``) at zero."""
+    """The records with the codes at these places (see ``codes_by_cost``) at zero."""
     places = np.sort(places)
     found, start = [], 0
     for record in records:
@@ -89,13 +100,14 @@ def with_zeros(records: Sequence[Record], places: np.ndarray) -> list[Record]:
 def prune_to_size(
     records: Sequence[Record], target: int, size_of: Callable[[Sequence[Record]], int]
 ) -> tuple[list[Record], Pruned]:
-    """Zeroes the cheapest codes of +-1 until ``size_of`` (bytes of the finished file) is at most ``target``.
+    """Zeroes the cheapest codes of +-1, and larger ones only if need be, until ``size_of`` (bytes of the finished file) is at most ``target``.
 
     Lands within ``TOLERANCE`` below the target wherever one more code does not step over it; a file that fits is
-    left alone. Raises ``InputError`` when zeroing them all is not enough.
+    left alone. Raises ``InputError`` when even a model of zeros does not fit.
     """
     before = size_of(records)
-    places, costs = ones_by_cost(records)
+    largest = 1
+    places, costs = codes_by_cost(records, largest)
     if before <= target:
         whole = Pruned(
             before=before, after=before, target=target, zeroed=0, candidates=places.size, squared_error=0.0, trials=1
@@ -105,10 +117,16 @@ def prune_to_size(
     high, best = places.size, with_zeros(records, places)
     high_size = size_of(best)
     trials = 2
+    while high_size > target and largest < 127:
+        largest *= 2
+        places, costs = codes_by_cost(records, largest)
+        high, best = places.size, with_zeros(records, places)
+        high_size = size_of(best)
+        trials += 1
     if high_size > target:
         raise InputError(
-            f"the artifact has {before:,} bytes and still {high_size:,} with all {places.size:,} codes of +-1 zeroed; "
-            f"{target:,} are allowed: use fewer bits"
+            f"the artifact has {before:,} bytes and still {high_size:,} with every code at zero; "
+            f"{target:,} are allowed: use fewer bits, or a smaller model"
         )
     while high - low > 1 and high_size < target * (1 - TOLERANCE):
         # Between two sizes the curve is nearly straight; aim half a tolerance below the target.
@@ -126,6 +144,6 @@ def prune_to_size(
             high, high_size, best = middle, size, candidate
     report = Pruned(
         before=before, after=high_size, target=target, zeroed=high, candidates=places.size,
-        squared_error=float(costs[:high].sum()), trials=trials,
+        squared_error=float(costs[:high].sum()), trials=trials, largest=largest,
     )  # fmt: skip
     return best, report

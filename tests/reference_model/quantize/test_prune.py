@@ -8,7 +8,7 @@ from audit.contracts import InputError
 from harness.artifact.container import to_bytes
 from harness.artifact.grids import float_record, quantized_record
 from reference_model.quantize.methods import pruned
-from reference_model.quantize.prune import ones_by_cost, prune_to_size, with_zeros, zero_smallest
+from reference_model.quantize.prune import codes_by_cost, prune_to_size, with_zeros, zero_smallest
 
 
 def records(seed=0, rows=300, columns=200):
@@ -41,7 +41,7 @@ def test_ones_come_cheapest_step_first():
         "a", (2, 3), "int6", codes, np.array([2.0, 0.5]), column_factors=np.array([1.0, 3.0, 4.0])
     )
     single = quantized_record("b", (1, 2), "int6", np.array([[-1, 3]], np.int8), np.array([1.0]))
-    places, costs = ones_by_cost([scaled, float_record("f", np.ones(2)), single])
+    places, costs = codes_by_cost([scaled, float_record("f", np.ones(2)), single])
     assert places.tolist() == [6, 4, 0, 2]
     assert costs.tolist() == [1.0, 2.25, 4.0, 64.0]
     after = with_zeros([scaled, single], places[:2])
@@ -75,6 +75,19 @@ def test_a_file_that_fits_is_left_alone():
     assert report.zeroed == 0
     assert report.trials == 1
     assert "already fit" in report.line()
+
+
+def test_larger_codes_join_in_only_where_ones_are_not_enough():
+    found, measure = records(), size_of("rows")
+    target = measure(found) // 2
+    after, report = prune_to_size(found, target, measure)
+    assert target * 0.999 <= measure(after) <= target
+    assert report.largest > 1
+    assert "fewer bits" in report.line()
+    places, costs = codes_by_cost(found[:1], 2)
+    codes = found[0].values.reshape(-1)[places].astype(float)
+    rows = places // found[0].values.shape[1]
+    np.testing.assert_allclose(costs, (codes * found[0].scales.astype(float)[rows]) ** 2)
 
 
 def test_an_impossible_target_says_how_near_it_came():
