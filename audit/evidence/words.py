@@ -17,14 +17,15 @@ OTHER = re.compile(
     r"delta|δ|Δ|\bgain|improve|\bvs\b|versus|\bgap\b|_gap|baseline|\bprior|previous|\bsota\b|headroom|margin|\blimit|"
     r"\bcap\b|_cap\b|budget|threshold|impact|leaderboard|\btarget\b|reduction|reference|degradation|recover|cost|"
     r"comparison|\bold\b|frontier|parent|estimat|expected|projected|predict|welch|t_stat|p_value|saved|smoke|"
-    r"overhead|attribution|ablation|beats?\b|upstream|\bbase_|merged|\bpr ?#|\bbest_known|\bgoal\b|slack|remaining|under",
+    r"overhead|attribution|ablation|beats?\b|upstream|\bbase (?:val|bpb|model)|merged|\bpr ?#|\bbest_known|\bgoal\b|slack|remaining|under",
     re.I,
 )
 
 
 def of_others(label: str) -> bool:
     """Does a label speak of somebody else's figure, of a difference, or of a limit."""
-    return bool(OTHER.search(label.replace("_", " ")))
+    plain = label.lower().replace("_", " ").replace("target tokens", "")
+    return bool(OTHER.search(plain))
 
 
 _STD = re.compile(r"(?<![a-z])std(?![a-z])|stdev|σ|standard deviation|±", re.I)

@@ -168,6 +168,11 @@ def test_other_peoples_figures_are_not_facts(key: str) -> None:
     ]
 
 
+def test_target_tokens_are_scored_tokens_and_no_goal() -> None:
+    facts = read_metadata("submission.json", b'{"seed_results": {"1": {"target_tokens": 47851520}}}')
+    assert [(f.name, f.value) for f in facts] == [("val_tokens", 47_851_520.0)]
+
+
 def test_a_zstd_label_is_no_deviation() -> None:
     found = quantity("int6_zstd_val_bpb")
     assert found is not None and found.statistic == ""
