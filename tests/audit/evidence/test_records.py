@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from audit.context import Options
 from audit.engine import audit_target
 
 ROOT = Path(__file__).resolve().parents[3] / "fixtures" / "records"
@@ -48,3 +49,29 @@ def test_every_paper_rule_has_an_illegal_folder() -> None:
     for folder in FOLDERS:
         said |= set(json.loads((folder / "expected.json").read_text())["says"])
     assert said >= PAPER_RULES
+
+
+@pytest.mark.parametrize(
+    ("record", "ready", "words"),
+    [
+        ("1.1300,1.1310,1.1305", True, ""),
+        (str(ROOT / "e1_one_seed"), False, "E3"),
+        ("1.1146,1.1144,1.1147", False, "E3"),
+    ],
+)
+def test_significance_against_a_named_record(record: str, ready: bool, words: str) -> None:
+    (found,) = audit_target(str(ROOT / "legal_tight"), Options(against=record))
+    (stated,) = [o for o in found.obligations if o.rule == "E3"]
+    assert found.record_ready["ready"] is ready, found.record_ready
+    assert found.verdict == "clean"
+    assert "H0 gain <= 0.005" in stated.reason and "p = " in stated.reason
+    assert not words or any(line.startswith(words) for line in found.record_ready["missing"])
+
+
+def test_a_record_that_is_none_is_one_clear_line() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "audit", "audit", str(ROOT / "legal_tight"), "--against", "no/such/record"],
+        capture_output=True, text=True, check=False, cwd=ROOT.parents[1],
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert len(done.stderr.strip().splitlines()) == 1 and "Traceback" not in done.stderr
