@@ -34,7 +34,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", choices=("auto", "float64", "float32", "bf16"), default="auto",
                         help="auto: bf16 on a GPU, else float32")  # fmt: skip
     parser.add_argument("--batch", type=int, metavar="N", help="windows per forward pass (default 128 on a GPU, else 16)")
-    parser.add_argument("--compile", action="store_true", help="run the model through torch.compile")
+    parser.add_argument("--compile", action=argparse.BooleanOptionalAction, default=None,
+                        help="run the model through torch.compile (default: on a GPU)")  # fmt: skip
+    parser.add_argument("--attention", choices=("auto", "flash", "cudnn"), default="auto",
+                        help="attention kernel on a GPU (default auto: torch's choice)")  # fmt: skip
     parser.add_argument("--deterministic", action="store_true", help="deterministic kernels: same bits again when continued")
     parser.add_argument("--threads", type=int, metavar="N", help="CPU threads (default: what torch chooses)")
     parser.add_argument("--seed", type=int, default=0)

@@ -25,11 +25,15 @@ from harness.provenance.tracked import Tracked, plain, track
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Numerics:
-    """How numbers are computed. ``precision``: float64, float32, or bf16 (autocast over float32 weights)."""
+    """How numbers are computed. ``precision``: float64, float32, or bf16 (autocast over float32 weights).
+
+    ``attention``: which of torch's kernels a GPU uses: auto (torch's choice), flash or cudnn.
+    """
 
     device: str = "cpu"
     precision: str = "float32"
     compile: bool = False
+    attention: str = "auto"
     batch: int = 32
     deterministic: bool = False
     seed: int = 0
@@ -37,6 +41,8 @@ class Numerics:
     def check(self) -> None:
         if self.precision not in ("float64", "float32", "bf16"):
             raise InputError(f"unknown precision {self.precision!r}; choose float64, float32 or bf16")
+        if self.attention not in ("auto", "flash", "cudnn"):
+            raise InputError(f"unknown attention kernel {self.attention!r}; choose auto, flash or cudnn")
         if self.batch < 1:
             raise InputError(f"batch {self.batch} must be at least 1 window")
 
@@ -51,6 +57,9 @@ class Numerics:
         A model with an attribute ``compute_dtype`` casts its activations itself; others run under autocast.
         """
         model = model.to(self.device).eval()
+        if self.attention != "auto" and torch.device(self.device).type == "cuda":
+            torch.backends.cuda.enable_flash_sdp(self.attention == "flash")
+            torch.backends.cuda.enable_cudnn_sdp(self.attention == "cudnn")
         if self.precision == "float64":
             model = model.double()
         if hasattr(model, "compute_dtype"):

@@ -41,7 +41,8 @@ class Request:
     device: str = "auto"
     precision: str = "auto"
     batch: int | None = None
-    compile: bool = False
+    compile: bool | None = None  # None: on a GPU
+    attention: str = "auto"
     deterministic: bool = False
     threads: int | None = None
     seed: int = 0
@@ -65,7 +66,8 @@ def numerics_of(args: Request) -> Numerics:
         device = f"cuda:{local}"
     precision = args.precision if args.precision != "auto" else "bf16" if kind == "cuda" else "float32"
     return Numerics(
-        device=device, precision=precision, compile=args.compile, deterministic=args.deterministic,
+        device=device, precision=precision, attention=args.attention,
+        compile=args.compile if args.compile is not None else kind == "cuda", deterministic=args.deterministic,
         seed=args.seed, batch=args.batch if args.batch is not None else 128 if kind == "cuda" else 16,
     )  # fmt: skip
 
