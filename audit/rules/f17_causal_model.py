@@ -22,12 +22,14 @@ A static reading is weak here; flipping later tokens in a run is the proof.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
+from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, children, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
@@ -86,6 +88,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
     found = [f for place in code.places if place.function is not None for f in _place(code, along, place)]
+    left_out = ctx.trace.left_out if ctx.trace is not None else set()
+    for place, node, layer in carried_states(code):
+        message = f"the state that {layer} has at the window's end starts its next run over the same window"
+        made = finding(RULE, code, place, node, message)
+        found.append(replace(made, active="no", gate=f"{layer} is not built") if layer in left_out else made)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
