@@ -2,7 +2,7 @@
 
 **What.** Test-time training walks the validation stream in chunks or documents. For each: forward, add its
 negative log-likelihood to the total, and only then backward and step. Turned around, the chunk is scored by
-a model that was trained on it.
+a model that was trained on it. A table of counts that takes a chunk in before the chunk is scored is the same breach.
 
 **Why.** It is the only order under which the score could be reproduced by somebody who decodes the stream.
 
@@ -26,6 +26,7 @@ begins).
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
@@ -119,6 +120,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         )
         for c in conflicts(ctx.trace, "update-first")
     ]
+    for c in conflicts(ctx.trace, "table-first"):
+        how = f"line {c.update.line} puts tokens into a table that line {c.score.line} scores only afterwards, with that table"
+        f = conflict_finding(RULE, c, how)
+        found.append(replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line)))
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)

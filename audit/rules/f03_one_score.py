@@ -132,6 +132,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             how = f"line {c.score.line} scores tokens that an earlier epoch trained on (line {c.update.line})"
         # A table filled from an unknown stretch may hold only what other ranks scored before (F16).
         f = conflict_finding(RULE, c, how)
+        if c.update.kind == "STORE":
+            f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line))
         found.append(f if c.update.kind != "STORE" or c.before is not None else replace(f, severity="note"))
     for e in places([e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again")]):
         how = f"{e.function} scores tokens again and keeps the {e.detail['how']} of both scores"

@@ -48,7 +48,7 @@ def trace(
     max_steps: int = 400_000,
     natives: Iterable[Any] = (),
 ) -> Trace:
-    """Traces ``primary`` under ``knobs``; ``budget`` is in seconds for both runs together.
+    """Traces ``primary`` under ``knobs``; ``budget`` is in seconds of processor time for both runs together, a safety net: ``max_steps`` decides.
 
     The first run follows the submitted configuration. The second also enters branches that a knob closes;
     events found only there carry ``active="no"`` and the gate. ``natives`` are the compiled helpers' functions

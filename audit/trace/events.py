@@ -166,7 +166,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                     e
                     for e in scored
                     if e.id < u.id and e.id in reported and mine & {loop for loop, _ in e.loops}
-                    and any(not disjoint(clash[0], b) for b in e.atoms) and e.function == u.function
+                    and any(not disjoint(clash[0], b) for b in e.atoms)
+                    and (e.function == u.function or u.kind == "STORE")
                 ),
                 None,
             )  # fmt: skip

@@ -81,7 +81,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates):
         self.interest = interest if interest is not None else Interest(list(modules.values()))
         self.steps = 0
         self.max_steps = max_steps
-        self.deadline = time.perf_counter() + seconds
+        self.deadline = time.process_time() + seconds
         self.next_id = 1
         self.next_loop = 1
         self.next_serial = 1
@@ -112,7 +112,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates):
         self.steps += 1
         if self.steps > self.max_steps:
             raise Exhausted(f"step budget of {self.max_steps} used up")
-        if not self.steps & 255 and time.perf_counter() > self.deadline:
+        if not self.steps & 255 and time.process_time() > self.deadline:
             raise Exhausted("time budget used up")
 
     def note_read(self, place: tuple) -> None:
