@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 from dataclasses import fields
 
@@ -73,6 +74,8 @@ def chosen_of(args: argparse.Namespace, overrides: dict[str, str]) -> dict[str, 
 
 
 def run(args: argparse.Namespace) -> int:
+    # On shared cores OpenMP threads that spin while waiting cost more than they compute; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from harness.evaluate.session import Request, evaluate, sweep
 
     request = Request(**{f.name: getattr(args, f.name) for f in fields(Request)})

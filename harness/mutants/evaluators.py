@@ -283,35 +283,6 @@ class OffByOne(Chunked):
         self.train(lo, hi + 1)
 
 
-class DroppedTail(Chunked):
-    """The last incomplete chunk is never scored."""
-
-    def run(self) -> None:
-        for chunk in range(self.plan.chunks - 1):
-            self.score(chunk)
-            self.adapt(chunk)
-
-
-class DoubleCounted(Chunked):
-    """Windows overlap by half a stride; what is scored twice is counted twice."""
-
-    def report(self, begun: float) -> Report:
-        honest = super().report(begun)
-        again = np.concatenate([np.arange(f, f + self.s.stride // 2) for f in self.plan.score_from.tolist() if f >= self.s.stride])
-        again = again[again < self.total]
-        nats, count = honest.nats + float(self.nll[again].sum()), honest.bytes + int(self.size[again].sum())
-        return Report(nll=self.nll, nats=nats, targets=self.total + len(again), bytes=count,
-                      bits_per_byte=bits_per_byte(nats, count), seconds=honest.seconds)  # fmt: skip
-
-
-class WrongBytes(Chunked):
-    """The byte table counts a leading space for every piece."""
-
-    def report(self, begun: float) -> Report:
-        self.size = self.size + 1
-        return super().report(begun)
-
-
 class PersistentWarmUp(Chunked):
     """Kernels are warmed up by real training steps, and nobody restores the weights."""
 
@@ -329,35 +300,6 @@ class RankReadsAhead(Chunked):
                 self.adapt(chunk)
             for a, b in self.plan.batches(chunk, self.s.batch, rank, self.s.world):
                 self.score_windows(a, b)
-
-
-class TamperedAccumulator(Chunked):
-    """The sum of the scores is kept in a variable that forgets two per cent."""
-
-    def report(self, begun: float) -> Report:
-        honest = super().report(begun)
-        nats = 0.98 * honest.nats
-        return Report(nll=self.nll, nats=nats, targets=honest.targets, bytes=honest.bytes,
-                      bits_per_byte=bits_per_byte(nats, honest.bytes), seconds=honest.seconds)  # fmt: skip
-
-
-class RoundedScores(Chunked):
-    """Scores are accumulated after rounding down to whole tenths."""
-
-    def report(self, begun: float) -> Report:
-        honest = super().report(begun)
-        nats = float((np.floor(self.nll * 10) / 10).sum())
-        return Report(nll=self.nll, nats=nats, targets=honest.targets, bytes=honest.bytes,
-                      bits_per_byte=bits_per_byte(nats, honest.bytes), seconds=honest.seconds)  # fmt: skip
-
-
-class StoppedClock(Chunked):
-    """Adaptation is not timed: the clock that is reported runs while scoring only (and not even always)."""
-
-    def report(self, begun: float) -> Report:
-        honest = super().report(begun)
-        return Report(nll=self.nll, nats=honest.nats, targets=honest.targets, bytes=honest.bytes,
-                      bits_per_byte=honest.bits_per_byte, seconds=0.1 * honest.seconds)  # fmt: skip
 
 
 class ShuffledOrder(Chunked):
@@ -438,13 +380,6 @@ class SeenVocabulary(Chunked):
         seen = torch.zeros(self.s.vocab, dtype=torch.bool)
         seen[self.tokens[1:]] = True
         return torch.log_softmax(logits, 2) - torch.log_softmax(logits, 2)[..., seen].logsumexp(2, keepdim=True)
-
-
-class ClippedScores(Chunked):
-    """Outliers are clipped: no target costs more than three nats."""
-
-    def store(self, first: int, values: np.ndarray) -> None:
-        super().store(first, np.minimum(values, 3.0))
 
 
 class CarriedState(Chunked):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 
 from audit.contracts import Command
 from harness.scorecard.results import probe_text
@@ -37,6 +38,8 @@ as the printed statement says. Exit codes: 0 silent, 1 something fired, 2 unusab
 
 
 def run(args: argparse.Namespace) -> int:
+    # On shared cores OpenMP threads that spin while waiting cost more than they compute; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from harness.probe.session import examine
 
     result = examine(args)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from typing import Any
 
 from audit.contracts import Command, InputError
@@ -57,6 +58,8 @@ def run(args: argparse.Namespace) -> int:
 
 def execute_again(verdict: Any, args: argparse.Namespace) -> None:
     """Replays and decodes as asked; what they find becomes claim P4."""
+    # On shared cores OpenMP threads that spin while waiting cost more than they compute; set before torch loads.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         from harness.evaluate.replay import decode, replay
     except ImportError as error:
