@@ -278,7 +278,7 @@ class Unit:
                     if any(m[0] == "at" for m in cell.marks):
                         frame.names[name] = Cell(STATE, cell.root)
         elif counter:
-            frame.names[counter] = Cell()
+            frame.names[counter] = self.inner_counter(node, frame)
         test = node.child_by_field_name("condition")
         marks = self.value(test, frame) if test is not None else NONE
         self.control.append(frozenset(m for m in marks if m[0] != "counter"))
@@ -288,6 +288,17 @@ class Unit:
         self.control.pop()
         self.in_positions = outer
         frame.left = left
+
+    def inner_counter(self, node: Any, frame: Frame) -> Cell:
+        """The counter of a loop inside: it may reach the position itself (``j <= i``), or start at 0 (``i - k``)."""
+        test = bare(node.child_by_field_name("condition"))
+        if test is not None and test.type == "binary_expression" and text(test.child_by_field_name("operator")) == "<=":
+            bound = self.value(test.child_by_field_name("right"), frame)
+            if any(m[0] == "counter" for m in bound):
+                return Cell(frozenset(m for m in bound if m[0] == "counter"))
+        init = node.child_by_field_name("initializer")
+        start = text(init).split("=")[-1].strip(" ;") if init is not None else ""
+        return Cell(frozenset([("zero",)])) if start == "0" else Cell()
 
     # ------------------------------------------------------------------ expressions
     def cell(self, node: Any, frame: Frame) -> Cell:
@@ -395,6 +406,10 @@ class Unit:
             if root is not None and marks and all(m[0] in ("counter", "at", "before") for m in marks):
                 # tokens[p - 1]: p is a position, wherever it came from.
                 self.positions |= {m[1] for m in marks if m[0] == "at"}
+                back = bare(exact.child_by_field_name("right"))
+                first = bare(exact.child_by_field_name("left"))
+                if first == base and ("zero",) in self.value(back, frame) and any(m[0] == "counter" for m in marks):
+                    return held | {("at", root)}  # tokens[p - k] with k from 0
                 return held
         here = any(m[0] == "counter" for m in index)
         rest = frozenset(m for m in index if m[0] not in ("counter", "before"))

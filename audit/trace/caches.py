@@ -195,8 +195,8 @@ def byte_mixtures(trace: Trace) -> list[Spread]:
         mixed = s.flags & COUNT or any(k[0] in ("lookup", "hint", "leak") for k in keys)
         for k in keys:
             if k[0] == "spread" and mixed and (e := divisions.get(k[1])) is not None:
-                old = found.get((e.path, e.line, e.active))
-                if old is None or (s.id in reported and not old.reported):
+                known = found.get((e.path, e.line, e.active))
+                if known is None or (s.id in reported and not known.reported):
                     found[e.path, e.line, e.active] = Spread(spread=e, score=s, reported=s.id in reported)
     for e in trace.of("COMPILE"):
         helper = e.detail.get("helper")

@@ -34,12 +34,16 @@ LEAKS = {
     "an early continue": "if (table[ids[i]]) continue; " + READ,
     "the state learns first": "st->hash ^= ids[i]; " + READ,
     "an index made of it": "hint[i] = st->best[(st->hash ^ ids[i]) & 1023];",
+    "an address that ends at it": "uint64_t k = 7; for (int64_t j = i - 4; j <= i; j++) k = k * 31 + ids[j]; hint[i] = st->best[k & 1023];",
+    "an address counted back from it": "uint64_t k = 7; for (int b = 0; b < 4; b++) k = k * 31 + ids[i - b]; hint[i] = st->best[k & 1023];",
     "a later token": "if (!table[ids[i + 1]]) { " + READ + " }",
 }
 FREE = {
     "nothing looks at it": READ,
     "the token before": "if (i > 0 && !table[ids[i - 1]]) { " + READ + " }",
     "a copy of the token before": "uint16_t prev = i > 0 ? ids[i - 1] : 0; if (!boundary(table, prev)) { " + READ + " }",
+    "an address that ends before it": "uint64_t k = 7; for (int64_t j = i - 4; j < i; j++) k = k * 31 + ids[j]; hint[i] = st->best[k & 1023];",
+    "an address counted back from the one before": "uint64_t k = 7; for (int b = 0; b < 4; b++) k = k * 31 + ids[i - b - 1]; hint[i] = st->best[k & 1023];",
     "an error path": READ + " if (ids[i] > 50000) return;",
     "the other branch updates only": "if (st->length) { " + READ + " if (table[ids[i]]) { st->length = 0; } } else { hint[i] = -1; }",
 }
