@@ -14,6 +14,8 @@ from audit.source.tree import MemoryTree, OverlayTree, normal
 
 #: Local modules beyond this are not read (a vendored library beside the script).
 MAX_MODULES = 40
+#: Folder of an unpacked file that has the wrapper's own name.
+UNPACKED = "unpacked"
 MAX_SOURCE = 16 * 2**20
 
 
@@ -72,11 +74,21 @@ def load_program(files: SubmissionFiles) -> Program:
             Problem(kind="opaque", path=files.primary, line=peeled.line, reason=peeled.opaque)
         )
     if peeled.extra_files:
-        extra = MemoryTree({prefix + k: v for k, v in peeled.extra_files.items()})
+        # A runner may unpack a module under the wrapper's own name; the two must not share a key.
+        extra = MemoryTree(
+            {
+                (f"{prefix}{UNPACKED}/{k}" if prefix + k == files.primary else prefix + k): v
+                for k, v in peeled.extra_files.items()
+            }
+        )
         files.paths = list(dict.fromkeys([*files.paths, *extra.walk()]))
         files.tree = OverlayTree(extra, files.tree)
     _add(program, files, files.primary, peeled.text, peeled.path or files.primary)
     queue = [files.primary]
+    twin = f"{prefix}{UNPACKED}/{files.primary.rpartition('/')[2]}"
+    if (text := files.text(twin)) is not None and peeled.extra_files:
+        _add(program, files, twin, text, twin)
+        queue.append(twin)
     while queue and len(program.modules) < MAX_MODULES:
         at = queue.pop(0)
         for path in local_files(program.sources[at], at, files.tree.has):

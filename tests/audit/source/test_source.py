@@ -112,3 +112,17 @@ def test_targets_that_do_not_exist_are_input_errors(tmp_path: Path) -> None:
     (only,) = open_path(tmp_path)
     assert only.primary is None
     assert only.reason
+
+
+def test_an_unpacked_module_with_the_wrappers_own_name_is_kept_apart() -> None:
+    module = "a = 1\nprint(a)\n"
+    runner = "import train_gpt\nimport sys, os, torch\n"
+    wrapper = (
+        f"import runpy\nopen('/tmp/u/train_gpt.py', 'w').write({module!r})\n"
+        f"open('/tmp/u/run.py', 'w').write({runner!r})\nrunpy.run_path('/tmp/u/run.py')\n"
+    )
+    found = program({"r/train_gpt.py": wrapper, "train_gpt.py": "stock = 1\n"})
+    assert found.sources["r/train_gpt.py"] == runner
+    assert found.sources["r/unpacked/train_gpt.py"] == module
+    # The trace takes the first module of a name: the unpacked one must stand before the root's.
+    assert list(found.modules)[:2] == ["r/train_gpt.py", "r/unpacked/train_gpt.py"]
