@@ -38,7 +38,7 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
             add("context-only", r.active)
     for p in proposals(trace):
         if p.shut is None and p.leak:
-            add("other", p.active)
+            add("target-in-key" if p.keyed else "other", p.active)
         elif p.source.kind == "COMPILE" and (p.helper is None or p.helper.hints):
             add("context-only", max(p.score.active, p.source.active, key=lambda a: RANK[a]))
     for kind in ORDER:

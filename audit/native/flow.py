@@ -166,7 +166,7 @@ class Unit:
         order: dict[str, int] = {p: i for i, (p, _) in enumerate(params)}
         for array, o in self.entry.outputs.items():
             o.index = order.get(array, -1)
-            if not any(m[1] in stream for m in self.entry.marks.get(array, NONE) if m[0] == "at"):
+            if not any(m[1] in stream for m in self.entry.marks.get(array, NONE) if m[0] in ("at", "if")):
                 o.leak, o.why = 0, ""
             made.outputs[o.index] = o
         made.stores = bool(stream)
@@ -190,7 +190,8 @@ class Unit:
         out = frame.left
         for m in self.control:
             out |= m
-        return out
+        # What decided a branch is told from what a value was made of.
+        return frozenset(("if", m[1]) if m[0] == "at" else m for m in out if m[0] in ("at", "if", "state"))
 
     def block(self, node: Any, frame: Frame) -> bool:
         """Runs a statement; True when it certainly leaves the block (return, continue, break)."""
@@ -272,10 +273,10 @@ class Unit:
             self.in_positions = self.entry.writes > before or bool(self.entry.spreads)
             if self.in_positions:
                 for name, cell in self.fields.items():
-                    if any(m[0] == "at" for m in cell.marks):
+                    if any(m[0] in ("at", "if") for m in cell.marks):
                         self.fields[name] = Cell(STATE)
                 for name, cell in frame.names.items():
-                    if any(m[0] == "at" for m in cell.marks):
+                    if any(m[0] in ("at", "if") for m in cell.marks):
                         frame.names[name] = Cell(STATE, cell.root)
         elif counter:
             frame.names[counter] = self.inner_counter(node, frame)
@@ -415,6 +416,9 @@ class Unit:
         rest = frozenset(m for m in index if m[0] not in ("counter", "before"))
         if here and root is not None:
             return held | rest | {("counter", root) if root in self.positions else ("at", root)}
+        if root is None:
+            # A table of what was stored, read at an address made of it.
+            rest |= {("key", m[1]) for m in rest if m[0] == "at"}
         return held | rest
 
     def index_of(self, node: Any) -> Any:
@@ -487,10 +491,11 @@ class Unit:
         o.ratio = o.ratio and ratio
         o.cached = o.cached or ("state",) in marks
         self.entry.marks[array] = self.entry.marks.get(array, NONE) | marks
-        hit = next((m[1] for m in marks if m[0] == "at" and m[1] not in self.entry.floats), None)
+        hit = next((m[1] for m in sorted(marks) if m[0] in ("at", "if") and m[1] not in self.entry.floats), None)
         if hit is not None and not o.leak:
             o.leak = self.shift + node.start_point[0]
             o.why = hit
+            o.keyed = ("key", hit) in marks
 
     def call(self, node: Any, frame: Frame) -> Marks:
         f = node.child_by_field_name("function")

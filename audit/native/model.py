@@ -19,6 +19,8 @@ class Output:
     why: str = ""
     ratio: bool = False
     cached: bool = False
+    #: the token is in the address of the table that was read (and not only in a condition)
+    keyed: bool = False
 
 
 @dataclass(slots=True)

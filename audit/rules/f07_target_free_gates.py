@@ -132,7 +132,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     all_ = [p for p in proposals(ctx.trace) if p.reported]
-    found = [f for p in all_ if p.leak for f in _findings(p)]
+    found = [f for p in all_ if p.leak and not p.keyed for f in _findings(p)]
     yield from found
     unknown = [p for p in all_ if p.source.kind == "COMPILE" and p.helper is None and p.active != "no"]
     if any(f.active == "yes" for f in found):

@@ -32,7 +32,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
-from audit.trace.caches import CacheRead, cache_reads
+from audit.trace.caches import CacheRead, Proposal, cache_reads, proposals
 
 RULE = Rule(
     id="F8",
@@ -138,6 +138,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     reads = [r for r in cache_reads(ctx.trace) if r.reported]
     found = [_finding(r) for r in reads if r.target and r.context]
+    found += [_helper_finding(p) for p in proposals(ctx.trace) if p.reported and p.leak and p.keyed]
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -150,6 +151,20 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             f"{len(clean)} table reads reach the score, every address made of earlier tokens" if clean
             else "no table is read at an address made of tokens on the way to a score",
         )  # fmt: skip
+
+
+def _helper_finding(p: Proposal) -> Finding:
+    first = min((o for o in p.helper.leaks if o.keyed), key=lambda o: o.leak)
+    message = f"{p.helper.name} reads its table at an address that holds the token that {first.name} is written for"
+    steps = (
+        Step(path=p.helper.path, line=first.leak, message=message), *p.source.steps(f"calls {p.helper.name}"),
+        Step(path=p.score.path, line=p.score.line, message="the score depends on it"),
+    )  # fmt: skip
+    return Finding(
+        rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
+        message=message, path=p.helper.path, line=first.leak, end_line=first.leak, active=p.active,
+        gate=p.source.gate or p.score.gate, trace=steps,
+    )  # fmt: skip
 
 
 def _finding(r: CacheRead) -> Finding:

@@ -125,6 +125,11 @@ class Proposal:
     reported: bool = False
 
     @property
+    def keyed(self) -> bool:
+        """Does a compiled helper read its table at an address that holds the token (F8, not F7)."""
+        return self.helper is not None and any(o.keyed for o in self.helper.leaks)
+
+    @property
     def helper(self) -> Any:
         return self.source.detail.get("helper")
 
@@ -194,10 +199,10 @@ def byte_mixtures(trace: Trace) -> list[Spread]:
         keys = s.detail.get("keys", ())
         mixed = s.flags & COUNT or any(k[0] in ("lookup", "hint", "leak") for k in keys)
         for k in keys:
-            if k[0] == "spread" and mixed and (e := divisions.get(k[1])) is not None:
-                known = found.get((e.path, e.line, e.active))
+            if k[0] == "spread" and mixed and (at := divisions.get(k[1])) is not None:
+                known = found.get((at.path, at.line, at.active))
                 if known is None or (s.id in reported and not known.reported):
-                    found[e.path, e.line, e.active] = Spread(spread=e, score=s, reported=s.id in reported)
+                    found[at.path, at.line, at.active] = Spread(spread=at, score=s, reported=s.id in reported)
     for e in trace.of("COMPILE"):
         helper = e.detail.get("helper")
         if helper is not None and helper.spreads and e.flags & LOSS:

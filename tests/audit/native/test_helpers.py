@@ -63,6 +63,12 @@ def test_outputs_of_the_prefix_alone(body):
     assert made.hints and outputs["hint"].cached
 
 
+def test_an_address_is_told_from_a_condition():
+    for name, body in LEAKS.items():
+        _, outputs = _run(body)
+        assert outputs["hint"].keyed is name.startswith(("an address", "an index", "the state")), name
+
+
 def test_quotients_positions_and_lines():
     _, outputs = _run(READ)
     assert outputs["sure"].ratio and not outputs["hint"].ratio
