@@ -112,7 +112,7 @@ def _class(node: ast.ClassDef, found: Uses) -> None:
 _ACCUSING = ("prequant_ttt", "leak_val", "oracle_pick", "two_pass_rescore", "ttt_adapt", "slot_fit",
              "val_calibrate", "peek_target", "legal_eval", "score_first_safe", "causal_only", "verified_clean",
              "train_only", "self_generated", "warmup_random", "context_hash")  # fmt: skip
-_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()  # noqa: SIM905
+_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()
 
 
 class Fresh:

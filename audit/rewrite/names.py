@@ -23,7 +23,7 @@ LIBRARY = frozenset(
     param_groups state defaults group name path exists glob stem parent read_text read_bytes write_text
     write_bytes put send recv start run wait poll kill result submit map encode_as_ids vocab_size
     is_byte is_control is_unknown is_unused id_to_piece T mT real imag ndim nbytes itemsize fit transform
-    hidden context seq_len batch_size""".split()  # noqa: SIM905
+    hidden context seq_len batch_size""".split()
 )
 
 

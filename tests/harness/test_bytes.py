@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -32,7 +34,7 @@ def table(tokenizer):
 def official_bytes(tokenizer, tokens):
     """The contest's loop, transcribed from its description: piece by piece, previous token decides the space."""
     total = 0
-    for prev, target in zip(tokens[:-1], tokens[1:], strict=True):
+    for prev, target in itertools.pairwise(tokens):
         piece = tokenizer.pieces[target]
         if piece.kind in ("control", "unknown", "unused"):
             continue

@@ -71,7 +71,7 @@ def test_manifest_bytes_are_those_of_the_text(built):
 
 
 def test_building_twice_gives_the_same_files(built, tmp_path):
-    folder, manifest, texts = built
+    _folder, manifest, texts = built
     again = build(texts, tmp_path / "again", val_documents=5, vocab_size=300, shard_tokens=2000)
     assert again == manifest
 
