@@ -37,7 +37,7 @@ th{font-weight:600;color:var(--dim);font-size:13px}td.num,th.num{text-align:righ
 .figures{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0}
 .figures div{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:10px 14px;min-width:150px}
 .figures b{display:block;font-size:22px;font-variant-numeric:tabular-nums}.figures span{color:var(--dim);font-size:13px}
-svg{display:block;width:100%;height:auto}svg text{fill:var(--dim);font:12px system-ui,sans-serif}
+svg{display:block;width:100%;height:auto;min-height:64px}svg text{fill:var(--dim);font:12px system-ui,sans-serif}
 svg .axis{stroke:var(--line)}svg .s0{stroke:var(--accent)}svg .s1{stroke:var(--accent2)}
 svg .f0{fill:var(--accent)}svg .f1{fill:var(--accent2)}
 details summary{cursor:pointer;margin:6px 0}

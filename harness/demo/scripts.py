@@ -11,6 +11,10 @@ import audit
 from audit.contracts import InputError
 
 
+#: how a flip describes itself when it takes the flaw out; every other one puts one in
+MENDING = ("below the score", "before the scored", "out of the key")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Script:
     """One submission to audit. ``expected``: the verdicts that are right; ``made``: how it came to be."""
@@ -80,11 +84,16 @@ def rewritten(seed: int, pairs: int, folder: Path) -> list[Script]:
                 changed, how = random_rewrite(text, rng.randrange(2**31), kind)
             except ValueError:
                 continue  # nothing in this script can be rewritten in this way; take the next
+            expected = verdict
+            if kind == "flip":
+                # A second flaw in a script that had one already turns nothing.
+                mended = any(words in how for words in MENDING)
+                if mended != (verdict == "violation"):
+                    continue
+                expected = "clean" if mended else "violation"
             target = folder / f"{kind}-{count}-{name.replace('/', '-')}"
             target.mkdir(parents=True, exist_ok=True)
             (target / "train_gpt.py").write_text(changed, encoding="utf-8")
-            flipped = "violation" if verdict == "clean" else "clean"
-            expected = verdict if kind == "preserve" else flipped
             made.append(Script(name=name, path=target, expected=(expected,), made=f"{kind}: {how}"))
             count += 1
     return made

@@ -23,7 +23,12 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-PROGRAM = [sys.executable, "-c", "import sys; from harness.cli import main; sys.exit(main())"]
+# A job started in the background ignores Ctrl-C; the demo under test must not.
+PROGRAM = [
+    sys.executable, "-c",
+    "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "from harness.cli import main; sys.exit(main())",
+]  # fmt: skip
 
 
 def demo(out, *words, seed=3):
