@@ -10,10 +10,21 @@ from reference_model.config import ModelConfig
 from reference_model.model.layers import Linear, rms_norm, rotate
 
 
+def _lacks_grouped_kernel(q: Tensor) -> bool:
+    """Whether grouped heads would be computed with the whole T x T matrix in memory.
+
+    Only the half-precision GPU kernels read grouped heads as they are. In float32, with T = 2,048, the fallback
+    keeps 128 MiB of scores per sequence and layer, several times over when a backward pass is to follow.
+    """
+    return q.is_cuda and q.element_size() > 2
+
+
 def attend(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Softmax attention of the last n queries over T keys; q (B, n, H, d), k and v (B, T, K, d)."""
     n, t, groups = q.size(1), k.size(1), q.size(2) // k.size(2)
     if n == t:
+        if groups > 1 and _lacks_grouped_kernel(q):
+            k, v, groups = k.repeat_interleave(groups, dim=2), v.repeat_interleave(groups, dim=2), 1
         q, k, v = (x.transpose(1, 2) for x in (q, k, v))
         y = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=groups > 1)
         return y.transpose(1, 2)  # (B, n, H, d)

@@ -25,6 +25,11 @@ from audit.contracts import InputError
 from harness.provenance.tracked import positions_of
 from reference_model.quantize.calibration import Source
 
+#: Tokens of one pass, whatever batches a source yields: sums do not mind, memory does. A backward pass keeps the
+#: activations of all layers, in float32.
+FORWARD_TOKENS = 32_768
+BACKWARD_TOKENS = 8_192
+
 
 @dataclass(slots=True, kw_only=True)
 class Hessians:
@@ -131,8 +136,7 @@ def _collect(model: Any, batches: Iterable[torch.Tensor], fisher: bool = False) 
     model.eval()
     try:
         with _watch(model, accumulator):
-            for ids in batches:
-                refuse_stream(ids)
+            for ids in _passes(batches, BACKWARD_TOKENS if fisher else FORWARD_TOKENS):
                 ids = ids.to(device)
                 positions += ids.numel()
                 if fisher:
@@ -158,6 +162,13 @@ def _collect(model: Any, batches: Iterable[torch.Tensor], fisher: bool = False) 
         found.inputs[name], found.rows[name] = joined, often
         found.samples[name] = positions
     return found
+
+
+def _passes(batches: Iterable[torch.Tensor], tokens: int) -> Iterator[torch.Tensor]:
+    """The batches (B, T) in parts of at most ``tokens`` tokens, one sequence at least."""
+    for ids in batches:
+        refuse_stream(ids)
+        yield from ids.split(max(1, tokens // max(1, ids.shape[-1])))
 
 
 class _Moments:

@@ -212,3 +212,23 @@ def test_impossible_shapes_are_refused_in_one_line(changes, complaint):
     with pytest.raises(InputError, match=complaint) as caught:
         recipes.model_config(SMALL | changes)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kv_heads", [1, 2, 4])
+def test_heads_are_shared_out_where_no_kernel_reads_groups(kv_heads, monkeypatch):
+    """Float32 on GPUs: repeated keys and values give what grouped heads give, gradients included."""
+    from reference_model.model import attention
+
+    results = []
+    for lacking in (False, True):
+        monkeypatch.setattr(attention, "_lacks_grouped_kernel", lambda q, lacking=lacking: lacking)
+        generator = torch.Generator().manual_seed(3)
+        q, k, v = (
+            torch.randn(2, 7, heads, 6, generator=generator, requires_grad=True)
+            for heads in (4, kv_heads, kv_heads)
+        )
+        y = attention.attend(q, k, v)
+        y.square().sum().backward()
+        results.append((y.detach(), q.grad, k.grad, v.grad))
+    for a, b in zip(*results, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-6)

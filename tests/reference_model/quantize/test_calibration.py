@@ -195,6 +195,63 @@ def test_fisher_weights_predict_what_a_perturbation_costs():
         assert low < predicted / divergence < 1.25, (name, predicted, divergence)
 
 
+def _greedy(odds, count, generator=None):
+    return odds.argmax(dim=1, keepdim=True)
+
+
+@pytest.mark.parametrize("fisher", [False, True])
+def test_large_batches_go_through_in_small_passes(fisher, monkeypatch):
+    """Same sums, while no pass sees more tokens than allowed or keeps more activations than they need."""
+    monkeypatch.setattr(torch, "multinomial", _greedy)  # a draw per token would follow the passes
+    made = model()
+    found, kept = [], []
+    for tokens in (10**6, 48):
+        monkeypatch.setattr(hessian, "FORWARD_TOKENS", tokens)
+        monkeypatch.setattr(hessian, "BACKWARD_TOKENS", tokens)
+        sizes, saved = [], [0]
+
+        def see(_module, args, sizes=sizes, saved=saved):
+            sizes.append(args[0].numel())
+            saved.append(0)
+
+        def keep(tensor, saved=saved):
+            saved[-1] += tensor.nbytes
+            return tensor
+
+        handle = made.embed.register_forward_pre_hook(see)
+        with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+            found.append(hessian.collect(made, source(sequences=10, batch=10), fisher=fisher))
+        handle.remove()
+        assert sizes == ([240] if tokens > 240 else [48] * 5)
+        kept.append(max(saved))
+    assert (kept[1] < kept[0] / 3) if fisher else kept == [0, 0]
+    for name, gram in found[0].inputs.items():
+        torch.testing.assert_close(found[1].inputs[name], gram, rtol=1e-4, atol=1e-6)
+        assert found[0].samples[name] == found[1].samples[name] == 240
+    assert set(found[0].rows) == set(found[1].rows) and bool(found[0].rows) == fisher
+    for name, rows in found[0].rows.items():
+        torch.testing.assert_close(found[1].rows[name], rows, rtol=1e-4, atol=1e-7)
+
+
+def test_a_sequence_longer_than_a_pass_still_goes_through(monkeypatch):
+    monkeypatch.setattr(hessian, "FORWARD_TOKENS", 5)
+    assert hessian.collect(model(), source()).samples["embed.weight"] == 6 * 24
+
+
+def test_self_generated_text_asks_for_the_last_position_only():
+    made = model()
+    seen = []
+    whole = made.logits
+
+    def logits(x):
+        seen.append(tuple(x.shape))
+        return whole(x)
+
+    made.logits = logits
+    list(SelfGenerated(model=made, sequences=5, length=12, batch=2, window=8).batches())
+    assert {shape[0] for shape in seen} == {2, 1} and {shape[1] for shape in seen} == {1}
+
+
 def test_online_hessians_average_over_steps_and_fade():
     made = model()
     online = hessian.OnlineHessians(every=2, decay=0.5)
