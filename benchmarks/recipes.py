@@ -10,7 +10,9 @@ leaves the schedules alone. ``--batch`` gives all of them the same tokens per st
 Shards may be stored as ``*.bin.xz``; they are unpacked into --out first. Every text is measured in bits
 per byte with non-overlapping contexts, twice: for the last weights and for the exported average.
 
-Prints a table and, on the last line, one JSON object. Curves are in OUT/<run>/train.jsonl.
+Prints a line per recipe as it ends, then a Markdown table and, on the last line, one JSON object. OUT/results.json and
+OUT/table.md are written anew after every recipe; recipes that were not started or failed are in both, with
+the reason. Curves are in OUT/<run>/train.jsonl.
 """
 
 from __future__ import annotations
@@ -22,6 +24,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,6 +48,19 @@ def unpacked(source: Path, target: Path) -> Path:
         if path.suffix != ".xz":
             shutil.copy(path, target / path.name)
     return target
+
+
+def seconds_per_step(rows: list[dict[str, Any]], whole: float, steps: int) -> float:
+    """Training-clock seconds per step in the steady state: between the first report after step 5 and the last one.
+
+    ``rows`` are the loss reports of a run. A run too short for two such reports is measured from its first report,
+    and one with a single report by its whole time. Never zero.
+    """
+    for after in (5, 0):
+        spans = [row for row in rows if row["step"] > after]
+        if len(spans) > 1 and spans[-1]["elapsed_s"] > spans[0]["elapsed_s"]:
+            return (spans[-1]["elapsed_s"] - spans[0]["elapsed_s"]) / (spans[-1]["step"] - spans[0]["step"])
+    return max(whole, 1e-9) / max(1, steps)
 
 
 def worker(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -110,11 +126,10 @@ def worker(arguments: argparse.Namespace) -> dict[str, Any]:
     (out / "checkpoint.pt").unlink()
     rows = [json.loads(line) for line in (out / "train.jsonl").read_text().splitlines()]
     losses = [row for row in rows if "loss" in row]
-    steady = [row for row in losses if row["step"] > 5] or losses
-    pace = (steady[-1]["elapsed_s"] - steady[0]["elapsed_s"]) / max(1, steady[-1]["step"] - steady[0]["step"])
+    pace = seconds_per_step(losses, outcome.seconds, outcome.steps)
     return {
         "recipe": arguments.worker, "parameters": parameters(trainer.model), "steps": outcome.steps,
-        "train_s": outcome.seconds, "ms_per_step": 1e3 * pace, "tokens_per_s": recipe.data.batch_tokens / max(pace, 1e-9),
+        "train_s": outcome.seconds, "ms_per_step": 1e3 * pace, "tokens_per_s": recipe.data.batch_tokens / pace,
         "mfu": losses[-1]["mfu"], "memory_mib": losses[-1]["memory_mib"], "first_loss": losses[0]["loss"],
         "last_loss": losses[-1]["loss"],
         "loss_at_200": next((r["loss"] for r in losses if r["step"] == 200), None), "finite": all(row["loss"] == row["loss"] for row in losses),
@@ -157,23 +172,84 @@ def run_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
     ]
     free = devices()
     began = time.perf_counter()
-    results: dict[str, dict[str, Any]] = {}
+    results: dict[str, dict[str, Any]] = {
+        job: {"recipe": job, "error": "not started"} for job in arguments.jobs
+    }
+    writing = threading.Lock()
 
     def turn(job: str) -> None:
         device = free.pop(0)
+        results[job]["error"] = "started, not finished"
         try:
             if arguments.budget and time.perf_counter() - began > arguments.budget:
-                results[job] = {"recipe": job, "error": "not started: out of time"}
+                found = {"recipe": job, "error": "not started: out of time"}
             else:
-                results[job] = launch(job, device, folder, arguments)
+                found = launch(job, device, folder, arguments)
         finally:
             free.append(device)
-        print(row(results[job]), flush=True)
+        print(row(found), flush=True)
+        with writing:
+            results[job] = found
+            save(arguments, list(results.values()))
 
+    save(arguments, list(results.values()))
     with ThreadPoolExecutor(len(free)) as pool:
         list(pool.map(turn, arguments.jobs))
     shutil.rmtree(arguments.out / "data", ignore_errors=True)
-    return [results[job] for job in arguments.jobs]
+    return list(results.values())
+
+
+def report(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> dict[str, Any]:
+    """The JSON object that the last line prints."""
+    return {
+        "benchmark": "recipes", "seconds": arguments.seconds, "steps": arguments.steps,
+        "not_started": [r["recipe"] for r in results if r.get("error", "").startswith("not started")],
+        "failed": [r["recipe"] for r in results if not r.get("error", "not started").startswith("not started")],
+        "results": results,
+    }  # fmt: skip
+
+
+def save(arguments: argparse.Namespace, results: list[dict[str, Any]]) -> None:
+    for name, text in (
+        ("results.json", json.dumps(report(arguments, results), indent=1)),
+        ("table.md", table(results)),
+    ):
+        partial = arguments.out / f"{name}.partial"
+        partial.write_text(text + "\n", encoding="utf-8")
+        partial.replace(arguments.out / name)
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """A Markdown table: bits per byte of the last weights / of the exported average, per text."""
+    texts = next((list(r["bpb"]) for r in results if "bpb" in r), [])
+    heads = [
+        "recipe",
+        "parameters",
+        "steps",
+        "ms per step",
+        "tokens/s",
+        "MFU",
+        "memory",
+        "loss",
+        "loss at 200",
+        *texts,
+    ]
+    lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    for result in results:
+        cells = [f"`{result['recipe']}`"]
+        if "error" in result:
+            cells += [result["error"].replace("|", "/")] + [""] * (len(heads) - 2)
+        else:
+            at_200 = result["loss_at_200"]
+            cells += [
+                f"{result['parameters']:,}", f"{result['steps']:,}", f"{result['ms_per_step']:,.1f}",
+                f"{result['tokens_per_s']:,.0f}", f"{result['mfu']:.3f}" if result["mfu"] else "",
+                f"{result['memory_mib'] / 1024:.1f} GiB" if result["memory_mib"] else "",
+                f"{result['first_loss']:.3f} → {result['last_loss']:.3f}", f"{at_200:.3f}" if at_200 else "",
+                *(f"{result['raw_bpb'][t]:.4f} / {result['bpb'][t]:.4f}" for t in texts),
+            ]  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def row(result: dict[str, Any]) -> str:
@@ -216,16 +292,8 @@ def main() -> None:
         parser.error("name at least one recipe")
     arguments.out.mkdir(parents=True, exist_ok=True)
     results = run_all(arguments)
-    print(
-        json.dumps(
-            {
-                "benchmark": "recipes",
-                "seconds": arguments.seconds,
-                "steps": arguments.steps,
-                "results": results,
-            }
-        )
-    )
+    print(table(results))
+    print(json.dumps(report(arguments, results)))
 
 
 if __name__ == "__main__":

@@ -176,6 +176,7 @@ class Trainer:
         """Runs to the end of the schedule (True) or to a signal (False)."""
         recipe, run = self.recipe, self.recipe.run
         pending: list[torch.cuda.Event] = []
+        unreported: tuple[torch.Tensor, float] | None = None
         while True:
             elapsed, stop = self.ranks.agree(self.clock.elapsed, self.signal is not None)
             if stop:
@@ -184,6 +185,8 @@ class Trainer:
                 schedule.progress(recipe.schedule, self.step, elapsed) >= 1.0
                 or self.step == run.stop_after > 0
             ):
+                if unreported is not None:
+                    self._report(*unreported)
                 return True
             scale = schedule.lr_scale(recipe.schedule, self.step, elapsed)
             self._switches(scale)
@@ -200,8 +203,10 @@ class Trainer:
                 pending[-1].record()
                 if len(pending) > 1:
                     pending.pop(0).synchronize()
+            unreported = (loss, scale)
             if self.step % run.log_every == 0 or self.step <= 3:
                 self._report(loss, scale)
+                unreported = None
             if (
                 run.validate_every
                 and self.step % run.validate_every == 0

@@ -62,6 +62,13 @@ def saved(out):
     return checkpoint.content_digest(checkpoint.load(out / "checkpoint.pt"))
 
 
+def test_the_last_step_is_reported_whatever_the_interval(data_folder, tmp_path):
+    assert run(data_folder, tmp_path, "--steps", "6", settings=["log_every=4"]) == 0
+    lines = [line for line in records(tmp_path) if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 2, 3, 4, 6]
+    assert all(b["elapsed_s"] > a["elapsed_s"] for a, b in zip(lines, lines[1:], strict=False))
+
+
 def test_a_run_learns_and_says_so(data_folder, tmp_path, capsys):
     assert run(data_folder, tmp_path, "--steps", "60", settings=["warmdown=20"]) == 0
     said = capsys.readouterr().out
