@@ -5,12 +5,15 @@
 
 ``--data`` holds train shards (calibration) and, unless ``--val`` names a file, val shards (measuring only).
 Everything is measured side by side on the same weights, the submissions' methods included. Progress goes to
-stderr; the last line of stdout is one JSON object, which ``--out`` saves as well.
+stderr; the last line of stdout is one JSON object. ``--out`` holds the same object and is written anew after every method,
+so that a run that is cut short leaves what it had. A method that fails is listed under ``failed``; the others go on.
 """
 
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import gc
 import json
 import os
 import subprocess
@@ -18,7 +21,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,6 +33,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 import numpy as np
 import torch
 
+from audit.contracts import InputError
 from harness.artifact.codecs import ENCODERS
 from harness.artifact.container import read_artifact, to_bytes
 from harness.artifact.decoder import decoder_bytes
@@ -47,7 +53,7 @@ from reference_model.quantize.compensate import GptqOptions
 from reference_model.quantize.export import export_gptq, export_rtn, matrices
 from reference_model.quantize.frontier import Point, bytes_at, dense, dominating, on, rate_records
 from reference_model.quantize.hessian import Hessians, collect, from_state
-from reference_model.quantize.methods import SUBMISSIONS, apply, file_bytes
+from reference_model.quantize.methods import SUBMISSIONS, Method, apply
 from reference_model.quantize.policy import Policy
 from reference_model.train.validate import Validation
 
@@ -137,6 +143,11 @@ class Bench:
                 self._hessians[kind] = collect(self.model, source)
         return self._hessians[kind]
 
+    def forget(self, *kinds: str) -> None:
+        """Frees Hessians that no later method needs."""
+        for kind in kinds:
+            self._hessians.pop(kind, None)
+
     def time_gptq(self) -> dict[str, Any]:
         """Seconds of the whole of GPTQ, from given calibration sequences to codes, twice (cold and warm)."""
         self.restore()
@@ -225,23 +236,111 @@ def compare_codecs(records: Sequence[Record], pool: ProcessPoolExecutor) -> Call
     return result
 
 
-def rate_size(records: Sequence[Record]) -> int:
-    return len(to_bytes(family="golf", config={}, tensors=records, compressor="rows")[0])
+def file_size(records: Sequence[Record], compressor: str) -> int:
+    return len(to_bytes(family="golf", config={}, tensors=records, compressor=compressor)[0])
 
 
-def point(
-    name: str, kind: str, bench: Bench, records: Sequence[Record], size: Future[int], **more: Any
-) -> Callable[[], Point]:
-    """Measures the loss at once; the bytes are ready when the pool is."""
-    found = bench.measure(dense(records))
-    say(f"{name}: {found - bench.exact:+.5f} bits per byte")
+@dataclass(slots=True, kw_only=True)
+class Waiting:
+    """A point whose loss is known and whose bytes are still being counted; the least of ``sizes`` is taken."""
 
-    def result() -> Point:
+    name: str
+    kind: str
+    bits_per_byte: float
+    loss: float
+    sizes: list[Future[int]]
+    note: str = ""
+    step: float = 0.0
+
+    def point(self) -> Point | None:
+        """The finished point, None while a compressor is at work."""
+        if not all(size.done() and size.exception() is None for size in self.sizes):
+            return None
         return Point(
-            name=name, kind=kind, bytes=size.result(), bits_per_byte=found, loss=found - bench.exact, **more
+            name=self.name, kind=self.kind, bytes=min(size.result() for size in self.sizes),
+            bits_per_byte=self.bits_per_byte, loss=self.loss, note=self.note, step=self.step,
+        )  # fmt: skip
+
+
+class Ledger:
+    """All that is known so far, written to ``path`` after every stage: an end at any time loses one stage at most."""
+
+    def __init__(self, path: Path | None, pool: ProcessPoolExecutor) -> None:
+        self.path, self.pool = path, pool
+        self.facts: dict[str, Any] = {"benchmark": "quantize"}
+        self.waiting: list[Waiting] = []
+        self.stages: dict[str, dict[str, Any]] = {}
+
+    @property
+    def failed(self) -> dict[str, str]:
+        return {name: stage["error"] for name, stage in self.stages.items() if "error" in stage}
+
+    def attempt(self, name: str, stage: Callable[[], None]) -> None:
+        """Runs one stage; its failure (out of memory, say) is recorded and the others go on."""
+        gpu = torch.cuda.is_available()
+        if gpu:
+            torch.cuda.reset_peak_memory_stats()
+        started = time.perf_counter()
+        entry: dict[str, Any] = {}
+        try:
+            stage()
+        except (RuntimeError, InputError, ValueError) as error:
+            entry["error"] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+            say(f"{name} failed: {entry['error']}")
+        entry["seconds"] = round(time.perf_counter() - started, 2)
+        if gpu:
+            entry["peak_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+        self.stages[name] = entry
+        # What the stage left in cycles goes before the next one starts.
+        gc.collect()
+        if gpu:
+            torch.cuda.empty_cache()
+        self.save()
+
+    def measure(
+        self,
+        bench: Bench,
+        name: str,
+        kind: str,
+        records: Sequence[Record],
+        compressor: str = "rows",
+        **more: Any,
+    ) -> None:
+        """Starts counting bytes, then measures the loss."""
+        orders = [list(records)]
+        if compressor != "rows":
+            orders.append([dataclasses.replace(r, by_column=r.quantized) for r in records])
+        sizes = [self.pool.submit(file_size, order, compressor) for order in orders]
+        found = bench.measure(dense(records))
+        loss = found - bench.exact
+        say(f"{name}: {loss:+.5f} bits per byte")
+        self.waiting.append(
+            Waiting(name=name, kind=kind, bits_per_byte=found, loss=loss, sizes=sizes, **more)
         )
 
-    return result
+    def points(self) -> list[Point]:
+        return [point for entry in self.waiting if (point := entry.point())]
+
+    def as_dict(self) -> dict[str, Any]:
+        done = self.points()
+        names = {point.name for point in done}
+        open_ = [
+            {"name": w.name, "kind": w.kind, "loss": w.loss, "bits_per_byte": w.bits_per_byte}
+            for w in self.waiting
+            if w.name not in names
+        ]
+        return {
+            **self.facts, "points": [point.as_dict() for point in done], "bytes_unknown": open_, **verdicts(done),
+            "stages": self.stages, "failed": self.failed, "seconds": round(time.perf_counter() - STARTED, 1),
+        }  # fmt: skip
+
+    def save(self) -> None:
+        if self.path is None:
+            return
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = self.path.with_name(self.path.name + ".partial")
+        unfinished.write_text(json.dumps(self.as_dict()) + "\n", encoding="utf-8")
+        unfinished.replace(self.path)
 
 
 def decode_seconds(records: Sequence[Record]) -> dict[str, Any]:
@@ -264,7 +363,7 @@ def split_weights(state: Mapping[str, torch.Tensor], folder: Path, parts: int) -
         torch.save({n: t.half().cpu() for n, t in flat[part::parts]}, folder / f"weights_{part}.pt")
 
 
-def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, Any]:
+def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> Ledger:
     path = args.checkpoint or train(args, Path(tempfile.mkdtemp()))
     checkpoint = load_checkpoint(path)
     if args.keep:
@@ -274,75 +373,76 @@ def run(args: argparse.Namespace, pool: ProcessPoolExecutor) -> dict[str, Any]:
     bench = Bench(checkpoint, args)
     say(f"{bench.parameters:,} parameters, {bench.exact:.4f} bits per byte unquantized")
     state = bench.state
-    timing = bench.time_gptq()
-    say(f"GPTQ in {timing['cold_s']} s cold, {timing['warm_s']} s warm")
-
-    waiting: list[Callable[[], Point]] = []
-    compare: dict[str, Callable[[], dict[str, Any]]] = {}
-    methods: list[tuple[str, str, str, list[Record]]] = []
-    for method in SUBMISSIONS:
-        records, _ = apply(method, state, bench.hessians_of)
-        methods.append((method.name, method.source, method.compressor, records))
-        if method.name in ("pr1171", "pr1072"):
-            compare[f"int{method.bits} {method.name}"] = compare_codecs(records, pool)
-    plain6 = export_rtn(state, Policy(bits=6), args.rtn_clip)
-    gptq6, log = export_gptq(state, Policy(bits=6), bench.hessians_of("train"), "wide")
-    for name, note, compressor, records in methods:
-        waiting.append(
-            point(name, "submission", bench, records, pool.submit(file_bytes, records, compressor), note=note)
-        )
-    waiting.append(
-        point(
-            "rtn6", "other", bench, plain6, pool.submit(rate_size, plain6), note=f"clip {args.rtn_clip}, rows"
-        )
-    )
-    waiting.append(
-        point(
-            "gptq6",
-            "other",
-            bench,
-            gptq6,
-            pool.submit(rate_size, gptq6),
-            note="train tokens, clip wide, rows",
-        )
-    )
-
-    fisher = bench.hessians_of("fisher")
-    finest: list[Record] = []
-    for step in args.steps:
-        records = rate_records(state, fisher, step)
-        waiting.append(
-            point(f"rate {step:.3g}", "rate", bench, records, pool.submit(rate_size, records), step=step)
-        )
-        finest = finest or records
-    for step in args.steps6:
-        records = rate_records(state, fisher, step, clip=31)
-        waiting.append(
-            point(f"rate6 {step:.3g}", "rate6", bench, records, pool.submit(rate_size, records), step=step)
-        )
-    tables6, _ = export_gptq(state, Policy(bits=6), fisher, "wide", tables=True)
-    size6 = pool.submit(rate_size, tables6)
-    waiting.append(point("gptq6 tables", "rate6", bench, tables6, size6, note="embeddings by GPTQ too"))
-    if args.ablate:
-        for label, changes in ABLATIONS.items():
-            records = rate_records(state, fisher, args.ablate, **changes)
-            waiting.append(
-                point(
-                    f"{label}", "ablation", bench, records, pool.submit(rate_size, records), note=str(changes)
-                )
-            )
-    say("waiting for the compressors")
-    points = [wait() for wait in waiting]
-    codecs = {name: wait() for name, wait in compare.items()}
-    return {
-        "benchmark": "quantize", "recipe": args.train or "", "checkpoint": str(args.checkpoint or ""),
+    ledger = Ledger(args.out, pool)
+    ledger.facts |= {
+        "recipe": args.train or "", "checkpoint": str(args.checkpoint or ""),
         "device": torch.cuda.get_device_name() if bench.device.type == "cuda" else "cpu",
         "parameters": bench.parameters, "train_seconds": args.seconds if args.train else None,
         "step": checkpoint.extra.get("step"), "targets": bench.yardstick.targets.size, "exact_bpb": bench.exact,
-        "gptq": timing, "gptq_log_rows": len(log), "codecs": codecs, "decoder_code_bytes": decoder_bytes(),
-        "decode": decode_seconds(finest), "demo_cpu": time_demo(), "points": [p.as_dict() for p in points], **verdicts(points),
-        "quantized_parameters": sum(m.numel() for m in matrices(state).values()),
+        "decoder_code_bytes": decoder_bytes(), "quantized_parameters": sum(m.numel() for m in matrices(state).values()),
     }  # fmt: skip
+    ledger.save()
+    compare: dict[str, Callable[[], dict[str, Any]]] = {}
+
+    def timing() -> None:
+        ledger.facts["gptq"] = found = bench.time_gptq()
+        say(f"GPTQ in {found['cold_s']} s cold, {found['warm_s']} s warm")
+
+    def submission(method: Method) -> None:
+        records, _ = apply(method, state, bench.hessians_of)
+        ledger.measure(bench, method.name, "submission", records, method.compressor, note=method.source)
+        if method.name in ("pr1171", "pr1072"):
+            compare[f"int{method.bits} {method.name}"] = compare_codecs(records, pool)
+
+    def rtn6() -> None:
+        records = export_rtn(state, Policy(bits=6), args.rtn_clip)
+        ledger.measure(bench, "rtn6", "other", records, note=f"clip {args.rtn_clip}, rows")
+
+    def gptq6() -> None:
+        records, _ = export_gptq(state, Policy(bits=6), bench.hessians_of("train"), "wide")
+        ledger.measure(bench, "gptq6", "other", records, note="train tokens, clip wide, rows")
+
+    def rate(step: float, kind: str, clip: int = 0) -> None:
+        limit = {"clip": clip} if clip else {}
+        records = rate_records(state, bench.hessians_of("fisher"), step, **limit)
+        ledger.measure(bench, f"{kind} {step:.3g}", kind, records, step=step)
+        finest.setdefault(kind, records)
+
+    def tables6() -> None:
+        records, _ = export_gptq(state, Policy(bits=6), bench.hessians_of("fisher"), "wide", tables=True)
+        ledger.measure(bench, "gptq6 tables", "rate6", records, note="embeddings by GPTQ too")
+
+    def ablation(label: str, changes: dict[str, Any]) -> None:
+        records = rate_records(state, bench.hessians_of("fisher"), args.ablate, **changes)
+        ledger.measure(bench, label, "ablation", records, note=str(changes))
+
+    finest: dict[str, list[Record]] = {}
+    ledger.attempt("gptq timing", timing)
+    for method in SUBMISSIONS:
+        ledger.attempt(method.name, partial(submission, method))
+    bench.forget("random", "self", "online")
+    ledger.attempt("rtn6", rtn6)
+    ledger.attempt("gptq6", gptq6)
+    bench.forget("train")
+    for step in args.steps:
+        ledger.attempt(f"rate {step:.3g}", partial(rate, step, "rate"))
+    for step in args.steps6:
+        ledger.attempt(f"rate6 {step:.3g}", partial(rate, step, "rate6", 31))
+    ledger.attempt("gptq6 tables", tables6)
+    for label, changes in ABLATIONS.items() if args.ablate else ():
+        ledger.attempt(f"ablation: {label}", partial(ablation, label, changes))
+    bench.forget("fisher")
+
+    say("waiting for the compressors")
+    for _ in as_completed([size for entry in ledger.waiting for size in entry.sizes]):
+        ledger.save()
+    ledger.facts["codecs"] = codecs = {}
+    for name, result in compare.items():
+        ledger.attempt(f"codecs: {name}", lambda name=name, result=result: codecs.update({name: result()}))  # type: ignore[misc]
+    if "rate" in finest:
+        ledger.attempt("decode", lambda: ledger.facts.update(decode=decode_seconds(finest["rate"])))
+    ledger.attempt("demo", lambda: ledger.facts.update(demo_cpu=time_demo()))
+    return ledger
 
 
 ABLATIONS: dict[str, dict[str, Any]] = {
@@ -369,8 +469,10 @@ def verdicts(points: Sequence[Point]) -> dict[str, Any]:
                 "bytes": p.bytes, "loss": p.loss, "ours_at_equal_loss": ours,
                 "fewer_bytes": None if ours is None else 1 - ours / p.bytes, "dominated": bool(dominating(curve, p)),
             }  # fmt: skip
-    rtn = next(p for p in points if p.name == "rtn6")
-    six = [p for p in points if p.kind in ("rate6",) and p.bytes <= rtn.bytes]
+    rtn = next((p for p in points if p.name == "rtn6"), None)
+    if rtn is None:
+        return {"against": against, "int6": None}
+    six = [p for p in points if p.kind == "rate6" and p.bytes <= rtn.bytes]
     best = min(six, key=lambda p: p.loss, default=None)
     return {
         "against": against,
@@ -403,7 +505,7 @@ def main() -> None:
     parser.add_argument("--targets", type=int, default=1_000_000)
     parser.add_argument("--sequences", type=int, default=256)
     parser.add_argument("--batch", type=int, default=16)
-    parser.add_argument("--self-sequences", type=int, default=64)
+    parser.add_argument("--self-sequences", type=int, default=16)
     parser.add_argument("--self-length", type=int, default=256)
     parser.add_argument("--rtn-clip", default="exact")
     parser.add_argument("--steps", type=numbers, default=[2.0 ** (-16 + i / 2) for i in range(11)])
@@ -416,13 +518,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     args = parser.parse_args()
     with ProcessPoolExecutor(args.workers, mp_context=get_context("spawn")) as pool:
-        result = run(args, pool)
-    result["seconds"] = round(time.perf_counter() - STARTED, 1)
-    text = json.dumps(result)
-    if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(text + "\n", encoding="utf-8")
-    print(text)
+        ledger = run(args, pool)
+    ledger.save()
+    print(json.dumps(ledger.as_dict()))
+    if ledger.failed:
+        sys.exit(1)
 
 
 if __name__ == "__main__":
