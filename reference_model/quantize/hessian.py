@@ -135,16 +135,17 @@ def _collect(model: Any, batches: Iterable[torch.Tensor], fisher: bool = False) 
     training = model.training
     model.eval()
     try:
-        with _watch(model, accumulator):
-            for ids in _passes(batches, BACKWARD_TOKENS if fisher else FORWARD_TOKENS):
-                ids = ids.to(device)
-                positions += ids.numel()
+        for ids in _passes(batches, BACKWARD_TOKENS if fisher else FORWARD_TOKENS):
+            ids = ids.to(device)
+            positions += ids.numel()
+            # Watched for this pass alone: a source may run the same model itself while it writes the next batch.
+            with _watch(model, accumulator):
                 if fisher:
                     _backward(model, ids, accumulator, tied, moments, generator)
                 else:
                     with torch.no_grad():
                         _run(model, ids, accumulator, tied)
-                accumulator.end_of_pass()
+            accumulator.end_of_pass()
     finally:
         model.train(training)
     if not positions:

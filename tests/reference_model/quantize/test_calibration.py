@@ -252,6 +252,30 @@ def test_self_generated_text_asks_for_the_last_position_only():
     assert {shape[0] for shape in seen} == {2, 1} and {shape[1] for shape in seen} == {1}
 
 
+@pytest.mark.parametrize("fisher", [False, True])
+def test_writing_the_text_does_not_count_as_reading_it(fisher, monkeypatch):
+    """Self-generated text: the passes that draw it leave nothing in the Hessians and nothing in memory."""
+    monkeypatch.setattr(torch, "multinomial", _greedy)
+    made = model()
+    text = SelfGenerated(model=made, sequences=4, length=20, batch=2)
+    adds = []
+    add = hessian._Accumulator.add
+
+    def watched(self, name, x):
+        adds.append(len(self._keep))
+        add(self, name, x)
+
+    monkeypatch.setattr(hessian._Accumulator, "add", watched)
+    found = hessian.collect(made, text, fisher=fisher)
+    layers = len(made.quantizable()) + 1
+    assert len(adds) == 2 * layers  # two batches, not one more for each token drawn
+    assert max(adds) < layers
+    fixed = hessian._collect(made, list(text.batches()), fisher)
+    for name, gram in fixed.inputs.items():
+        torch.testing.assert_close(found.inputs[name], gram, rtol=1e-5, atol=1e-7)
+        assert found.samples[name] == fixed.samples[name] == 4 * 20
+
+
 def test_online_hessians_average_over_steps_and_fade():
     made = model()
     online = hessian.OnlineHessians(every=2, decay=0.5)
