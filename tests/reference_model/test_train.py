@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -66,7 +67,7 @@ def test_the_last_step_is_reported_whatever_the_interval(data_folder, tmp_path):
     assert run(data_folder, tmp_path, "--steps", "6", settings=["log_every=4"]) == 0
     lines = [line for line in records(tmp_path) if "loss" in line]
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 6]
-    assert all(b["elapsed_s"] > a["elapsed_s"] for a, b in zip(lines, lines[1:], strict=False))
+    assert all(b["elapsed_s"] > a["elapsed_s"] for a, b in itertools.pairwise(lines))
 
 
 def test_a_run_learns_and_says_so(data_folder, tmp_path, capsys):
