@@ -179,11 +179,13 @@ def run_all(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
     def turn(job: str) -> None:
         device = free.pop(0)
-        results[job]["error"] = "started, not finished"
         try:
             if arguments.budget and time.perf_counter() - began > arguments.budget:
                 found = {"recipe": job, "error": "not started: out of time"}
             else:
+                with writing:
+                    results[job]["error"] = "started, not finished"
+                    save(arguments, list(results.values()))
                 found = launch(job, device, folder, arguments)
         finally:
             free.append(device)

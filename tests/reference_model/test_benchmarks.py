@@ -79,7 +79,8 @@ def test_recipes_that_never_ran_are_reported(tmp_path, monkeypatch):
     assert final == json.loads((tmp_path / "results.json").read_text())
     assert final["not_started"] == ["four"] and final["failed"] == ["bad"]
     # Before the third recipe both earlier ones were on disk already.
-    assert "parameters" in seen[2]["results"][0] and seen[2]["failed"][:1] == ["bad"]
+    assert "parameters" in seen[2]["results"][0] and seen[2]["failed"] == ["bad", "three"]
+    assert seen[2]["results"][2]["error"] == "started, not finished" and seen[2]["not_started"] == ["four"]
     table = (tmp_path / "table.md").read_text()
     assert "| `one` | 1,234 | 10 | 50.0 |" in table and "2.0000 / 1.9000" in table
     assert "not started: out of time" in table and "loss is not a number" in table
