@@ -22,6 +22,7 @@ reduced by any reserve.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
@@ -29,6 +30,7 @@ from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace import Event, Trace
 from audit.trace.adaptation import is_leaf_update, places
+from audit.trace.caches import cache_reads
 from audit.trace.values import ART, GEN, TRAIN, VAL
 
 RULE = Rule(
@@ -92,6 +94,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
                       "the whole time limit; nothing is reserved for it")
         for e in places(_after_the_limit(ctx.trace))
     ]  # fmt: skip
+    taught = {(e.path, e.line) for e in ctx.trace.of("STORE")}
+    for e in places(_filled_after_reload(ctx.trace)):
+        f = event_finding(RULE, e, "a table is filled from training tokens after the artifact was loaded for scoring")
+        if (e.path, e.line) in taught and e.stack:
+            # The same line teaches the table validation tokens, which is legal: what is wrong is this call of it.
+            path, line, _ = e.stack[-1]
+            f = replace(f, path=path, line=line, end_line=line)
+        found.append(f)
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -110,6 +120,18 @@ def _after_reload(trace: Trace) -> list[Event]:
     return [
         e for e in trace.of("UPDATE", "CALIBRATE", active=True)
         if back < e.id < last and e.flags & TRAIN and not e.flags & (GEN | VAL) and _scored_later(trace, e)
+    ]  # fmt: skip
+
+
+def _filled_after_reload(trace: Trace) -> list[Event]:
+    """Tables that take in training tokens after the artifact's return and are read for a score."""
+    back = next((e.id for e in trace.of("RESTORE", active=True) if e.flags & ART), None)
+    if back is None:
+        return []
+    read = {r.read.detail.get("table"): r.read.id for r in cache_reads(trace) if r.reported and r.active != "no"}
+    return [
+        e for e in trace.of("FILL", active=True)
+        if back < e.id < read.get(e.detail["table"], 0) and not e.flags & (GEN | VAL)
     ]  # fmt: skip
 
 

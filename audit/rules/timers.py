@@ -7,6 +7,7 @@ read between the two, and used after the scoring, times the scoring alone.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from audit import ir
 from audit.context import Context
@@ -36,18 +37,18 @@ def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
     for place in code.places:
         if place.function is None:
             continue
-        clocks = _clocks(code, place)
+        clocks = _clocks(code, place, trace)
         if not clocks:
             continue
         for e in work:
             line = line_in(e, place)
-            if line is None or (place.path, line) in seen or _covered(clocks, line):
+            if line is None or (place.path, line) in seen or any(c.runs(e.id, line) for c in clocks):
                 continue
             # A compile warm-up whose result is dropped may stand outside: no score rests on it.
             later = [s for s in scores if s.id > e.id and (e.kind == "COMPILE" or e.id in s.taint)]
             for s in later:
                 at = line_in(s, place)
-                if at is not None and any(line < start <= at <= end for start, end in clocks):
+                if at is not None and any(c.line >= line and c.runs(s.id, at) and c.read(s.id) > e.id for c in clocks):
                     seen.add((place.path, line))
                     yield _finding(rule, e, s, place, line)
                     break
@@ -63,10 +64,30 @@ def line_in(e: Event, place: Place) -> int | None:
     return e.line if e.path == place.path and first <= e.line <= last else None
 
 
-def _clocks(code: Code, place: Place) -> list[tuple[int, int]]:
-    """(line at which a clock is read into a name, last line at which the name is used before the next)."""
-    starts: dict[str, list[int]] = {}
-    uses: dict[str, list[int]] = {}
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """A clock that is read into a name at ``line`` and that is used until ``last``; ``readings``: before which events.
+
+    Statements may share a line, so the order is that of execution, wherever the trace came past.
+    """
+
+    line: int
+    last: int
+    readings: tuple[int, ...]
+
+    def read(self, event: int) -> int:
+        """The first event after the latest reading before ``event``, -1 when it was not read before."""
+        return max((r for r in self.readings if r <= event), default=-1)
+
+    def runs(self, event: int, line: int) -> bool:
+        """Does it run while ``event`` happens at ``line``."""
+        return self.line <= line <= self.last and self.read(event) >= 0
+
+
+def _clocks(code: Code, place: Place, trace: Trace) -> list[Clock]:
+    """Clocks of a function, each up to the last use of its name before the name is assigned again."""
+    starts: dict[str, list[ir.Assign]] = {}
+    uses: dict[str, list[tuple[int, int]]] = {}
     for n in place.nodes():
         if (
             isinstance(n, ir.Assign)
@@ -75,21 +96,19 @@ def _clocks(code: Code, place: Place) -> list[tuple[int, int]]:
         ):
             for t in n.targets:
                 if isinstance(t, ir.Name):
-                    starts.setdefault(t.id, []).append(n.line)
+                    starts.setdefault(t.id, []).append(n)
         elif isinstance(n, ir.Name):
-            uses.setdefault(n.id, []).append(n.line)
+            uses.setdefault(n.id, []).append((n.line, n.col))
     out = []
-    for name, lines in starts.items():
-        lines.sort()
-        for line, following in zip(lines, [*lines[1:], 1 << 60], strict=True):
-            used = [u for u in uses.get(name, []) if line < u < following]
+    for name, nodes in starts.items():
+        nodes.sort(key=lambda n: (n.line, n.col))
+        bounds = [(n.line, n.col) for n in nodes[1:]] + [(1 << 60, 0)]
+        for node, following in zip(nodes, bounds, strict=True):
+            target = {(t.line, t.col) for t in node.targets}
+            used = [u for u in uses.get(name, []) if (node.line, node.col) < u < following and u not in target]
             if used:
-                out.append((line, max(used)))
+                out.append(Clock(node.line, max(used)[0], tuple(trace.clocks.get(id(node), ()))))
     return out
-
-
-def _covered(clocks: list[tuple[int, int]], line: int) -> bool:
-    return any(start <= line <= end for start, end in clocks)
 
 
 def _finding(rule: Rule, e: Event, score: Event, place: Place, line: int) -> Finding:

@@ -154,9 +154,9 @@ class GitTree:
         entry = self._entry(path)
         return entry is not None and entry.type_str == "blob"
 
-    def read(self, path: str) -> bytes | None:
+    def read(self, path: str, links: int = 8) -> bytes | None:
         entry = self._entry(path)
-        if entry is None or entry.type_str != "blob":
+        if entry is None or entry.type_str != "blob" or links == 0:
             return None
         try:
             blob = self.repo[entry.id]
@@ -166,7 +166,7 @@ class GitTree:
         if data is not None and int(entry.filemode) == 0o120000:
             # A link: its text is a path relative to where it lies.
             target = normal(f"{path.rpartition('/')[0]}/{data.decode('utf-8', 'replace')}")
-            return self.read(target) if target and target != normal(path) else None
+            return self.read(target, links - 1) if target else None  # links may lead in a circle
         return data
 
 

@@ -18,7 +18,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )
-from audit.trace.words import CASTS
+from audit.trace.words import CASTS, normalised
 
 
 class Builtins:
@@ -92,7 +92,9 @@ class Builtins:
             part = summary(first)
             if part.flags & LOSS and not part.scores:
                 return self.commit_score(part, node, "accumulated")
-            return derive([part])
+            out = derive([part])
+            out.keys = out.keys | {("total", k[1]) for k in out.keys if k[0] == "lookup"}
+            return out
         if last in ("any", "all") and first is not None:
             part = derive([summary(first)])
             return part
@@ -208,6 +210,8 @@ class Builtins:
             out = derive([summary(args[0])])
         else:
             out = derive(args)
+        if last == "max" and len(args) == 1:
+            out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:
             self.event("SELECT", node, out, how=last)
         return out
@@ -226,4 +230,4 @@ class Builtins:
                 return out
             except Exception:
                 return derive(args)
-        return derive(args)
+        return normalised(last, derive(args))

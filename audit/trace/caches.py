@@ -14,7 +14,7 @@ from typing import Any
 
 from audit.model import Tristate
 from audit.trace.events import Event, Trace
-from audit.trace.positions import tokens_in
+from audit.trace.positions import tokens_in, without_steps
 from audit.trace.values import COUNT, LOSS
 
 RANK: dict[str, int] = {"yes": 0, "unknown": 1, "no": 2}
@@ -83,6 +83,8 @@ def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> 
     for s in scores:
         for symbols, offsets in tokens_in(s.detail.get("keys", frozenset())).items():
             scored[symbols] = max(max(offsets), scored.get(symbols, max(offsets)))
+    if not any(symbols in scored for symbols in address):
+        address, scored = _from_where_loops_began(address, scored)
     latest = {symbols: max(offsets) for symbols, offsets in address.items()}
     known = [symbols for symbols in address if symbols in scored]
     if known:
@@ -95,6 +97,25 @@ def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> 
     if read.target and read.sibling is None:
         read.sibling = next((o for o in others if _shorter(address, o)), None)
     return read
+
+
+def _from_where_loops_began(
+    address: dict[tuple[int, ...], set[int]], scored: dict[tuple[int, ...], int]
+) -> tuple[dict[tuple[int, ...], set[int]], dict[tuple[int, ...], int]]:
+    """Both with the steps of loops left out, where that makes an address comparable with the score.
+
+    A loop from ``start`` fills an array whose element ``i`` belongs to ``start + i``; the score is over an array cut
+    out at ``start``.
+    """
+    plain: dict[tuple[int, ...], int] = {}
+    for symbols, offset in scored.items():
+        short = without_steps(symbols)
+        plain[short] = max(offset, plain.get(short, offset))
+    moved: dict[tuple[int, ...], set[int]] = {}
+    for symbols, offsets in address.items():
+        short = without_steps(symbols)
+        moved.setdefault(short if len(short) < len(symbols) and short in plain else symbols, set()).update(offsets)
+    return (moved, plain) if any(symbols in plain for symbols in moved) else (address, scored)
 
 
 def _shorter(address: dict[tuple[int, ...], set[int]], other: Event) -> bool:
@@ -218,6 +239,8 @@ def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
             if k[0] in ("divisor", "unnorm") and (e := places.get(k[1])) is not None:
+                if e.detail.get("tilt") and ("norm",) in s.detail["keys"]:
+                    continue  # the probability at the proposed token is in it: what the tilt is divided by
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)

@@ -89,6 +89,8 @@ class Trace:
     knobs_read: dict[str, Any] = field(default_factory=dict)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
     time_limits: list[tuple[int, bool]] = field(default_factory=list)
+    #: assignments of a clock's reading, by the id of the node: the next event's id each time
+    clocks: dict[int, list[int]] = field(default_factory=dict)
     dormant_entered: set[int] = field(default_factory=set)
     #: the highest offset at which the stream was read, per group of symbols (`audit.trace.positions`)
     newest: dict[tuple[int, ...], int] = field(default_factory=dict)

@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
+from audit.trace.gates import AGREE, NORM
 from audit.trace.positions import add_places
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -239,6 +240,12 @@ class Expressions(Subscripts):
         out.flags &= ~RATIO
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
+        if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
+            out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        if op in "+-" and AGREE in out.keys and out.flags & LOSS:
+            self.check_tilt(a, b, out, node)
+        if op == "**" and b.flags & LOSS:
+            out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
             self.check_divisor(a, b, out, node)
         if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
@@ -417,6 +424,8 @@ class Expressions(Subscripts):
     def note_comparison(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
         """A clock against the contest's limit; the stream's tokens against a file's content."""
         if e.ops[0] in ("==", "!="):
+            if e.ops[0] == "==":
+                self.note_agreement(a, b, out)
             x, y = (a, b) if a.flags & (FILE | ART) else (b, a)
             if x.flags & (FILE | ART) and y.flags & VAL and not y.flags & (FILE | ART) and not (x.flags | y.flags) & META:
                 out.flags |= MATCH

@@ -12,9 +12,11 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import TOKENS, place_of, tokens_in
-from audit.trace.values import COUNT, META, RATIO, V, clone
+from audit.trace.values import COUNT, LOSS, META, PROB, RATIO, VAL, V, clone
 
 PROPOSALS = ("lookup", "leak", "hint")
+#: a proposal was compared with the token; the model's probability was read at a proposal
+AGREE, NORM = ("agree",), ("norm",)
 
 
 def gate_tokens(test: V) -> frozenset:
@@ -78,15 +80,33 @@ class Gates:
         if not below:
             return
         reads = {e.id: e for e in self.trace.events if e.kind == "LOOKUP"}
+        peaks = {k[1] for k in b.keys if k[0] == "peak"} - {k[1] for k in b.keys if k[0] == "total"}
         for k in a.keys:
             picked = reads.get(k[1]) if k[0] == "lookup" else None
             if picked is None:
                 continue
             rows = {m[1] for m in picked.detail.get("made", ()) if m[0] == "lookup" and m[1] in reads}
             over_all = [r for r in rows if any(x[0] == "candidates" for x in reads[r].detail.get("keys", ()))]
-            if over_all and not below & rows:
+            if (over_all and not below & rows) or peaks & rows:
                 e = self.event("DIVISOR", node, out, keys=a.keys | b.keys)
                 out.keys = out.keys | {("divisor", e.id)}
+                return
+
+    def check_tilt(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        """``log p(token) + w [token = hint]``: a probability raised, and so far nothing taken off the others."""
+        for own, raised in ((a, b), (b, a)):
+            if AGREE not in raised.keys or raised.flags & LOSS or AGREE in own.keys or NORM in own.keys | raised.keys:
+                continue
+            if own.flags & LOSS and ("exp",) not in own.keys and (("logp",) in own.keys or not own.flags & PROB):
+                e = self.event("UNNORMALISED", node, out, keys=raised.keys, tilt=True)
+                out.keys = out.keys | {("unnorm", e.id)}
+                return
+
+    def note_agreement(self: Any, a: V, b: V, out: V) -> None:
+        """``hint == token`` for a proposed and a real token."""
+        for hint, token in ((a, b), (b, a)):
+            if any(k[0] in PROPOSALS for k in hint.keys) and token.flags & VAL and not any(k[0] in PROPOSALS for k in token.keys):
+                out.keys = out.keys | {AGREE}
                 return
 
     def threshold(self: Any, op: str, a: V, b: V) -> bool | None:

@@ -7,7 +7,7 @@ from typing import Any
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import PROPOSALS
+from audit.trace.gates import NORM, PROPOSALS
 from audit.trace.positions import place_of
 from audit.trace.values import (
     ART,
@@ -173,7 +173,7 @@ class Library(Builtins, Containers, Files):
         if name.endswith("backward") and first is not None and "autograd" in name:
             self.backward(summary(first))
             return const(None)
-        if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "logaddexp"):
+        if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
             return normalised(last, derive(args))
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
             return self.select(last, args, node)
@@ -330,6 +330,8 @@ class Library(Builtins, Containers, Files):
             out.flags = (out.flags | LOSS) & ~(LOGITS | TGT)
             if index.atoms:
                 out.atoms = index.atoms
+            if any(k[0] in PROPOSALS for k in index.keys):
+                out.keys = out.keys | {NORM}
             return out
         return self.lookup(base, index, derive([base]), node)
 
@@ -570,6 +572,8 @@ class Library(Builtins, Containers, Files):
         if name == "scalars" and recv.flags & BPB:
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
+            return normalised(name, derive([recv]))
+        if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:
             return normalised(name, derive([recv]))
         if name in PIECES and recv.kind != "const" and args and args[0].keys:
             out = derive(args)  # the text of a token

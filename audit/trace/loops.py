@@ -6,7 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.interest import assigned_names
-from audit.trace.positions import walk_stream
+from audit.trace.positions import loop_place, walk_stream
 from audit.trace.values import (
     EMPTY,
     META,
@@ -152,7 +152,7 @@ class Loops:
                         index = V("val")
                     index.deps = frozenset([(loop, n)])
                     index.lv = (loop, n)
-                    if v.pos is not None:
+                    if v.pos is not None and v.flags & VAL:
                         index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
                 return out
@@ -226,6 +226,8 @@ class Loops:
             v = V("val") if x is None else const(x)
             v.deps = frozenset([(loop, n)]) | extra
             v.lv = (loop, n)
+            if x is None:
+                v.pos = loop_place(start)
             v.flags = (start.flags | stop.flags) & META
             out.append(v)
         return out

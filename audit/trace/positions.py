@@ -5,6 +5,11 @@ symbols of ``ws`` and ``s`` and the offset 1, whatever the names. A value made o
 places it was read at, as ``("t", symbols, offset)``; so the target of a window that starts at ``ws`` and its
 context differ by their offsets alone, and an address made of both can be told from one made of context.
 Subtracting an unknown number moves a place back by `FAR`: earlier, by how much is not known.
+
+A run of tokens is known by the place of its first, under ``"t"``, because arrays are combined element by element.
+Where a whole run becomes one address (a tuple as a dictionary's key) its last token counts as well: ``"e"`` keeps
+that place until then. The variable of a loop that begins at a place stands at that place plus a *step*; two arrays
+that begin at one place, the one filled by such a loop and the other cut out, correspond element by element.
 """
 
 from __future__ import annotations
@@ -24,6 +29,9 @@ EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select", "unno
 MAX_SYMBOLS = 6
 Place = tuple[tuple[int, ...], int]
 _fresh = count(1)
+#: symbols of steps: how far a loop is from where it began
+FIRST_STEP = 1 << 40
+_steps = count(FIRST_STEP)
 
 
 def place_of(v: V) -> Place:
@@ -33,6 +41,28 @@ def place_of(v: V) -> Place:
             return (), v.const
         v.pos = ((next(_fresh),), 0)
     return v.pos
+
+
+def loop_place(start: V) -> Place:
+    """The place of the variable of a loop over ``range(start, ...)``."""
+    if start.kind != "val" or (start.flags & (VAL | LOSS | LOGITS | PARAM) and not start.flags & META):
+        return (next(_fresh),), 0
+    symbols, offset = place_of(start)
+    return (tuple(sorted((*symbols, next(_steps)))), offset) if len(symbols) < MAX_SYMBOLS else ((next(_fresh),), 0)
+
+
+def without_steps(symbols: tuple[int, ...]) -> tuple[int, ...]:
+    return tuple(s for s in symbols if s < FIRST_STEP)
+
+
+def whole(keys: frozenset) -> frozenset:
+    """The keys of a run of tokens that is used as one thing: its last token is in it as well."""
+    return frozenset(("t", *k[1:]) if k[0] == "e" else k for k in keys)
+
+
+def apart(keys: frozenset) -> frozenset:
+    """The keys of a part of a run, whose end is not known any more."""
+    return frozenset(k for k in keys if k[0] != "e") if any(k[0] == "e" for k in keys) else keys
 
 
 def add_places(op: str, a: V, b: V, out: V) -> None:
@@ -91,10 +121,12 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                     if not symbols and offset < 0:
                         symbols, offset = (offset,), 0  # counted from the end: the same cut for every array
                     out.keys = shifted(base.keys, symbols, offset)
+                out.keys = apart(out.keys)
                 return
+        out.keys = apart(out.keys)
         last = parts[-1]
         if isinstance(last, V) and not last.flags & (VAL | LOSS) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
-            out.keys = shifted(base.keys, *place_of(last))
+            out.keys = apart(shifted(base.keys, *place_of(last)))
         return
     if base.flags & (LOSS | LOGITS):
         return
@@ -105,6 +137,9 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                 return  # a prefix of the stream counts from the same start
             place: Place = place_of(lower)
             out.keys = base.keys | {("t", *place)}
+            upper = part[1] if isinstance(part, tuple) else None
+            if upper is not None and upper.pos is not None:
+                out.keys |= {("e", upper.pos[0], upper.pos[1] - 1)}
             machine.note_read(place)
             return
         if isinstance(part, V) and part.kind in ("val", "const") and not part.flags & VAL:
@@ -148,7 +183,7 @@ def capped(keys: frozenset) -> frozenset:
     """No more keys than needed to tell target from context: the extremes of each group."""
     if len(keys) <= MAX_KEYS:
         return keys
-    kept = {k for k in keys if k[0] != "t"}
+    kept = {k for k in keys if k[0] not in ("t", "e")}
     for symbols, offsets in list(tokens_in(keys).items())[:10]:
         kept |= {("t", symbols, min(offsets)), ("t", symbols, max(offsets))}
     return frozenset(kept)
@@ -164,6 +199,7 @@ def walk_stream(v: V) -> None:
     if not v.flags & VAL or v.flags & (META | LOSS | LOGITS) or not v.atoms:
         return  # a list of file names holds no tokens
     symbol = next(_fresh)
+    v.keys = apart(v.keys)
     tokens = [k for k in v.keys if k[0] in TOKENS]
     v.keys = shifted(v.keys, (symbol,), 0) if tokens else v.keys | {("t", (symbol,), 0)}
     v.pos = ((symbol,), 0)

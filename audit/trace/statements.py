@@ -16,6 +16,7 @@ from audit.trace.values import (
     MATCH,
     ORDER,
     PARAM,
+    TIME,
     VAL,
     ClassV,
     Closure,
@@ -180,6 +181,8 @@ class Statements(Loops):
         v = self.ev(s.value)
         if v.kind == "never":
             return RAISE
+        if v.flags & TIME and type(s.value) is ir.Call:
+            self.trace.clocks.setdefault(id(s), []).append(self.next_id)
         for t in s.targets:
             self.bind(t, v, s)
             if type(t) is ir.Name:
@@ -251,6 +254,7 @@ class Statements(Loops):
             if index.flags & VAL and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
                 self.store(base, index, rhs, s)
                 return NORMAL
+            self.fill(base, index, rhs, s)
         if old.kind == "seq" and s.op == "+":
             self.scope_extend(old, rhs)
             return NORMAL

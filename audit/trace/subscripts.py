@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import EVENTS, reach_origin, read_tokens, written_at
+from audit.trace.gates import NORM, PROPOSALS
+from audit.trace.positions import EVENTS, reach_origin, read_tokens, whole, written_at
 from audit.trace.values import (
     ART,
     BYTES,
@@ -214,8 +215,8 @@ class Subscripts:
         for i in content:
             if i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
-            elif i.kind == "const" or not i.flags:
-                continue
+            if base.flags & (LOGITS | LOSS) and any(k[0] in PROPOSALS for k in i.keys) and not i.flags & MASK:
+                out.keys = out.keys | {NORM}
         if base.mask is not None:
             out.mask = base.mask
         return out
@@ -236,7 +237,12 @@ class Subscripts:
                 got = clone(got) if got.kind != "dict" else got
                 got.taint |= base.taint
                 got.flags |= COUNT
-            e = self.event("LOOKUP", node, index, keys=index.keys, table=self.table_id(base), table_taint=base.taint,
+            address = index.keys
+            if base.kind == "dict" and any(k[0] == "e" for k in address):
+                address = whole(address)
+                for k in address - index.keys:
+                    self.note_read(k[1:])
+            e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
                            table_flags=base.flags, made=out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)}
@@ -276,6 +282,12 @@ class Subscripts:
                 for x in base.data or []:
                     x.taint = x.taint | {e.id}
 
+    def fill(self: Any, base: V, index: V, value: V, node: Any) -> None:
+        """A table takes in training tokens."""
+        flags = index.flags | value.flags
+        if flags & TRAIN and not flags & (VAL | LOSS | PARAM) and not index.flags & META and base.kind in ("dict", "val"):
+            self.event("FILL", node, derive([index, value]), table=self.table_id(base))
+
     def set_item(self: Any, base: V, target: ir.Sub, value: V, node: Any) -> None:
         k = base.kind
         if k == "alt":
@@ -297,6 +309,8 @@ class Subscripts:
                 return
             if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
                 self.store(base, i, value, node)
+            else:
+                self.fill(base, i, value, node)
             part = with_deps(value, i.deps)
             base.rest = part if base.rest is None else join(base.rest, part)
             return

@@ -49,6 +49,12 @@ def normalised(name: str, out: V) -> V:
     if name.endswith("softmax"):
         out.flags |= PROB
         out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        if name == "log_softmax":
+            out.keys = out.keys | {("logp",)}
+    elif name in ("exp", "exp2", "exp_"):
+        out.keys = (out.keys - {("logp",)}) | {("exp",)}
+    elif name in ("log", "log2", "log_"):
+        out.keys = (out.keys - {("exp",)}) | {("logp",)}
     elif name == "logsumexp":
         out.keys = out.keys | {("lse",)}
     return out

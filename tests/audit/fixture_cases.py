@@ -37,9 +37,7 @@ def audited(case: str) -> Submission:
 
 #: fixtures that the audit still gets wrong, with what is missing; each must really fail
 GAPS: dict[str, str] = {
-    "ngram/filled_from_training_shards": "a table of dictionaries filled from training shards is not seen",
     "ngram/count_over_context_plus_prior": "a gold-only blend out of dictionaries is not seen",
-    "tilted/odds_without_normaliser": "odds raised without a normaliser in a closed form are not seen",
 }
 
 

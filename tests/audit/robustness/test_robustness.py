@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import random
+import subprocess
 import tokenize
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from hypothesis import strategies as st
 from audit.context import Options
 from audit.engine import audit_files, audit_text
 from audit.model import Submission
-from audit.source import MemoryTree, SubmissionFiles
+from audit.source import MemoryTree, SubmissionFiles, open_git
 
 ROOT = Path(__file__).resolve().parents[3]
 BASES = [
@@ -152,3 +153,20 @@ def test_unreadable_never_ends_clean() -> None:
 def test_the_same_text_gives_the_same_verdict_twice() -> None:
     text = BASES[0].read_text()
     assert audit_text(text).as_json() == audit_text(text).as_json()
+
+
+def test_links_in_a_circle_inside_a_revision(tmp_path: Path) -> None:
+    def git(*args: str) -> None:
+        command = ["git", "-c", "user.name=a", "-c", "user.email=a@b", "-C", str(tmp_path), *args]
+        subprocess.run(command, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main")
+    git("commit", "-q", "--allow-empty", "-m", "start")
+    git("checkout", "-q", "-b", "work")
+    (tmp_path / "train_gpt.py").write_text(BASES[0].read_text())
+    (tmp_path / "README.md").symlink_to("submission.json")
+    (tmp_path / "submission.json").symlink_to("README.md")
+    git("add", "."), git("commit", "-q", "-m", "entry")
+    (files,) = open_git(str(tmp_path), "work", "main")
+    assert files.read("README.md") is None
+    judged(audit_files(files, Options()))
