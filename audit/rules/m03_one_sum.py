@@ -148,6 +148,18 @@ class Ratios:
             and node.func.attr in ("item", "sum", "mean", "double")
         ):
             return self._divisors(node.func.value, seen, depth + 1)
+        if isinstance(node, ir.Call) and isinstance(node.func, ir.Name):
+            out = set()
+            for called in self.code.places:
+                if called.path != self.place.path or called.function is None or called.function.name != node.func.id:
+                    continue
+                inner = Ratios(self.code, called)
+                for n in called.nodes():
+                    if isinstance(n, ir.Return) and n.value is not None:
+                        out |= inner._divisors(n.value, frozenset(), depth + 4)
+                for a in node.args:
+                    out |= self._divisors(a, seen, depth + 1)
+            return out
         if isinstance(node, ir.BinOp) and node.op == "/":
             out = self._divisors(node.left, seen, depth + 1)
             out |= self._parts(node.right, depth)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.trace.values import (
+    COUNT,
     EMPTY,
     LOSS,
     META,
@@ -71,7 +72,11 @@ class Containers:
             rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
             return seq(pairs, rest)
         if name == "values":
-            return seq(list((recv.data or {}).values())[:12], recv.rest)
+            rest = recv.rest
+            if rest is not None and rest.kind == "val" and any(k[0] == "lookup" for k in recv.keys):
+                rest = clone(rest)  # a row of a table of dictionaries: its values were found by that read
+                rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
+            return seq(list((recv.data or {}).values())[:12], rest)
         if name == "keys":
             return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
         if name in ("get", "pop", "setdefault") and first is not None:

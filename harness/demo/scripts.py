@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,7 +98,8 @@ def rewritten(seed: int, pairs: int, folder: Path) -> list[Script]:
                     continue
                 expected = "clean" if mended else "violation"
             target = folder / f"{kind}-{count}-{name.replace('/', '-')}"
-            target.mkdir(parents=True, exist_ok=True)
+            # What lies beside the script belongs to it: a helper in C, say.
+            shutil.copytree(origin, target, dirs_exist_ok=True, ignore=shutil.ignore_patterns("expected.json"))
             (target / "train_gpt.py").write_text(changed, encoding="utf-8")
             made.append(Script(name=name, path=target, expected=(expected,), made=f"{kind}: {how}"))
             count += 1
