@@ -14,6 +14,7 @@ from typing import Any
 
 import torch
 from torch.optim.optimizer import register_optimizer_step_pre_hook
+from torch.utils.weak import TensorWeakRef
 
 from harness.provenance.digest import Folding, combine
 from harness.provenance.positions import NONE, Positions
@@ -42,7 +43,8 @@ class Ledger:
         self.fingerprint = ""
         self.alarms: list[str] = []
         self._current: Positions | None = None
-        self._grads: dict[int, tuple[int, Positions]] = {}
+        # By weak reference: the address of a gradient that was dropped soon belongs to another one.
+        self._grads: dict[int, tuple[TensorWeakRef, Positions]] = {}
         self._update: Update | None = None
         self._attributed: dict[int, torch.Tensor] = {}  # the tensors are kept, so that no id is used twice
         self._seen: dict[str, tuple[int, int]] = {}  # name -> (id, version)
@@ -146,12 +148,13 @@ class Ledger:
 
     def gradients(self) -> Positions:
         """Positions behind all gradients present now (for exchange between ranks)."""
-        return Positions.unite(p for _i, p in self._grads.values())
+        return Positions.unite(p for grad, p in self._grads.values() if grad() is not None)
 
     def adopt(self, parameters: list[torch.nn.Parameter], positions: Positions) -> None:
         """The present gradients of ``parameters`` depend on ``positions``: all ranks' shares were summed."""
         for p in parameters:
-            self._grads[id(p)] = (id(p.grad), positions)
+            assert p.grad is not None
+            self._grads[id(p)] = (TensorWeakRef(p.grad), positions)
 
     # -- reports from tracked tensors and hooks --------------------------------------------------------
 
@@ -185,14 +188,14 @@ class Ledger:
             self._current = outer
 
     def _accumulated(self, parameter: torch.Tensor) -> None:
-        grad = id(parameter.grad)
         old = self._grads.get(id(parameter))
         if self._current is None:
             if self._update is not None:
                 self._update.unexplained.append("a gradient whose tokens are unknown (its loss was not tracked)")
             return
-        kept = old[1] if old is not None and old[0] == grad else NONE
-        self._grads[id(parameter)] = (grad, kept | self._current)
+        assert parameter.grad is not None
+        kept = old[1] if old is not None and old[0]() is parameter.grad else NONE
+        self._grads[id(parameter)] = (TensorWeakRef(parameter.grad), kept | self._current)
 
     def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         params = [p for g in optimizer.param_groups for p in g["params"] if p.grad is not None]
@@ -202,7 +205,7 @@ class Ledger:
         unknown = False
         for p in params:
             entry = self._grads.get(id(p))
-            if entry is None or entry[0] != id(p.grad):
+            if entry is None or entry[0]() is not p.grad:
                 tracked = getattr(p.grad, "source", None)
                 if tracked is None:
                     unknown = True

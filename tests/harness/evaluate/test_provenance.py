@@ -129,6 +129,29 @@ def train(module, ledger, lo, hi, optimizer):
     optimizer.step()
 
 
+def test_a_gradient_at_the_address_of_one_that_was_dropped_is_another_gradient(watched):
+    module, ledger = watched
+    optimizer = torch.optim.SGD(module.parameters(), lr=0.1)
+    ledger.update_begins()
+    train(module, ledger, 0, 5, optimizer)
+    ledger.update_ends()
+    addresses = {id(p): id(p.grad) for p in module.parameters()}
+    optimizer.zero_grad(set_to_none=True)
+    reused, kept = 0, []
+    for p in module.parameters():
+        for _ in range(2000):
+            fresh = torch.ones_like(p)
+            if id(fresh) == addresses[id(p)]:
+                p.grad, reused = fresh, reused + 1
+                break
+            kept.append(fresh)
+    if not reused:
+        pytest.skip("this interpreter gave no address away twice")
+    ledger.update_begins()
+    optimizer.step()
+    assert "no tracked backward pass" in ledger.update_ends().unexplained[0]
+
+
 @pytest.mark.parametrize("make", [torch.optim.SGD, torch.optim.AdamW, torch.optim.RMSprop, torch.optim.Adagrad])
 def test_any_optimizers_step_is_traced_to_the_tokens_behind_its_gradients(watched, make):
     module, ledger = watched
