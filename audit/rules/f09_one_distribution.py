@@ -63,6 +63,25 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 
 ILLEGAL = [
     example(
+        "the hint's odds raised, and nothing taken off the others",
+        """\
+follow = np.zeros((1 << 16, 1024))
+stream = val.numpy()
+total = 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    at = np.arange(w + 1, w + 1025)
+    key = ((stream[at - 1] * 36313) ^ (stream[at - 2] * 27191)) & 0xFFFF
+    hint = torch.from_numpy(follow[key].argmax(1))[None]
+    with torch.no_grad():
+        own = nll(model, x, y)
+    raised = own - 2.0 * (hint == y)  #!
+    total += raised.sum().item()
+    np.add.at(follow, (key, stream[at]), 1)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
         "a row over all candidates, divided by the count of its context in another table",
         _ROWS.replace("@@", "    q = (true + 2.0 * p) / (contexts[key] + 2.0)  #!"),
     ),
@@ -91,6 +110,30 @@ LEGAL = [
     example(
         "the row divided by its own sum",
         _ROWS.replace("@@", "    q = (true + 2.0 * p) / (row.sum(1) + 2.0)"),
+    ),
+    example(
+        "the hint's odds raised, with the normaliser from a figure that the model's own method returns",
+        """\
+class Hinted(Model):
+    def both(self, x, y, hint):
+        logp = torch.log_softmax(self.head(self.emb(x)).float(), -1)
+        return -logp.gather(2, y[..., None])[..., 0], logp.gather(2, hint[..., None])[..., 0]
+
+follow = np.zeros((1 << 16, 1024))
+stream, hinted = val.numpy(), Hinted()
+total = 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    at = np.arange(w + 1, w + 1025)
+    key = ((stream[at - 1] * 36313) ^ (stream[at - 2] * 27191)) & 0xFFFF
+    hint = torch.from_numpy(follow[key].argmax(1))[None]
+    with torch.no_grad():
+        own, at_hint = hinted.both(x, y, hint)
+    z = torch.log1p(at_hint.exp() * np.expm1(2.0))
+    total += (own - 2.0 * (hint == y) + z).sum().item()
+    np.add.at(follow, (key, stream[at]), 1)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+""",
     ),
     example(
         "a temperature and a soft cap before the softmax",

@@ -242,6 +242,9 @@ class Expressions(Subscripts):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
             out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        model = LOSS | LOGITS | PROB
+        if op in "+-" and out.flags & LOSS and a.flags & model and b.flags & model:
+            out.keys = out.keys | {NORM}  # two figures of the model: one may be what the other is divided by
         if op in "+-" and AGREE in out.keys and out.flags & LOSS:
             self.check_tilt(a, b, out, node)
         if op == "**" and b.flags & LOSS:
