@@ -15,7 +15,7 @@ KINDS = {
     ("F8", "LEGAL"): ["context-only", "input-embedding"],
     ("F7", "ILLEGAL"): ["other", "other"],
     ("F7", "LEGAL"): ["context-only", "context-only"],
-    ("F9", "ILLEGAL"): ["other", "target-in-key"],
+    ("F9", "ILLEGAL"): ["context-only", "other", "target-in-key"],
     ("F10", "ILLEGAL"): ["other", "other"],
     ("F10", "LEGAL"): ["none", "context-only"],
     ("F4", "LEGAL"): ["none", "none"],
