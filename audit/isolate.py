@@ -29,8 +29,9 @@ def isolated(work: Callable[[], T], limit_s: float) -> T:
     """The result of ``work`` (picklable), or what it raised. Raises `Lost` if there is neither."""
     if not hasattr(os, "fork"):
         return work()
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        if stream is not None:  # closed by the caller (`>&-`)
+            stream.flush()
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:

@@ -121,6 +121,10 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "referee", prefix: st
         # The reader went away (`referee … | head`); nothing is lost, nothing more can be said.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return int(Exit.OK)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"{prog} {command.name}: {where}{error.strerror or error}", file=sys.stderr)
+        return int(Exit.INPUT)
     except Exception:
         traceback.print_exc()
         print(f"{prog} {command.name}: internal error; this is a bug in the program", file=sys.stderr)

@@ -88,7 +88,9 @@ def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Modul
         return lower_libcst(libcst.parse_module(text), path, Cursor(text, inserted))
 
     try:
-        return _with_stack(parse)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # newer interpreters print one for "\\d"
+            return _with_stack(parse)
     except Exception as error:  # its parser raises several kinds; any means "ask the next front end"
         return error
 

@@ -15,6 +15,8 @@ from audit.source.imports import imported_names
 
 #: Heads that add a whole workshop: judge this many, the records folders' own first.
 MAX_PRIMARIES = 12
+#: Files looked into for a script to judge, those named like one first.
+MAX_READ = 200
 
 _TOOL = re.compile(
     r"(^|[_\-/])(prepare|prep|download|fetch|launch(er)?|sweep|plot|analy[sz]e|analysis|tests?|conftest|setup|"
@@ -36,8 +38,9 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
     scripts = sorted({p for p in paths if p.endswith(".py")})
     records = [p for p in scripts if p.startswith("records/")]
     named = [p for p in records if _is_train_gpt(p)]
-    pool = named + [p for p in records if p not in named] if records else scripts
-    texts = {p: read(p) or "" for p in pool[:200]}
+    named = named or [p for p in scripts if _is_train_gpt(p)]
+    pool = named + [p for p in records or scripts if p not in named]
+    texts = {p: read(p) or "" for p in pool[: max(MAX_READ, len(named))]}
     imported = _imported(texts)
     found = []
     for path, text in texts.items():
@@ -50,7 +53,7 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
         return primary_scripts([p for p in scripts if not p.startswith("records/")], read) or _fallback(texts)
     if not found:
         return _fallback(texts)
-    return sorted(found, key=_preference)[:MAX_PRIMARIES]
+    return sorted(found, key=_preference)
 
 
 def _fallback(texts: dict[str, str]) -> list[str]:

@@ -9,7 +9,7 @@ from typing import Any
 from audit.contracts import InputError
 from audit.source import git
 from audit.source.files import SubmissionFiles
-from audit.source.select import primary_scripts
+from audit.source.select import MAX_PRIMARIES, primary_scripts
 from audit.source.tree import FileTree, FolderTree, GitTree
 
 
@@ -30,7 +30,7 @@ def open_path(path: str | os.PathLike[str]) -> list[SubmissionFiles]:
         raise InputError(f"{path}: no such file or folder; give a script, a folder, or --repo DIR --pr N")
     if not os.access(at, os.R_OK):
         raise InputError(f"{path}: not readable; check its permissions")
-    tree = FolderTree(at.parent)
+    tree = FolderTree(at.resolve().parent)
     # Beside a lone script only its own folder counts: the rest of the disk is not the submission.
     near = [entry.name for entry in sorted(at.resolve().parent.iterdir()) if entry.is_file()]
     return [SubmissionFiles(target=str(path), tree=tree, primary=at.resolve().name, paths=near, changed=near)]
@@ -78,7 +78,7 @@ def _submissions(
             )
         ]
     found = []
-    for primary in primaries:
+    for primary in primaries[:MAX_PRIMARIES]:
         folder = primary.rpartition("/")[0]
         listed = dict.fromkeys(changed)
         if folder:
@@ -87,4 +87,11 @@ def _submissions(
             target=target, tree=tree, commit=commit, primary=primary, paths=list(listed), changed=changed
         )
         found.append(files)
+    if left := primaries[MAX_PRIMARIES:]:
+        # Said, not dropped: a script that nobody read is no clean script.
+        names = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
+        reason = f"{len(left)} more scripts that train or score were not read ({names}); audit them one by one"
+        found.append(
+            SubmissionFiles(target=target, tree=tree, commit=commit, reason=reason, paths=changed, changed=changed)
+        )
     return found

@@ -47,7 +47,23 @@ def test_a_stub_that_starts_its_sibling_is_not_judged_twice() -> None:
 
 def test_a_workshop_of_scripts_is_bounded() -> None:
     files = {f"{R}train_gpt_{i}.py": LEARNS for i in range(40)}
-    assert len(primary_scripts(files, files.get)) == MAX_PRIMARIES
+    assert len(primary_scripts(files, files.get)) == 40
+
+
+def test_scripts_beyond_the_bound_are_named_as_unread(tmp_path: Path) -> None:
+    for i in range(MAX_PRIMARIES + 3):
+        (tmp_path / f"train_gpt_{i:02}.py").write_text(LEARNS)
+    found = open_path(tmp_path)
+    assert [files.primary is None for files in found] == [False] * MAX_PRIMARIES + [True]
+    assert "3 more scripts" in found[-1].reason and "train_gpt_14.py" in found[-1].reason
+
+
+def test_a_script_reached_by_a_link_is_read_where_it_lies(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "real" / "model.py").write_text(LEARNS)
+    (tmp_path / "train_gpt.py").symlink_to(tmp_path / "real" / "model.py")
+    [files] = open_path(tmp_path / "train_gpt.py")
+    assert files.primary == "model.py" and files.tree.read("model.py") == LEARNS.encode()
 
 
 def test_local_imports_are_found_beside_the_script_first() -> None:
