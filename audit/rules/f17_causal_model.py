@@ -33,6 +33,7 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, children, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
+from audit.trace.values import RAND
 
 RULE = Rule(
     id="F17",
@@ -80,6 +81,7 @@ LEGAL = [
     ),
 ]
 
+_DRAWS = frozenset({"rand", "rand_like", "bernoulli", "uniform", "randint", "random"})
 _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 _STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median", "norm"})
 
@@ -95,10 +97,15 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found.append(replace(made, active="no", gate=f"{layer} is not built") if layer in left_out else made)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
+    doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
         yield violated(RULE, certain)
     elif (gap := unread(RULE, ctx, need_scores=False)) is not None:
         yield gap
+    elif doubtful:
+        first = doubtful[0]
+        reason = f"{first.path}:{first.line}: {first.message}"
+        yield Obligation(rule=RULE.id, status="undetermined", reason=reason)
     else:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
 
@@ -111,13 +118,7 @@ def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
             name = code.dotted(place, node.func)
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
             if last == "scaled_dot_product_attention" and place.owner is not None and _unmasked(node):
-                yield finding(
-                    RULE,
-                    code,
-                    place,
-                    node,
-                    "attention has no causal mask: every position sees the whole window",
-                )
+                yield _attention(code, place, node)
             elif last in ("GRU", "LSTM", "RNN") and _keyword(node, "bidirectional", True):
                 yield finding(RULE, code, place, node, f"the {last} also runs from the window's end")
             elif (
@@ -147,6 +148,71 @@ def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
                 yield finding(RULE, code, place, node, f"{whole} is put back on every position of the window")
 
 
+def _attention(code: Code, place: Place, node: ir.Call) -> Finding:
+    """Self-attention without a mask sees later positions; attention to something else may not (earlier keys that
+    were kept, the pieces of one token, a memory), nor does it say anything where the input itself is masked."""
+    own = [_made_of(place, a) for a in node.args[:3]]
+    if len(own) < 3 or len(own[0]) != 1 or any(o != own[0] for o in own):
+        why = "attention without a mask to something else than its own input; that it holds no later position was not shown"
+        return finding(RULE, code, place, node, why, confidence="low")
+    if _hides_at_random(code):
+        why = "attention without a mask over inputs of which a random part is hidden; that no hidden token is seen was not shown"
+        return finding(RULE, code, place, node, why, confidence="low")
+    return finding(RULE, code, place, node, "attention has no causal mask: every position sees the whole window")
+
+
+def _hides_at_random(code: Code) -> bool:
+    """Does the program draw which tokens it shows to the model (masked diffusion, unmasking in steps)."""
+    trace = code.ctx.trace
+    if trace is not None and any(s.flags & RAND for s in trace.of("SCORE", active=True) if s.on_val):
+        return True
+    for place in code.places:
+        called = {
+            n.func.attr if isinstance(n.func, ir.Attr) else n.func.id
+            for n in place.nodes()
+            if isinstance(n, ir.Call) and isinstance(n.func, (ir.Attr, ir.Name))
+        }
+        compares = any(isinstance(n, ir.Compare) for n in place.nodes())
+        if compares and called & _DRAWS and called & {"where", "masked_fill", "masked_fill_"}:
+            return True
+    return False
+
+
+def _made_of(place: Place, node: Any) -> frozenset[str]:
+    """Which parameters of the method (its object aside) an expression is made of, through local names."""
+    assert place.function is not None
+    params = [p.name for p in place.function.params]
+    rest = frozenset(params[1:] if place.owner is not None else params)
+    made: dict[str, set[str]] = {}
+    for n in place.nodes():
+        if isinstance(n, ir.Assign):
+            for t in n.targets:
+                for name in (x for x in _inside(t) if isinstance(x, ir.Name)):
+                    made.setdefault(name.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
+    found: set[str] = set()
+    todo = [x.id for x in _inside(node) if isinstance(x, ir.Name)]
+    seen: set[str] = set()
+    while todo:
+        name = todo.pop()
+        if name not in seen:
+            seen.add(name)
+            if name in rest:
+                found.add(name)
+            todo += made.get(name, ())
+    return frozenset(found)
+
+
+def _inside(node: Any) -> Iterator[Any]:
+    """The node and what is below it; lengths and devices (``x.size(1)``, ``x.device``) are no content."""
+    todo = [node]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, ir.Attr) and n.attr in ("shape", "size", "device", "dtype", "numel", "dim"):
+            continue
+        yield n
+        todo += children(n)
+
+
 def _keyword(call: ir.Call, name: str, value: Any) -> bool:
     return any(k == name and isinstance(v, ir.Const) and v.value is value for k, v in call.keywords)
 
@@ -159,10 +225,11 @@ def _unmasked(call: ir.Call) -> bool:
         or any(k is None for k, _ in call.keywords)
     ):
         return False
-    masks = [v for k, v in call.keywords if k == "attn_mask"]
+    # torch says ``attn_mask``, MLX ``mask`` (an array, or the word "causal"), others ``block_mask`` or ``bias``.
+    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k)]
     if any(not (isinstance(m, ir.Const) and m.value is None) for m in masks):
         return False
-    causal = [v for k, v in call.keywords if k == "is_causal"]
+    causal = [v for k, v in call.keywords if k is not None and "causal" in k]
     return not causal or (isinstance(causal[0], ir.Const) and causal[0].value is False)
 
 

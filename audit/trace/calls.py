@@ -53,6 +53,18 @@ def holds_hook(v: V, depth: int = 0) -> bool:
     return v.kind == "obj" and depth < 2 and any(holds_hook(x, depth + 1) for x in v.data.attrs.values())
 
 
+def knows_stream(v: V, depth: int = 0) -> bool:
+    """Is it, or does it hold, a table that took in tokens: what reads it has to be followed."""
+    if v.kind == "obj":
+        return not v.models and depth < 2 and any(knows_stream(x, depth + 1) for x in v.data.attrs.values())
+    if v.kind in ("seq", "dict"):
+        members = [*(v.data.values() if v.kind == "dict" else v.data or [])][:16]
+        return bool(v.taint) or (depth < 3 and any(
+            knows_stream(x, depth + 1) for x in [*members, *([v.rest] if v.rest is not None else [])]
+        ))  # fmt: skip
+    return v.kind == "val" and bool(v.taint) and not v.models and not v.flags & (LOSS | LOGITS)
+
+
 class Calls:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -127,7 +139,7 @@ class Calls:
         depth = self.active_calls.get(key, 0)
         if len(self.stack) >= MAX_DEPTH or depth >= 2:
             return self.opaque([*args, *kwargs.values()], node)
-        if not is_lambda and not self.interest.wanted(fn):
+        if not is_lambda and not self.interest.wanted(fn) and not any(knows_stream(a) for a in [*args, *kwargs.values()]):
             return self.opaque([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]], node)
         self.trace.entered.add(key)
         outer_scope = self.scope

@@ -300,6 +300,16 @@ class Library(Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if last in IDENTITY and first is not None:
             return self.identity(last, first, args, kwargs)
+        if last in ("Thread", "Process", "Timer") and (work := kwargs.get("target")) is not None:
+            # What a thread does is done where it is made; daemons that feed data included.
+            given = kwargs.get("args")
+            named = kwargs.get("kwargs")
+            self.call_value(
+                work, list(given.data or []) if given is not None and given.kind == "seq" else [],
+                {k: v for k, v in (named.data or {}).items() if isinstance(k, str)} if named is not None and named.kind == "dict" else {},
+                node,
+            )  # fmt: skip
+            return V("val")
         values = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]
         for fv in args:
             if fv.kind in ("func", "partial") and last in ("checkpoint", "run", "submit", "map", "apply_async", "Thread", "Process", "spawn"):
@@ -382,7 +392,7 @@ class Library(Builtins, Containers, Files):
             return a if test.const else b
         out = derive([a, b])
         out.deps |= test.deps
-        out.flags |= test.flags & MATCH
+        out.flags |= test.flags & (MATCH | RAND)  # tokens hidden at random stay marked as such
         out.taint |= test.taint
         out.keys |= test.keys
         self.gate_value(out, test, a.keys | b.keys, node)

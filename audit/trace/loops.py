@@ -23,6 +23,7 @@ from audit.trace.values import (
     with_deps,
 )
 
+LEARNS = frozenset(["STORE", "UPDATE"])  # events that change what later scores depend on
 MAX_KNOWN = 6  # elements of a known container that a loop visits one by one
 
 #: how a block of statements ended
@@ -41,7 +42,8 @@ class Loops:
         turns = self.turns(it, loop)
         if not turns:
             return self.block(s.orelse) if s.orelse else NORMAL
-        status = self.repeat(s.body, loop, turns, s, s.target)
+        more = None if it.kind == "seq" and it.rest is None else lambda n: later_turn(self.turns(it, loop), loop, n)
+        status = self.repeat(s.body, loop, turns, s, s.target, more=more)
         if s.orelse and status == NORMAL:
             return self.both(s.orelse, [], ("", ""), ("", ""))
         return status
@@ -69,7 +71,7 @@ class Loops:
         known = self.truth(test)
         if known is False and not (self.dormant and test.knobs):
             return NORMAL
-        return self.repeat(s.body, loop, [None, None], s, None, s.test)
+        return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
         """Names that the body changes: numbers among them now depend on the iteration."""
@@ -98,7 +100,13 @@ class Loops:
                 fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}
                 scope.names[name] = fresh
 
-    def repeat(self: Any, body: list, loop: int, turns: list, s: Any, target: Any, test: Any = None) -> int:
+    def repeat(
+        self: Any, body: list, loop: int, turns: list, s: Any, target: Any, test: Any = None, more: Any = None
+    ) -> int:
+        """Runs the body once per turn. Where only the last turn learned something (the first was cut short by a guard
+        such as ``if pos < order: continue``), ``more(n)`` gives one further turn, in which that shows."""
+        turns = list(turns)
+        learned: list[set] = []
         plain, augmented = assigned_names(body)
         # Only counters matter: names assigned without looking at their old value get a new one anyway.
         counters = augmented if target is not None else plain | augmented
@@ -110,6 +118,7 @@ class Loops:
             if number > 1 or target is not None:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
+            begun = len(self.trace.events)
             self.loops.append(at)
             try:
                 if target is not None:
@@ -124,6 +133,9 @@ class Loops:
                 break
             if status == BREAK:
                 break
+            learned.append({(e.kind, e.path, e.line) for e in self.trace.events[begun:] if e.kind in LEARNS})
+            if more is not None and len(learned) == len(turns) == 2 and learned[1] - learned[0]:
+                turns.append(more(3))
         names = self.scope.names
         for changed in self.early.pop():
             # What a `break` or `continue` under an undecided branch left behind is one way to go on.
@@ -240,6 +252,26 @@ class Loops:
             return V("val")
         out = turns[-1]
         return strip_loop(out, loop)
+
+
+def later_turn(turns: list[V], loop: int, n: int) -> V:
+    """The loop variable in iteration ``n``: made like the last of ``turns``."""
+
+    def moved(pairs: frozenset) -> frozenset:
+        return frozenset((x, n) if x == loop else (x, i) for x, i in pairs)
+
+    def one(v: V) -> V:
+        out = clone(v)
+        out.deps = moved(v.deps)
+        out.atoms = frozenset((moved(deps), low, high) for deps, low, high in v.atoms)
+        if v.lv is not None and v.lv[-2] == loop:
+            out.lv = (*v.lv[:-1], n)
+        if v.kind == "seq":
+            out.data = [one(x) if x.kind in ("val", "const", "seq") else x for x in v.data or []]
+        return out
+
+    last = turns[-1] if turns else V("val")
+    return one(last) if last.kind in ("val", "const", "seq") else last
 
 
 def strip_loop(v: V, loop: int) -> V:

@@ -20,6 +20,7 @@ from audit.trace.values import (
     META,
     ORDER,
     PARAM,
+    PROB,
     RAND,
     TGT,
     TRAIN,
@@ -82,7 +83,11 @@ class Subscripts:
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                     if -len(base.data) <= i.const < len(base.data):
                         return base.data[i.const]
-                part = with_deps(self.element(base), i.deps)
+                part = self.element(base)
+                if part.kind == "dict":
+                    part.origin = base  # itself, so that what is stored in it stays
+                    return self.lookup(base, i, part, e)
+                part = with_deps(part, i.deps)
                 if part is not base and part.kind == "val":
                     part.origin = base
                 return self.lookup(base, i, part, e)
@@ -213,6 +218,9 @@ class Subscripts:
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:
+            if base.flags & LOGITS and not base.flags & LOSS and holds_tokens(i):
+                # `log_probs[arange(n), targets]`: the entry of each token, like a gather.
+                return self.gather(out, i, e)
             if i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
             if base.flags & (LOGITS | LOSS) and any(k[0] in PROPOSALS for k in i.keys) and not i.flags & MASK:
@@ -312,6 +320,9 @@ class Subscripts:
             else:
                 self.fill(base, i, value, node)
             part = with_deps(value, i.deps)
+            if part.kind == "dict" and base.rest is not None and base.rest.kind == "val":
+                part.taint = part.taint | base.rest.taint  # a table of rows: what was noted of it stays
+                base.rest = None
             base.rest = part if base.rest is None else join(base.rest, part)
             return
         if k == "seq":
@@ -354,6 +365,8 @@ class Subscripts:
                 deps |= i.deps
                 if i.flags & VAL and not i.flags & META:
                     store_index = i
+                if i.flags & RAND and i.flags & MASK and base.flags & VAL:
+                    base.flags |= RAND  # hidden at random
         if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
             base.flags |= MATCH
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
@@ -370,6 +383,13 @@ class Subscripts:
             self.write_param(base, value, node)
         base.absorb(value)
         base.deps = base.deps | value.deps
+
+
+def holds_tokens(v: V) -> bool:
+    """Are these token numbers: no places, counts or figures made from them."""
+    return v.kind == "val" and bool(v.flags & (VAL | TRAIN)) and not v.flags & (
+        META | MASK | LOSS | LOGITS | PROB | COUNT | BYTES | RAND | PARAM
+    )
 
 
 def text_of(e: Any) -> str:
