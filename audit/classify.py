@@ -24,14 +24,14 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
         if kind not in found or RANK[active] < RANK[found[kind]]:
             found[kind] = active
 
-    for c in conflicts(trace, "pre-eval"):
+    for c in conflicts(trace, "pre-eval", printed=True):
         add("pre-eval", c.active)
-    for c in conflicts(trace, "train-then-score", "update-first"):
+    for c in conflicts(trace, "train-then-score", "update-first", printed=True):
         add("train-then-score", c.active)
-    for c in conflicts(trace, "rescored"):
+    for c in conflicts(trace, "rescored", printed=True):
         if c.revisited or c.before is None:
             add("train-then-score", c.active)
-    for c in conflicts(trace, "slot"):
+    for c in conflicts(trace, "slot", printed=True):
         add("slot", c.active)
     for u, _ in context_fits(trace):
         add("context-slot", u.active)

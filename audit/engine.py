@@ -162,6 +162,7 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
             ctx.trace = trace(
                 ctx.modules, ctx.primary, ctx.knobs, options.budget_s, natives=_natives(files, ctx)
             )
+            _find_headline(ctx)
     available = set()
     if ctx.module is not None:
         available.add("source")
@@ -171,6 +172,24 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
             available.add("log")
     ctx.available = frozenset(available)
     return ctx
+
+
+#: bits per byte by which a printed figure has to beat the stated one to be another claim, not the same in fewer digits
+LEAST_GAIN = 2e-4
+
+
+def _find_headline(ctx: Context) -> None:
+    """Tells the trace which of its reports is the stated score, where a log prints that."""
+    from audit.evidence.runs import view
+    from audit.trace.headline import narrow
+
+    assert ctx.trace is not None
+    behind = [run for run in view(ctx.facts).behind if run.link == "score" and run.reported]
+    stated = {e.label for run in behind for e in run.reported}
+    better = {
+        e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
+    }  # fmt: skip
+    narrow(ctx.trace, stated, better - stated)
 
 
 def _natives(files: SubmissionFiles, ctx: Context) -> list[Any]:

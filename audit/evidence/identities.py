@@ -135,7 +135,28 @@ def read(run: Run, evaluation: Evaluation) -> Reading:
             return reading
         best = best or reading
     assert best is not None
+    if best.kind == "bytes" and (plain := _right_elsewhere(run, evaluation, counts)) is not None:
+        message = (
+            f"loss and score give {_millions(best.implied)} bytes here and the full set's at line {plain.line}: "  # type: ignore[arg-type]
+            "these two were not taken over the same tokens"
+        )
+        return Reading("unequal", run, evaluation, best.tokens, ratio, best.implied, message)
     return best
+
+
+def _right_elsewhere(run: Run, evaluation: Evaluation, counts: dict[int, Fact]) -> Fact | None:
+    """Another score of the same run that was divided by the right number of bytes: then the table is not at fault."""
+    watched = {(f.line, f.name): f for f in run.facts if f.name in {"step_val_bpb", "step_val_loss"}}
+    steps = [
+        Evaluation(f, watched.get((f.line, "step_val_loss")))
+        for f in watched.values()
+        if f.name == "step_val_bpb"
+    ]
+    for other in (*run.evaluations, *steps):
+        ratio = bytes_per_token(other) if other.bpb.line != evaluation.bpb.line else None
+        if ratio is not None and any((ratio * float(count)).meets(FULL_BYTES) for count in counts):
+            return other.bpb
+    return None
 
 
 def _judge(run: Run, evaluation: Evaluation, count: int, fact: Fact, ratio: Interval) -> Reading:

@@ -27,6 +27,8 @@ class Place:
     function: ir.FunctionDef | None
     owner: ir.ClassDef | None = None
     names: frozenset[str] = field(default_factory=frozenset)
+    #: a module's own level that runs on import: what stands under its main guard does not
+    imported: bool = False
     _nodes: list[Any] | None = None
 
     def nodes(self) -> list[Any]:
@@ -37,6 +39,8 @@ class Place:
 
     def _walk(self) -> Iterator[Any]:
         body: list[Any] = list(self.function.body if self.function else self.module.body)
+        if self.imported:
+            body = [s for s in body if not (isinstance(s, ir.If) and _main_guard(s.test))]
         while body:
             node = body.pop()
             if isinstance(node, (ir.FunctionDef, ir.ClassDef)):
@@ -48,6 +52,13 @@ class Place:
                 continue
             yield node
             body += children(node)
+
+
+def _main_guard(test: Any) -> bool:
+    """``__name__ == "__main__"``, either way round."""
+    if not isinstance(test, ir.Compare) or len(test.comparators) != 1 or test.ops[0] != "==":
+        return False
+    return any(isinstance(x, ir.Name) and x.id == "__name__" for x in (test.left, test.comparators[0]))
 
 
 def children(node: Any) -> list[Any]:
@@ -89,13 +100,13 @@ class Code:
         self.ctx = ctx
         self.places: list[Place] = []
         self.imports: dict[str, dict[str, str]] = {}
-        for module in ctx.modules.values():
+        for key, module in ctx.modules.items():
             self.imports[module.path] = imported(module)
-            self._collect(module)
+            self._collect(module, key != ctx.primary)
         self.reached = self._reach()
 
-    def _collect(self, module: ir.Module) -> None:
-        self.places.append(Place(module.path, module, None))
+    def _collect(self, module: ir.Module, is_imported: bool) -> None:
+        self.places.append(Place(module.path, module, None, imported=is_imported))
         todo: list[tuple[Any, ir.ClassDef | None]] = [(s, None) for s in module.body]
         while todo:
             node, owner = todo.pop()

@@ -112,7 +112,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = []
-    for c in conflicts(ctx.trace, "pre-eval", "train-then-score"):
+    for c in conflicts(ctx.trace, "pre-eval", "train-then-score", printed=True):
         when = (
             "before the artifact was written" if c.saved_after else "before the same tokens are scored"
         )
@@ -120,7 +120,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found.append(conflict_finding(RULE, c, how))
     yield from found
     yield from pre_eval_jump(RULE, ctx)
-    if any(f.active == "yes" for f in found):
+    if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
     elif (gap := unread(RULE, ctx)) is not None:
         yield gap

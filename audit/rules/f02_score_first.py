@@ -118,14 +118,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         conflict_finding(
             RULE, c, f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
         )
-        for c in conflicts(ctx.trace, "update-first")
+        for c in conflicts(ctx.trace, "update-first", printed=True)
     ]
     for c in conflicts(ctx.trace, "table-first"):
         how = f"line {c.update.line} puts tokens into a table that line {c.score.line} scores only afterwards, with that table"
         f = conflict_finding(RULE, c, how)
         found.append(replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line)))
     yield from found
-    if any(f.active == "yes" for f in found):
+    if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
     elif (gap := unread(RULE, ctx)) is not None:
         yield gap

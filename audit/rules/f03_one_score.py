@@ -123,7 +123,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = []
-    for c in conflicts(ctx.trace, "rescored", "table"):
+    for c in conflicts(ctx.trace, "rescored", "table", printed=True):
         if c.update.kind == "STORE":
             how = f"line {c.score.line} scores tokens again after the table took them in at line {c.update.line}"
         elif c.before is not None:

@@ -133,10 +133,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         conflict_finding(
             RULE, c, f"a tensor is fitted on the loss of positions that line {c.score.line} then scores with it"
         )
-        for c in conflicts(ctx.trace, "slot")
+        for c in conflicts(ctx.trace, "slot", printed=True)
     ]
     yield from found
-    if any(f.active == "yes" for f in found):
+    if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
     elif (gap := unread(RULE, ctx)) is not None:
         yield gap

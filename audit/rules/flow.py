@@ -33,8 +33,11 @@ def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confiden
     what = "the table takes in the tokens" if u.kind == "STORE" else "the state is fitted to the tokens"
     steps += u.steps(what)
     steps += s.steps("the same tokens are scored with it")
+    severity = rule.severity
+    if not c.reported:
+        severity, message = "note", f"{message}; the reported figure does not rest on it"
     return Finding(
-        rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
+        rule=rule.id, name=rule.name, severity=severity, authority=rule.authority, confidence=confidence,
         message=message, path=u.path, line=u.line, end_line=max(u.end_line, u.line), active=c.active, gate=c.gate,
         trace=tuple(steps),
     )  # fmt: skip

@@ -24,6 +24,8 @@ _TOOL = re.compile(
     r"modal|runpod|run|make|generate|gen|compress|pack|estimate|orchestrat\w*|patch\w*|smoke|sanity)([_\-.]|\.py$)",
     re.I,
 )
+#: what a tool is tested on is no submission
+_FIXTURE = re.compile(r"(^|/)(tests?|fixtures|testdata)/", re.I)
 _LEARNS = re.compile(r"\.backward\s*\(|cross_entropy|val_bpb|value_and_grad|log_softmax")
 #: A word about the metric also stands in log readers and launchers; these compute something.
 _COMPUTES = re.compile(r"\.backward\s*\(|cross_entropy|value_and_grad|log_softmax")
@@ -36,6 +38,7 @@ _RUNS = re.compile(r"__main__|^[A-Za-z_][\w.]*\(", re.M)
 def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> list[str]:
     """The primary scripts among ``paths`` (changed .py files), best first; empty if there is none."""
     scripts = sorted({p for p in paths if p.endswith(".py")})
+    scripts = [p for p in scripts if not _FIXTURE.search(p)] or scripts
     records = [p for p in scripts if p.startswith("records/")]
     named = [p for p in records if _is_train_gpt(p)]
     named = named or [p for p in scripts if _is_train_gpt(p)]

@@ -93,23 +93,29 @@ def trained_on_validation(trace: Trace) -> list[Event]:
     if mixed or any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
         used = {uid for s in trace.of("SCORE") for uid in s.taint}
         return [u for u in mixed if not u.detail.get("stored") and not u.detail.get("fresh") and u.id in used]
+    beside = {(s.function, loop) for s in trace.of("SCORE", active=True) for loop, _ in s.loops}
     return [
         u for u in val_updates(trace, active=True)
         if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")
         and scored_before(trace, u) is None
+        and not any((u.function, loop) in beside for loop, _ in u.loops)  # else it adapts to what it scores
     ]  # fmt: skip
 
 
-def conflicts(trace: Trace, *shapes: Shape, reported: bool = True) -> list[Conflict]:
-    """Conflicts of these shapes (all without any) whose score reaches a printed figure, active ones first."""
+def conflicts(trace: Trace, *shapes: Shape, reported: bool = True, printed: bool = False) -> list[Conflict]:
+    """Conflicts of these shapes (all without any) whose score reaches the reported figure, active ones first.
+
+    ``printed``: any printed figure; ``reported=False``: no matter what is printed.
+    """
     rank = {"yes": 0, "unknown": 1, "no": 2}
     found = [
-        c for c in trace.conflicts if (not shapes or shape_of(c) in shapes) and (c.reported or not reported)
+        c for c in trace.conflicts
+        if (not shapes or shape_of(c) in shapes) and (c.reported or not reported or (printed and c.printed))
     ]
     if base := {u.id for u in trained_on_validation(trace)}:
         # A training set made of validation shards is another matter than adaptation (F15).
         found = [c for c in found if c.update.id not in base]
-    found.sort(key=lambda c: rank[c.active])
+    found.sort(key=lambda c: (not c.reported, rank[c.active]))
     first: dict[tuple[Any, ...], Conflict] = {}
     for c in found:
         # One per update is enough to show; a score in the last printed figure shows it best.

@@ -10,6 +10,7 @@ from audit.trace.values import (
     ART,
     EMPTY,
     FILE,
+    GRAD,
     LOGITS,
     LOSS,
     META,
@@ -426,10 +427,19 @@ class Calls:
             if owner is not None:
                 self.write_model(owner, value, node)
 
+    def restores(self: Any, target: V, value: V) -> bool:
+        """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen."""
+        if not (target.models and value.models == target.models and value.flags & PARAM and not value.flags & (LOSS | LOGITS | GRAD)):
+            return False
+        owners = [self.serials[m] for m in target.models if m in self.serials]
+        if not owners or any(not value.taint < o.data.state.taint for o in owners):
+            return False
+        for o in owners:
+            o.data.state.taint = value.taint
+        return True
+
     def write_model(self: Any, owner: V, value: V, node: Any) -> None:
         state = owner.data.state
-        from audit.trace.values import GRAD
-
         if value.flags & (VAL | TRAIN) and (value.flags & GRAD or (value.flags & (LOSS | LOGITS) and not value.flags & META)):
             self.update(value, node, owner.models, [], "in place")
         elif value.taint:

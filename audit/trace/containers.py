@@ -127,6 +127,8 @@ class Containers:
         if isinstance(x, (str, bytes)):
             if name == "format" or name == "join":
                 out = derive([recv, *(summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()])])
+                if name == "format" and isinstance(x, str):
+                    out.const = ("text", x.partition("{")[0])
                 return out
             if all(a.kind == "const" for a in args) and name in STRING_METHODS:
                 try:

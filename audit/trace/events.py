@@ -71,6 +71,10 @@ class Conflict:
     revisited: bool = False
     saved_after: bool = False
     reported: bool = False
+    #: it reaches some printed figure, be it the reported one or not
+    printed: bool = False
+    #: all scores of this place that the update reaches
+    scores: set[int] = field(default_factory=set)
     active: Tristate = "yes"
     gate: str | None = None
 
@@ -106,6 +110,8 @@ class Trace:
     shadow: dict[int, Event] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
+    #: ids of the reports that print the stated score; None: not known, every printed figure counts
+    chosen: frozenset[int] | None = None
 
     def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
         """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""
@@ -123,10 +129,11 @@ class Trace:
         return list(self.of("REPORT", active=active))
 
     def reported_scores(self) -> set[int]:
-        """Ids of SCORE events that reach some printed or returned bits-per-byte figure."""
+        """Ids of SCORE events that reach the reported bits-per-byte figure (any printed one where that is unknown)."""
         found: set[int] = set()
         for e in self.of("REPORT"):
-            found |= e.scores
+            if self.chosen is None or e.active == "no" or e.id in self.chosen:
+                found |= e.scores
         return found
 
     def headline(self) -> Event | None:
@@ -178,6 +185,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             old = pairs.get(key)
             if old is not None:
                 old.reported |= s.id in reported
+                old.printed = old.reported
+                old.scores.add(s.id)
                 continue
             at_u, at_s = dict(u.loops), dict(s.loops)
             state = "no" if "no" in (u.active, s.active) else "unknown" if "unknown" in (u.active, s.active) else "yes"
@@ -185,7 +194,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             c = Conflict(
                 update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
                 shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared),
-                saved_after=uid in saves, reported=s.id in reported,
+                saved_after=uid in saves, reported=s.id in reported, printed=s.id in reported, scores={s.id},
                 active=state, gate=closed,  # type: ignore[arg-type]
             )  # fmt: skip
             pairs[key] = c

@@ -7,7 +7,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.gates import AGREE, NORM
-from audit.trace.positions import add_places
+from audit.trace.positions import TOTAL, add_places
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     ART,
@@ -104,6 +104,7 @@ class Expressions(Subscripts):
                 out.flags = self.text_flags(out.const)
             return out
         out = derive(parts)
+        out.const = ("text", leading_text(parts))
         return out
 
     def x_collection(self: Any, e: ir.Collection) -> V:
@@ -235,7 +236,9 @@ class Expressions(Subscripts):
                 if x.kind == "const" and x.const is False:
                     return x  # nothing passes a gate that is shut
         if op == "%" and a.kind == "const" and isinstance(a.const, str):
-            return derive([a, summary(b)])
+            out = derive([a, summary(b)])
+            out.const = ("text", a.const.partition("%")[0])
+            return out
         out = derive([a, b])
         out.flags &= ~RATIO
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
@@ -271,7 +274,7 @@ class Expressions(Subscripts):
                 out.mask = None
             if op in "/*" and self.is_ln2(a, b, op):
                 out = self.to_bits(out, node)
-            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or (b.flags & VAL and not b.flags & META)) and not b.flags & (LOSS | COUNT | LOGITS | PROB) and b.keys:
+            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or (b.flags & VAL and not b.flags & META)) and not b.flags & (LOSS | COUNT | LOGITS | PROB) and b.keys and TOTAL not in b.keys:
                 # A token's loss over a number that belongs to the token: its share per byte.
                 e = self.event("SPREAD", node, out, keys=b.keys)
                 out.keys = out.keys | {("spread", e.id)}
@@ -589,6 +592,8 @@ class Expressions(Subscripts):
             for x in v.data:
                 self.set_attr(x, name, value, node)
         elif v.kind in ("val", "bound") and name == "data":
+            if self.restores(v, value):
+                return
             self.write_param(v, value, node)
             v.absorb(value)
         elif v.kind == "lib" and v.data in self.loaded:
@@ -604,6 +609,19 @@ class Expressions(Subscripts):
         thing = home.data if home.data is not None else home
         self.tables.append(thing)
         return id(thing)
+
+
+def leading_text(parts: list[V]) -> str:
+    """What a text certainly begins with: its constant parts up to the first that is not known."""
+    found = ""
+    for p in parts:
+        if p.kind == "const":
+            found += str(p.const)
+        elif isinstance(p.const, tuple) and p.const[:1] == ("text",):
+            return found + p.const[1]
+        else:
+            break
+    return found
 
 
 def later_iteration(op: str, a: V, b: V) -> tuple | None:

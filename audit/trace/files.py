@@ -208,7 +208,7 @@ class Files:
     def report(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if out.flags & BPB and out.scores:
-            self.event("REPORT", node, out, taint_ids=out.taint)
+            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args))
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:
@@ -231,3 +231,15 @@ class Files:
                 a.absorb(out)
                 a.keys = a.keys | {("hint", e.id)}
         return out
+
+
+def printed_text(args: list[V]) -> str | None:
+    """What the printed line certainly begins with; None where that is not known."""
+    if not args:
+        return None
+    first = args[0]
+    if first.kind == "const" and isinstance(first.const, str):
+        return first.const
+    if isinstance(first.const, tuple) and first.const[:1] == ("text",):
+        return str(first.const[1]) or None
+    return None

@@ -26,6 +26,14 @@ def gate_tokens(test: V) -> frozenset:
     return frozenset(("t", *k[1:]) for k in test.keys if k[0] in TOKENS)
 
 
+def guards_division(test: V) -> bool:
+    """``mass > 1e-9``: a comparison with next to nothing, which keeps a quotient finite and chooses nothing."""
+    sides = test.rest.data if test.rest is not None and test.rest.kind == "seq" else None
+    return bool(sides) and any(
+        x.kind == "const" and isinstance(x.const, float) and 0.0 < abs(x.const) <= 1e-4 for x in sides
+    )
+
+
 class Gates:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -49,7 +57,7 @@ class Gates:
 
     def gate_value(self: Any, out: V, test: V, proposed: frozenset, node: Any) -> None:
         """``where(test, a, b)``: the same for whole arrays; places are compared when the score is known."""
-        tokens = gate_tokens(test)
+        tokens = frozenset() if guards_division(test) else gate_tokens(test)
         if tokens and any(k[0] in PROPOSALS for k in proposed):
             e = self.event("GATE", node, out, keys=tokens, anchored=False)
             out.keys = frozenset(k for k in out.keys if k not in tokens and k[0] != "l") | {("gate", e.id)}

@@ -517,7 +517,7 @@ class Library(Builtins, Containers, Files):
             return self.lookup(recv, index, out, node)
         if name in ("scatter_add_", "index_add_", "index_put_", "scatter_", "scatter_reduce_") and len(args) >= 2:
             index = args[1] if name != "index_put_" else summary(args[0])
-            if index.flags & VAL and not recv.flags & LOGITS:
+            if index.flags & VAL and not recv.flags & LOGITS and not any(k[0] in PROPOSALS for k in index.keys):
                 self.store(recv, index, args[-1], node)
                 return recv
             given = derive(args[1:])
@@ -617,6 +617,8 @@ class Library(Builtins, Containers, Files):
         if name in ("requires_grad_", "share_memory_", "clamp_", "resize_"):
             return recv
         if recv.models and (recv.flags & PARAM):
+            if name == "copy_" and self.restores(recv, given):
+                return recv
             self.write_param(recv, given, node)
         if given.flags & LOSS and name == "add_":
             given = self.commit_score(given, node, "accumulated")

@@ -24,6 +24,8 @@ FAR = 1_000_000
 MAX_KEYS = 40
 #: keys of tokens: read from the stream, and read through a table of constants
 TOKENS = ("t", "l")
+#: the value counts bytes up over the stream: no number that belongs to one token
+TOTAL = ("total bytes",)
 #: keys that name an event
 EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select", "unnorm")
 MAX_SYMBOLS = 6

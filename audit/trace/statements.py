@@ -8,12 +8,14 @@ from audit import ir
 from audit.trace.gates import gate_tokens
 from audit.trace.interest import walk
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
-from audit.trace.positions import EVENTS, reach_origin
+from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.values import (
     BPB,
+    BYTES,
     EMPTY,
     LOSS,
     MATCH,
+    META,
     ORDER,
     PARAM,
     TIME,
@@ -259,6 +261,8 @@ class Statements(Loops):
             self.scope_extend(old, rhs)
             return NORMAL
         out = self.binary(s.op, old, rhs, s)
+        if s.op == "+" and self.loops and rhs.flags & BYTES and not old.flags & ~META and not old.keys:
+            out.keys = out.keys | {TOTAL}  # counted up over the stream, from nothing
         if isinstance(target, ir.Name):
             if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
                 self.write_param(old, rhs, s)

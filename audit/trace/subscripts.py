@@ -202,7 +202,7 @@ class Subscripts:
                 if i.mask is not None and i.mask != (None, None):
                     lo, hi = i.mask
                 if base.flags & VAL:
-                    if i.flags & RAND:
+                    if i.flags & RAND and not i.flags & MASK:
                         out.flags |= ORDER  # gathered at random positions
                         self.event("REORDER", e, out)
                 parts.append(i)
@@ -377,8 +377,8 @@ class Subscripts:
             if store_index is not None and value.kind == "const" and not base.flags & (LOSS | COUNT):
                 pass
             return
-        if value.flags & LOSS and value.flags & VAL:
-            value = self.commit_score(value, node, "stored")
+        if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
+            value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
         if base.flags & PARAM:
             self.write_param(base, value, node)
         base.absorb(value)

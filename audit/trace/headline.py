@@ -1,0 +1,67 @@
+"""Which of the printed figures is the one that the papers report.
+
+A script may print several: a round trip, a sliding window, a second pass that nobody reports. The log line whose
+figure meets the stated score names the report by the text before the figure, and the trace knows what text each of
+its reports begins with. What reaches only figures that the run behind the score did not print, or that are worse than
+the stated score, bears on no reported number ("a verdict concerns the submission as reported"). A better figure is put
+forward by whoever prints it, and counts. Where no line can be matched, every printed figure counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from audit.trace.events import Event, Trace
+
+_FIGURE = re.compile(r"\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|mix_bpb|bpb)\b\s*[:=]?", re.I)
+_LETTERS = re.compile(r"[^a-z]+")
+#: a label of fewer letters could be anything
+SHORTEST = 4
+
+
+def label_of(text: str) -> tuple[str, bool]:
+    """The letters of a printed line before its figure, and whether the figure's name was reached."""
+    found = _FIGURE.search(text)
+    plain = _LETTERS.sub(" ", (text[: found.start()] if found else text).lower()).strip()
+    return plain, found is not None
+
+
+def could_print(report: Event, label: str) -> bool | None:
+    """Could this report have printed a line with that label: True, False, or None where its text is unknown."""
+    text = report.detail.get("text")
+    if text is None:
+        return None
+    own, whole = label_of(text)
+    if whole:
+        return own == label
+    return label.startswith(own) if own else None
+
+
+def narrow(trace: Trace, stated: Iterable[str], better: Iterable[str] = ()) -> None:
+    """Sets ``trace.chosen`` to the reports that count, where one certainly prints the stated score.
+
+    ``stated``: what the log lines that print the stated score say before the figure; ``better``: the same for the
+    lines of those runs that print a better one.
+    """
+    wanted = {plain for plain in (label_of(text)[0] for text in stated) if len(plain) >= SHORTEST}
+    active = [e for e in trace.of("REPORT", active=True) if e.scores]
+    found: set[int] = set()
+    for label in wanted:
+        said = {e.id: could_print(e, label) for e in active}
+        if not any(said.values()):
+            return  # printed by something that was not followed: nothing is ruled out
+        found |= {number for number, could in said.items() if could is not False}
+    shown = {label_of(text)[0] for text in better}
+    found |= {e.id for e in active if any(could_print(e, label) for label in shown)}
+    if wanted and len(found) < len(active):
+        trace.chosen = frozenset(found)
+        reported = trace.reported_scores()
+        for c in trace.conflicts:
+            c.reported = bool(c.scores & reported)
+        for s in trace.dormant_scores:
+            if s.detail.get("reported"):
+                s.detail["reported"] = any((x.path, x.line) == (s.path, s.line) and x.id in reported for x in trace.of("SCORE"))
+
+
+__all__ = ["narrow"]
