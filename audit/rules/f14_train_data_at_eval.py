@@ -113,13 +113,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _after_reload(trace: Trace) -> list[Event]:
     """Updates and calibration on training tokens between the artifact's return and the last score."""
-    back = next((e.id for e in trace.of("RESTORE", active=True) if e.flags & ART), None)
-    last = max((e.id for e in trace.of("SCORE", active=True) if e.on_val), default=0)
-    if back is None:
-        return []
+    loads = [e.id for e in trace.of("RESTORE", active=True) if e.flags & ART]
+    reported = trace.reported_scores()
+    scored = [s for s in trace.of("SCORE", active=True) if s.on_val and s.id in reported]
     return [
         e for e in trace.of("UPDATE", "CALIBRATE", active=True)
-        if back < e.id < last and e.flags & TRAIN and not e.flags & (GEN | VAL) and _scored_later(trace, e)
+        if e.flags & TRAIN and not e.flags & (GEN | VAL) and loads and loads[0] < e.id and _scored_later(trace, e)
+        # What is loaded anew before the score was written after this, which then belongs to making the artifact.
+        and any(e.id < s.id and not any(e.id < at < s.id for at in loads) for s in scored)
     ]  # fmt: skip
 
 

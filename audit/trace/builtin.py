@@ -55,7 +55,10 @@ class Builtins:
         if last == "dict":
             if first is not None and first.kind == "dict":
                 return mapping({**(first.data or {}), **kwargs}, first.rest)
-            return mapping(dict(kwargs), self.element(first) if first is not None else None)
+            pair = self.element(first) if first is not None else None
+            if pair is not None and pair.kind == "seq" and len(pair.data or []) == 2:
+                pair = pair.data[1]  # `dict(model.named_parameters())`
+            return mapping(dict(kwargs), pair)
         if last == "len" and first is not None:
             if first.kind == "seq" and first.rest is None and first.data is not None and not self.loops:
                 return const(len(first.data))

@@ -540,13 +540,22 @@ class Calls:
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
             return V("val")
         if name in ("register_forward_hook", "register_forward_pre_hook"):
-            return self.add_hook(node)
+            return self.add_hook(args, kwargs)
         found = inst.attrs.get(name)
         if found is not None:
             return self.call_value(found, args, kwargs, node)
         return self.model_result(recv, args, kwargs, node, None)
 
-    def add_hook(self: Any, node: Any) -> V:
+    def add_hook(self: Any, args: list[V], kwargs: dict[str, V]) -> V:
+        """A hook that never looks at what the module was given or gave (it swaps weights, say) collects nothing."""
+        given = args[0] if args else kwargs.get("hook")
+        if given is not None and given.kind == "func":
+            params = [p.name for p in given.data.node.params]
+            if given.data.owner is not None:
+                params = params[1:]
+            starred = any(p.kind in ("vararg", "kwarg") for p in given.data.node.params)
+            if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in walk(given.data.node.body)):
+                return V("val")
         self.hooks += 1
         return V("val", const="hook")
 

@@ -24,6 +24,13 @@ from audit.trace.values import (
 from audit.trace.words import STRING_METHODS
 
 
+def reach_list(recv: V, item: V) -> None:
+    """``buckets[i].append(x)``: the list that was looked up there has it too."""
+    home = recv.origin
+    if home is not None and home is not recv and home.kind == "seq":
+        home.rest = item if home.rest is None else join(home.rest, item)
+
+
 class Containers:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -41,6 +48,7 @@ class Containers:
                         recv.data.append(item)
                 else:
                     recv.rest = item if recv.rest is None else join(recv.rest, item)
+                    reach_list(recv, item)
                 return const(None)
             if name in ("extend", "update") and first is not None:
                 if first.kind == "seq" and first.rest is None and recv.rest is None and not self.loops and recv.data is not None:
@@ -48,6 +56,7 @@ class Containers:
                 else:
                     part = self.element(first)
                     recv.rest = part if recv.rest is None else join(recv.rest, part)
+                    reach_list(recv, part)
                 return const(None)
             if name in ("pop", "popleft"):
                 out = self.element(recv)

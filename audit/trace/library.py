@@ -506,7 +506,7 @@ class Library(Builtins, Containers, Files):
             out.deps = recv.deps
             return out
         if name in ("register_forward_hook", "register_forward_pre_hook"):
-            return self.add_hook(node)
+            return self.add_hook(args, kwargs)
         if name == "gather" and args:
             return self.gather(recv, args[-1] if len(args) > 1 else kwargs.get("index", args[0]), node)
         if name in ("index_select", "take", "take_along_dim") and args:

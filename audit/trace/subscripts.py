@@ -82,12 +82,13 @@ class Subscripts:
             if k == "seq":
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                     if -len(base.data) <= i.const < len(base.data):
-                        return base.data[i.const]
+                        found = base.data[i.const]
+                        return chosen(found, i.deps) if found.kind == "seq" and i.deps else found
                 part = self.element(base)
                 if part.kind == "dict":
                     part.origin = base  # itself, so that what is stored in it stays
                     return self.lookup(base, i, part, e)
-                part = with_deps(part, i.deps)
+                part = chosen(part, i.deps) if part.kind == "seq" and i.deps else with_deps(part, i.deps)
                 if part is not base and part.kind == "val":
                     part.origin = base
                 return self.lookup(base, i, part, e)
@@ -127,7 +128,7 @@ class Subscripts:
                 return seq((base.data or [])[slice(*(b.const for b in bounds))])
             except Exception:
                 pass
-        deps = EMPTY
+        deps = base.deps  # a part of what an iteration chose is chosen by it
         for b in bounds:
             deps |= b.deps
         part = self.element(base)
@@ -383,6 +384,13 @@ class Subscripts:
             self.write_param(base, value, node)
         base.absorb(value)
         base.deps = base.deps | value.deps
+
+
+def chosen(part: V, deps: frozenset) -> V:
+    """An inner list as the iterations that chose it see it; what is put into it reaches the list itself."""
+    out = with_deps(part, deps)
+    out.origin = part
+    return out
 
 
 def holds_tokens(v: V) -> bool:
