@@ -157,11 +157,7 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
         ctx.knobs = resolve(files, ctx.sources, dict(options.env), ctx.facts, defaults, ctx.modules)
     if ctx.module is not None:
         with timings.stage("trace"), _guard(ctx, "trace"):
-            from audit.trace import trace
-
-            ctx.trace = trace(
-                ctx.modules, ctx.primary, ctx.knobs, options.budget_s, natives=_natives(files, ctx)
-            )
+            _trace(ctx, files)
             _find_headline(ctx)
     available = set()
     if ctx.module is not None:
@@ -172,6 +168,28 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
             available.add("log")
     ctx.available = frozenset(available)
     return ctx
+
+
+def _trace(ctx: Context, files: SubmissionFiles) -> None:
+    """Traces the program as configured; if that run scores nothing, under the first stated configuration that does."""
+    from audit.knobs import alternatives
+    from audit.trace import Trace, trace
+
+    def run(knobs: Any) -> Trace:
+        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=_natives(files, ctx))
+
+    ctx.trace = run(ctx.knobs)
+    if _scores(ctx.trace) or not any(e.on_val for e in ctx.trace.of("SCORE")):
+        return
+    for knobs in alternatives(ctx.knobs) if ctx.knobs is not None else ():
+        other = run(knobs)
+        if _scores(other):
+            ctx.trace, ctx.knobs = other, knobs
+            return
+
+
+def _scores(trace: Any) -> bool:
+    return any(e.on_val for e in trace.of("SCORE", active=True))
 
 
 #: bits per byte by which a printed figure has to beat the stated one to be another claim, not the same in fewer digits

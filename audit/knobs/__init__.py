@@ -10,7 +10,7 @@ to the trace, which evaluates them as the script does.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from audit import ir
@@ -19,7 +19,7 @@ from audit.knobs.declared import declarations
 from audit.knobs.model import Claim, Declaration, Knobs, KnobValue
 from audit.source.files import SubmissionFiles
 
-__all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "resolve"]
+__all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "alternatives", "resolve"]
 
 
 def resolve(
@@ -48,6 +48,30 @@ def resolve(
     for name, value in env.items():
         values[name] = KnobValue(value=value, source="env")
     return Knobs(values=values, declared=declared, claims={k: tuple(v) for k, v in stated.items()})
+
+
+def alternatives(knobs: Knobs) -> Iterator[Knobs]:
+    """Other configurations that the papers state, for when the settled one cannot be the run that was scored.
+
+    The settled values take the best statement for each knob; where a README trains with one command and evaluates
+    with another, no run had them all. First each command by itself, the last one first, then what the logs print,
+    then the code's own defaults. Overrides by the user stay.
+    """
+    fixed = {name: v for name, v in knobs.values.items() if v.source in ("env", "wrapper")}
+    groups: dict[tuple[str, int], dict[str, KnobValue]] = {}
+    printed: dict[str, KnobValue] = {}
+    for name, stated in knobs.claims.items():
+        for claim in stated:
+            value = KnobValue(value=claim.value, source=claim.source, path=claim.path, line=claim.line)
+            if claim.source == "log":
+                printed.setdefault(name, value)
+            elif claim.rank > commands.PROSE:
+                groups.setdefault((claim.path, claim.line), {})[name] = value
+    several = [group for _place, group in sorted(groups.items(), reverse=True) if len(group) >= 2]
+    for values in (*several[:3], printed, {}):
+        chosen = {**values, **fixed}
+        if {k: v.value for k, v in chosen.items()} != {k: v.value for k, v in knobs.values.items()}:
+            yield Knobs(values=chosen, declared=knobs.declared, claims=knobs.claims)
 
 
 def _settle(found: Iterable[Claim]) -> KnobValue:

@@ -122,7 +122,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     yield from pre_eval_jump(RULE, ctx)
     if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
-    elif (gap := unread(RULE, ctx)) is not None:
+    elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
     else:
         updates = places(list(val_updates(ctx.trace, active=True)))

@@ -127,7 +127,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     yield from found
     if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
-    elif (gap := unread(RULE, ctx)) is not None:
+    elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
     else:
         yield holds(RULE, _proof(ctx))

@@ -105,4 +105,4 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
     else:
-        yield unread(RULE, ctx) or holds(RULE, "no score is a choice between values that depend on the token")
+        yield unread(RULE, ctx, found=found) or holds(RULE, "no score is a choice between values that depend on the token")

@@ -138,7 +138,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     yield from found
     if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)
-    elif (gap := unread(RULE, ctx)) is not None:
+    elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
     else:
         fitted = places([u for u in val_updates(ctx.trace, active=True) if is_leaf_update(u)])

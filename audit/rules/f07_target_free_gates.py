@@ -137,7 +137,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     unknown = [p for p in all_ if p.source.kind == "COMPILE" and p.helper is None and p.active != "no"]
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
-    elif (gap := unread(RULE, ctx)) is not None:
+    elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
     elif unknown:
         e = unknown[0].source

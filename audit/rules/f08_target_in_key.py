@@ -142,7 +142,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
-    elif (gap := unread(RULE, ctx)) is not None:
+    elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
     else:
         clean = [r for r in reads if not r.target and r.active != "no"]

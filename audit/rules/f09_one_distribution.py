@@ -175,7 +175,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
     else:
-        yield unread(RULE, ctx) or holds(RULE, "none of the known unnormalised shapes reaches a score")
+        yield unread(RULE, ctx, found=found) or holds(RULE, "none of the known unnormalised shapes reaches a score")
 
 
 def _finding(e: Event, s: Event | None, message: str, active: str) -> Finding:

@@ -133,7 +133,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
     else:
-        yield unread(RULE, ctx) or holds(RULE, "no token's loss is divided over its bytes on the way to another score")
+        yield unread(RULE, ctx, found=found) or holds(RULE, "no token's loss is divided over its bytes on the way to another score")
 
 
 def _finding(x: Spread) -> Finding:

@@ -6,6 +6,8 @@ submitted configuration gets there.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
@@ -43,8 +45,14 @@ def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confiden
     )  # fmt: skip
 
 
-def unread(rule: Rule, ctx: Context, need_scores: bool = True) -> Obligation | None:
-    """Why nothing can be said to hold: no trace, a trace cut short, or no score found in it. Else None."""
+def unread(
+    rule: Rule, ctx: Context, need_scores: bool = True, found: Sequence[Finding] = ()
+) -> Obligation | None:
+    """Why nothing can be said to hold: no trace, a trace cut short, or no score found in it. Else None.
+
+    Where the configuration as it is known scores nothing, what no branch does is shown all the same: ``found`` are
+    the rule's findings, those in branches that are closed among them.
+    """
     trace: Trace | None = ctx.trace
     if trace is None:
         return Obligation(rule=rule.id, status="undetermined", reason="the program could not be traced")
@@ -56,9 +64,13 @@ def unread(rule: Rule, ctx: Context, need_scores: bool = True) -> Obligation | N
             return Obligation(
                 rule=rule.id, status="not-applicable", reason="the script trains and never reads validation tokens"
             )
-        return Obligation(
-            rule=rule.id, status="undetermined", reason="no place was found where validation tokens are scored"
-        )
+        if not any(e.on_val for e in trace.of("SCORE")):
+            why = "no place was found where validation tokens are scored"
+        elif found:
+            why = f"the known settings score no validation token, and some others breach this rule ({found[0].path}:{found[0].line})"
+        else:
+            return None  # scored under some setting, and no branch breaches the rule
+        return Obligation(rule=rule.id, status="undetermined", reason=why)
     return None
 
 
