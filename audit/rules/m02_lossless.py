@@ -49,6 +49,8 @@ _ENCODES = frozenset({"encode", "encode_batch", "encode_ordinary", "encode_ordin
                       "encode_as_ids", "Encode", "tokenize"})  # fmt: skip
 _FOLDING_RULE = re.compile(r"nm?t?_?nfkc_cf|nfkc_cf")
 MAX_SCRIPTS = 40
+#: together; a folder of forty copies of a training script is no data preparation
+MAX_CHARACTERS = 600_000
 
 _PREPARE = (
     "import sys, sentencepiece\n"
@@ -94,16 +96,22 @@ def _modules(ctx: Context) -> Iterator[ir.Module]:
     if ctx.files is None:
         return
     others = [p for p in ctx.files.ending(".py") if p not in ctx.modules][:MAX_SCRIPTS]
+    left = MAX_CHARACTERS
     for path in others:
         text = ctx.files.text(path)
-        if text is None or len(text) > 400_000:
+        if text is None or len(text) > left or not _may_fold(text):
             continue
-        if "_cf" not in text and not any(f".{word}(" in text for word in _FOLDS):
-            continue
+        left -= len(text)
         try:
             yield lower(text, path)
         except Unparsable:
             continue
+
+
+def _may_fold(text: str) -> bool:
+    """A look at the words before the file is parsed: a folder may hold forty scripts."""
+    folds = any(f".{word}()" in text for word in _FOLDS) and any(f".{word}(" in text for word in _ENCODES)
+    return folds or "_cf" in text
 
 
 def _folds(module: ir.Module) -> Iterator[Finding]:

@@ -57,6 +57,12 @@ def reported_ids(trace: Trace) -> set[int]:
 
 def cache_reads(trace: Trace) -> list[CacheRead]:
     """Every table read that feeds a score, in order; several passes over one place are one entry."""
+    if trace.cache_reads is None or trace.cache_reads[0] is not trace.chosen:
+        trace.cache_reads = (trace.chosen, _cache_reads(trace))
+    return list(trace.cache_reads[1])
+
+
+def _cache_reads(trace: Trace) -> list[CacheRead]:
     reads = sources(trace, "LOOKUP")
     feeds: dict[int, list[Event]] = {}
     for s in all_scores(trace):
@@ -65,9 +71,26 @@ def cache_reads(trace: Trace) -> list[CacheRead]:
                 feeds.setdefault(k[1], []).append(s)
     reported = reported_ids(trace)
     found: dict[tuple, CacheRead] = {}
+    addresses = {n: tokens_in(reads[n].detail.get("keys", frozenset()), through_tables=True) for n in feeds}
+    distinct: dict[Any, Event] = {}
+    for n, address in addresses.items():
+        distinct.setdefault(frozenset((x, frozenset(o)) for x, o in address.items()), reads[n])
+    others = [(o, tokens_in(o.detail.get("keys", frozenset()), through_tables=True)) for o in distinct.values()]
+    places: dict[int, dict[tuple[int, ...], int]] = {}
+    together: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for number, scores in feeds.items():
         e = reads[number]
-        read = _judge(trace, e, scores, [reads[n] for n in feeds])
+        group = tuple(s.id for s in scores)
+        if group not in together:
+            scored: dict[tuple[int, ...], int] = {}
+            for s in scores:
+                if s.id not in places:
+                    places[s.id] = {x: max(o) for x, o in tokens_in(s.detail.get("keys", frozenset())).items()}
+                for symbols, offset in places[s.id].items():
+                    scored[symbols] = max(offset, scored.get(symbols, offset))
+            together[group] = scored
+        scored = together[group]
+        read = _judge(trace, e, scores, addresses[number], scored, others)
         read.reported = any(s.id in reported for s in scores)
         key = (e.path, e.line, read.target, e.active == "no")
         old = found.get(key)
@@ -76,13 +99,15 @@ def cache_reads(trace: Trace) -> list[CacheRead]:
     return sorted(found.values(), key=lambda r: (RANK[r.active], r.read.id))
 
 
-def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> CacheRead:
+Places = dict[tuple[int, ...], set[int]]
+
+
+def _judge(
+    trace: Trace, e: Event, scores: list[Event], address: Places, scored: dict[tuple[int, ...], int],
+    others: list[tuple[Event, Places]],
+) -> CacheRead:  # fmt: skip
+    """``address``: the tokens in the read's address; ``scored``: the latest token of the scores that it feeds."""
     read = CacheRead(read=e, scores=scores)
-    address = tokens_in(e.detail.get("keys", frozenset()), through_tables=True)
-    scored: dict[tuple[int, ...], int] = {}
-    for s in scores:
-        for symbols, offsets in tokens_in(s.detail.get("keys", frozenset())).items():
-            scored[symbols] = max(max(offsets), scored.get(symbols, max(offsets)))
     if not any(symbols in scored for symbols in address):
         address, scored = _from_where_loops_began(address, scored)
     latest = {symbols: max(offsets) for symbols, offsets in address.items()}
@@ -91,11 +116,11 @@ def _judge(trace: Trace, e: Event, scores: list[Event], others: list[Event]) -> 
         read.target = any(latest[symbols] >= scored[symbols] for symbols in known)
         read.context = any(min(address[symbols]) < scored[symbols] for symbols in known) or len(known) < len(address)
     elif address:
-        read.sibling = next((o for o in others if _shorter(address, o)), None)
+        read.sibling = next((o for o, tokens in others if _shorter(address, tokens)), None)
         read.target = read.sibling is not None and any(latest[x] >= trace.newest.get(x, latest[x]) for x in address)
         read.context = sum(len(offsets) for offsets in address.values()) > (1 if read.target else 0)
     if read.target and read.sibling is None:
-        read.sibling = next((o for o in others if _shorter(address, o)), None)
+        read.sibling = next((o for o, tokens in others if _shorter(address, tokens)), None)
     return read
 
 
@@ -118,9 +143,8 @@ def _from_where_loops_began(
     return (moved, plain) if any(symbols in plain for symbols in moved) else (address, scored)
 
 
-def _shorter(address: dict[tuple[int, ...], set[int]], other: Event) -> bool:
-    """Does ``other`` read the same address without its latest tokens."""
-    mine = tokens_in(other.detail.get("keys", frozenset()), through_tables=True)
+def _shorter(address: Places, mine: Places) -> bool:
+    """Is the second the same address without its latest tokens."""
     if not mine or not mine.keys() <= address.keys():
         return False
     return all(mine[x] <= address[x] for x in mine) and any(max(mine[x]) < max(address[x]) for x in mine)

@@ -110,6 +110,8 @@ class Trace:
     shadow: dict[int, Event] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
+    #: what `audit.trace.caches.cache_reads` found, for a choice of reports
+    cache_reads: Any = None
     #: ids of the reports that print the stated score; None: not known, every printed figure counts
     chosen: frozenset[int] | None = None
 

@@ -21,7 +21,6 @@ from audit import ir
 from audit.trace.values import LOGITS, LOSS, META, PARAM, VAL, V, clone
 
 FAR = 1_000_000
-MAX_KEYS = 40
 #: keys of tokens: read from the stream, and read through a table of constants
 TOKENS = ("t", "l")
 #: the value counts bytes up over the stream: no number that belongs to one token
@@ -179,16 +178,6 @@ def tokens_in(keys: frozenset, through_tables: bool = False) -> dict[tuple[int, 
         if k[0] == "t" or (through_tables and k[0] == "l"):
             found.setdefault(k[1], set()).add(k[2])
     return found
-
-
-def capped(keys: frozenset) -> frozenset:
-    """No more keys than needed to tell target from context: the extremes of each group."""
-    if len(keys) <= MAX_KEYS:
-        return keys
-    kept = {k for k in keys if k[0] not in ("t", "e")}
-    for symbols, offsets in list(tokens_in(keys).items())[:10]:
-        kept |= {("t", symbols, min(offsets)), ("t", symbols, max(offsets))}
-    return frozenset(kept)
 
 
 def moved_reads(keys: frozenset, shift: int) -> frozenset:

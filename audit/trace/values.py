@@ -39,6 +39,7 @@ EMPTY: frozenset = frozenset()
 WHOLE: Atom = (EMPTY, None, None)
 WHOLE_ATOMS: frozenset = frozenset([WHOLE])
 MAX_ATOMS = 10
+MAX_KEYS, MAX_GROUPS = 400, 48
 
 
 class V:
@@ -104,8 +105,10 @@ class V:
             self.taint |= other.taint
         if other.scores:
             self.scores |= other.scores
-        if other.keys:
+        if other.keys and other.keys is not self.keys:
             self.keys |= other.keys
+            if len(self.keys) > MAX_KEYS:
+                self.keys = fewer(self.keys)
 
 
 class Closure:
@@ -206,6 +209,23 @@ def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) 
     )
 
 
+def fewer(keys: frozenset) -> frozenset:
+    """Enough of the keys to tell target from context: the extremes of the places read last (see `positions`)."""
+    groups: dict[tuple[int, ...], list[tuple]] = {}
+    kept = set()
+    for k in keys:
+        if k[0] in ("t", "l", "e"):
+            groups.setdefault(k[1], []).append(k)
+        else:
+            kept.add(k)
+    for symbols in sorted(groups, reverse=True)[:MAX_GROUPS]:
+        places = sorted(groups[symbols])
+        kept.update((places[0], places[-1]))
+        tokens = [k for k in places if k[0] == "t"]
+        kept.update(tokens[:1] + tokens[-1:])
+    return frozenset(kept)
+
+
 def derive(values: list[V], kind: str = "val") -> V:
     """A new opaque value made from ``values``; a loss keeps the region of its own targets."""
     out = V(kind)
@@ -245,6 +265,8 @@ def derive(values: list[V], kind: str = "val") -> V:
             out.models |= inner.models
             if inner.flags & LOSS:
                 loss_atoms = join_atoms(loss_atoms, inner.atoms)
+    if len(out.keys) > MAX_KEYS:
+        out.keys = fewer(out.keys)
     out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
     if loss_atoms:
         out.atoms = loss_atoms
