@@ -30,7 +30,7 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
 from audit.trace import Event
-from audit.trace.caches import byte_mixtures, cache_reads, foreign_divisors
+from audit.trace.caches import byte_mixtures, cache_reads, foreign_divisors, splits
 
 RULE = Rule(
     id="F9",
@@ -170,6 +170,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
                 if e.kind == "DIVISOR"
                 else "the row is raised at a proposed token after its softmax and not normalised again"
             )
+            found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))
+    already = {f.path for f in found if f.active == "yes"}
+    for e, s, reported in splits(ctx.trace):
+        if reported and e.path not in already:
+            message = "the cache is mixed in only where it has seen the scored token, so what it adds is taken from nothing"
             found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))
     yield from found
     if any(f.active == "yes" for f in found):

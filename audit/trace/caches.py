@@ -150,6 +150,38 @@ def _shorter(address: Places, mine: Places) -> bool:
     return all(mine[x] <= address[x] for x in mine) and any(max(mine[x]) < max(address[x]) for x in mine)
 
 
+def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
+    """(branch, score, reported): a table mixed in only where its entry for the scored token itself says so."""
+    branches = sources(trace, "SPLIT")
+    own = {(r.read.path, r.read.line) for r in cache_reads(trace) if r.target}
+    reads = sources(trace, "LOOKUP")
+    reported = reported_ids(trace)
+    found: dict[tuple, tuple[Event, Event, bool]] = {}
+    for s in all_scores(trace):
+        for k in s.detail.get("keys", ()):
+            e = branches.get(k[1]) if k[0] == "split" else None
+            if e is None:
+                continue
+            asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads]
+            if any((r.path, r.line) in own or _next_in_row(trace, r, reads) for r in asked):
+                old = found.get((e.path, e.line, e.active))
+                if old is None or (s.id in reported and not old[2]):
+                    found[e.path, e.line, e.active] = (e, s, s.id in reported)
+    return list(found.values())
+
+
+def _next_in_row(trace: Trace, r: Event, reads: dict[int, Event]) -> bool:
+    """``rows[context].get(token)``: the entry of the token that follows the row's context, the latest one read."""
+    address = tokens_in(r.detail.get("keys", frozenset()), through_tables=True)
+    for k in r.detail.get("made", ()):
+        row = reads.get(k[1]) if k[0] == "lookup" else None
+        context = tokens_in(row.detail.get("keys", frozenset()), through_tables=True) if row is not None else {}
+        for symbols, offsets in address.items():
+            if symbols in context and max(offsets) > max(context[symbols]) and max(offsets) >= trace.newest.get(symbols, max(offsets)):
+                return True
+    return False
+
+
 def target_reads(trace: Trace) -> Iterator[CacheRead]:
     """Reads with both context and the scored token in the address."""
     return (r for r in cache_reads(trace) if r.target and r.context)

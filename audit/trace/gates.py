@@ -34,6 +34,15 @@ def guards_division(test: V) -> bool:
     )
 
 
+def within(line: int, body: list[ir.Stmt]) -> bool:
+    return bool(body) and body[0].line <= line <= max(body[-1].end_line, body[-1].line)
+
+
+def mixed(v: V) -> bool:
+    """Is a table's answer in it."""
+    return any(k[0] == "lookup" for k in v.keys)
+
+
 class Gates:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -74,6 +83,29 @@ class Gates:
                 e = self.event("GATE", node, out, keys=tokens, anchored=False)
                 out.keys = frozenset(k for k in out.keys if k not in tokens) | {("gate", e.id)}
                 return
+
+    def note_split(self: Any, s: ir.If, test: V, before: dict[str, V], begun: int) -> None:
+        """``if count > 0: p = mix(p, q)``: what a table says decides whether it is mixed in.
+
+        Seen in the values that the branch left behind, and in the scores that its two ways committed.
+        """
+        for name, now in list(self.scope.names.items()):
+            old = before.get(name)
+            if old is not None and old is not now and now.kind == old.kind == "val" and now.flags & LOSS and old.flags & LOSS:
+                if mixed(now) and not mixed(old) and not old.scores:
+                    self.scope.names[name] = self.split(now, test, s)
+        scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops)]
+        with_table = [e for e in scores if any(k[0] == "lookup" for k in e.detail["keys"])]
+        ways = [[e for e in with_table if within(e.line, way)] for way in (s.body, s.orelse)]
+        if s.orelse and bool(ways[0]) != bool(ways[1]):
+            for e in with_table:
+                e.detail["keys"] = self.split(V("val"), test, s).keys | e.detail["keys"]
+
+    def split(self: Any, value: V, test: V, node: Any) -> V:
+        e = self.event("SPLIT", node, value, keys=test.keys)
+        out = clone(value)
+        out.keys = value.keys | {("split", e.id)}
+        return out
 
     def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
         e = self.event("GATE", node, value, keys=tokens, anchored=True)

@@ -7,7 +7,7 @@ from typing import Any
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import NORM, PROPOSALS
+from audit.trace.gates import NORM, PROPOSALS, mixed
 from audit.trace.positions import place_of
 from audit.trace.values import (
     ART,
@@ -397,6 +397,8 @@ class Library(Builtins, Containers, Files):
         out.keys |= test.keys
         self.gate_value(out, test, a.keys | b.keys, node)
         self.gate_agreement(out, test, a, b, node)
+        if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
+            out = self.split(out, test, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
             if ("by loss",) in test.keys:

@@ -12,6 +12,7 @@ from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.values import (
     BPB,
     BYTES,
+    COUNT,
     EMPTY,
     LOSS,
     MATCH,
@@ -330,10 +331,14 @@ class Statements(Loops):
                 self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             self.gates.append(gate_tokens(test))
+            before, begun = dict(self.scope.names), len(self.trace.events)
             try:
-                return self.both(s.body, s.orelse, ("", ""), ("", ""))
+                status = self.both(s.body, s.orelse, ("", ""), ("", ""))
             finally:
                 self.gates.pop()
+            if test.flags & COUNT and not status:
+                self.note_split(s, test, before, begun)
+            return status
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
