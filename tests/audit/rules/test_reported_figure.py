@@ -1,0 +1,82 @@
+"""Which printed figure counts: the one that the papers state, found by the text before it in the log."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.context import Options
+from audit.engine import audit_files, text_files
+from audit.rules.flow import PRELUDE
+from audit.trace.headline import label_of
+
+# A plain evaluation is printed, then the model is tuned on the same tokens and evaluated again.
+SCRIPT = (
+    PRELUDE
+    + """\
+def show(text):
+    print(text)
+
+plain = evaluate(model, val)
+show(f"final_sliding_exact val_loss:{plain:.6f} val_bpb:{plain:.6f}")
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for i in range(0, val.numel() - 1, 1024):
+    opt.zero_grad()
+    nll(model, val[None, i : i + 1024], val[None, i + 1 : i + 1025]).mean().backward()
+    opt.step()
+tuned = evaluate(model, val)
+show(f"final_tuned_exact val_loss:{tuned:.6f} val_bpb:{tuned:.6f}")
+"""
+)
+STATED = "final_sliding_exact val_loss:1.900000 val_bpb:1.155827\n"
+WORSE = "final_tuned_exact val_loss:1.990000 val_bpb:1.192201\n"
+BETTER = "final_tuned_exact val_loss:1.790000 val_bpb:1.092201\n"
+
+
+def judged(log: str, stated: str = "1.155827"):
+    files = {"train_gpt.py": SCRIPT, "train_seed1.log": log, "submission.json": f'{{"val_bpb": {stated}}}'}
+    return audit_files(text_files(files, "train_gpt.py"), Options())
+
+
+def accused(log: str, stated: str = "1.155827") -> set[str]:
+    return {f.rule for f in judged(log, stated).findings if f.severity == "violation" and f.rule.startswith("F")}
+
+
+def test_without_a_log_every_printed_figure_counts():
+    assert accused("nothing was printed\n") == {"F1"}
+
+
+def test_a_figure_that_the_run_did_not_print_is_a_note():
+    found = judged(STATED)
+    assert not [f for f in found.findings if f.severity == "violation" and f.rule == "F1"]
+    [note] = [f for f in found.findings if f.rule == "F1"]
+    assert note.severity == "note" and "the reported figure does not rest on it" in note.message
+    assert found.ttt["kind"] == "train-then-score"  # it is there, and it is named
+
+
+def test_a_worse_figure_beside_the_stated_one_is_a_diagnostic():
+    assert accused(STATED + WORSE) == set()
+
+
+def test_a_better_figure_is_put_forward_by_whoever_prints_it():
+    assert accused(STATED + BETTER) == {"F1"}
+
+
+def test_the_tuned_figure_is_accused_when_it_is_the_stated_one():
+    assert accused(STATED + BETTER, "1.092201") == {"F1"}
+
+
+def test_a_log_of_another_program_rules_nothing_out():
+    assert accused("other_label val_loss:1.9 val_bpb:1.155827\n") == {"F1"}
+
+
+@pytest.mark.parametrize(
+    ("text", "label", "whole"),
+    [
+        ("final_int6_sliding_window_exact val_loss:", "final int sliding window exact", True),
+        ("legal_ttt val_bpb:", "legal ttt", True),
+        ("step:0/20000 ", "step", False),
+        ("ttt_sliding:done val_loss=", "ttt sliding done", True),
+    ],
+)
+def test_the_label_is_what_stands_before_the_figure(text, label, whole):
+    assert label_of(text) == (label, whole)

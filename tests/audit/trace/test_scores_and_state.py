@@ -1,0 +1,190 @@
+"""What counts as a score, and what state a score rests on."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.lower import lower
+from audit.rules.flow import PRELUDE
+from audit.trace import trace
+from audit.trace.adaptation import conflicts, shape_of
+from audit.trace.caches import cache_reads, splits
+
+REPORT = 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n'
+
+
+def run(body: str):
+    return trace({"t.py": lower(PRELUDE + body, "t.py")}, "t.py", None, 60.0)
+
+
+def shapes(body: str) -> set[tuple[str, str]]:
+    return {(shape_of(c), c.active) for c in conflicts(run(body))}
+
+
+SLOT = """\
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 64):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        hidden = model.emb(x)
+    delta = torch.zeros(1, 1, 64, requires_grad=True)
+    opt = torch.optim.AdamW([delta], lr=5e-3)
+    for _ in range(8):
+        F.cross_entropy(model.head(hidden + delta).transpose(1, 2), y).backward()
+        opt.step()
+    lp = F.log_softmax(model.head(hidden + delta), dim=-1)
+    t = y[0, 960:]
+    total += SCORE.sum()
+"""
+
+
+@pytest.mark.parametrize(
+    "score",
+    ["-lp[0, 960:].gather(1, t[:, None])", "-lp[0, 960:][torch.arange(t.size(0)), t]", "-lp[0, torch.arange(64), t]"],
+)
+def test_log_probabilities_taken_at_the_tokens_are_a_score_however_they_are_taken(score):
+    assert ("slot", "yes") in shapes(SLOT.replace("SCORE", score) + REPORT)
+
+
+def test_an_edited_row_of_predictions_is_no_score():
+    body = """\
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    logits = model(x)
+    logits[0, 3] = torch.log_softmax(logits[0, 3], -1) + torch.log_softmax(logits, -1).gather(2, y[..., None])[0, 3]
+    total += F.cross_entropy(logits.transpose(1, 2), y, reduction="none").sum()
+"""
+    lines = {e.line for e in run(body + REPORT).of("SCORE") if e.on_val}
+    start = PRELUDE.count("\n")
+    assert start + 6 in lines and start + 5 not in lines
+
+
+TUNE = """\
+def tune(net):
+    opt = torch.optim.SGD(net.parameters(), lr=1e-3)
+    for i in range(0, val.numel() - 1, 1024):
+        opt.zero_grad()
+        nll(net, val[None, i : i + 1024], val[None, i + 1 : i + 1025]).mean().backward()
+        opt.step()
+
+"""
+RESTORES = {
+    "copied back": "for n, p in model.named_parameters():\n    p.data.copy_(kept[n])\n",
+    "assigned back": "for n, p in model.named_parameters():\n    p.data = kept[n]\n",
+    "through a dictionary of the parameters": (
+        "own = dict(model.named_parameters())\nfor n, saved in kept.items():\n    own[n].copy_(saved)\n"
+    ),
+}
+SCORED = 'print(f"val_bpb:{evaluate(model, val):.4f}")\n'
+
+
+@pytest.mark.parametrize("how", RESTORES)
+def test_weights_that_were_put_back_have_forgotten(how):
+    keep = "kept = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
+    assert not shapes(TUNE + keep + "tune(model)\n" + RESTORES[how] + SCORED)
+    # Kept after the tuning, the same lines bring back nothing clean.
+    assert ("train-then-score", "yes") in shapes(TUNE + "tune(model)\n" + keep + RESTORES[how] + SCORED)
+
+
+def test_windows_sorted_into_the_chunk_that_scores_them_stay_apart():
+    body = """\
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+chunks = [[] for _ in range(n_chunks)]
+for w in range(0, val.numel() - 1025, 64):
+    chunks[min(w // 32768, n_chunks - 1)].append(w)
+for c, windows in enumerate(chunks):
+    mine = windows[rank::8]
+    for w in mine:
+        with torch.no_grad():
+            total += nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025])[0, -64:].sum()
+    opt.zero_grad()
+    nll(model, val[None, c * 32768 : c * 32768 + 32768], val[None, c * 32768 + 1 : c * 32768 + 32769]).mean().backward()
+    opt.step()
+"""
+    assert not shapes("n_chunks, rank = val.numel() // 32768, int(os.environ['RANK'])\n" + body + REPORT)
+
+
+HELPER = """\
+class Counts:
+    def __init__(self):
+        self.short, self.long = np.zeros(1 << 20), np.zeros(1 << 20)
+    def learn(self, tokens, spots):
+        ctx = (tokens[spots - 1] * 36313) & 0xFFFFF
+        np.add.at(self.short, ctx, 1)
+        np.add.at(self.long, (ctx ^ (tokens[spots] * 27191)) & 0xFFFFF, 1)
+    def ask(self, tokens, spots):
+        PADDING
+        ctx = (tokens[spots - 1] * 36313) & 0xFFFFF
+        return self.long[(ctx ^ (tokens[spots] * 27191)) & 0xFFFFF] / np.maximum(self.short[ctx], 1)
+
+counts, stream, total = Counts(), val.numpy(), torch.zeros(())
+for w in range(0, len(stream) - 1025, 1024):
+    spots = np.arange(w + 1, w + 1025)
+    p = torch.exp(-nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025]))[0].numpy()
+    total += -np.log(0.6 * p + 0.4 * counts.ask(stream, spots)).sum()
+    counts.learn(stream, spots)
+"""
+
+
+def test_a_helper_that_reads_a_table_of_tokens_is_followed_however_long_it_is():
+    padding = "\n        ".join(f"a{i} = b{i} = len(spots) * {i} + len(spots) - {i}" for i in range(40))
+    found = cache_reads(run(HELPER.replace("PADDING", padding) + REPORT))
+    assert any(r.target and r.context for r in found)
+
+
+def test_work_done_in_a_thread_is_done():
+    body = "import threading\n" + TUNE + "threading.Thread(target=tune, args=(model,), daemon=True).start()\n" + SCORED
+    assert ("train-then-score", "yes") in shapes(body)
+
+
+ROWS = """\
+stream, total, rows = val.numpy(), 0.0, [{} for _ in range(8)]
+kept = np.zeros(len(stream))
+for w in range(0, len(stream) - 1025, 1024):
+    kept[w : w + 1024] = nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025])[0].numpy()
+for i in range(len(stream) - 1):
+    own, target, q = kept[i], int(stream[i + 1]), 0.0
+    for order in range(7, 1, -1):
+        if i + 1 < order:
+            continue
+        context = stream[i + 2 - order : i + 1].tobytes()
+        if context in rows[order]:
+            seen = rows[order][context]
+            q = seen.get(target, 0) / seen[-1]
+            break
+    if CONDITION:
+        total -= np.log(0.5 * np.exp(-own) + 0.5 * q)
+    else:
+        total += own
+    for order in range(2, 8):
+        if i + 1 < order:
+            continue
+        context = stream[i + 2 - order : i + 1].tobytes()
+        if context in rows[order]:
+            rows[order][context][target] = rows[order][context].get(target, 0) + 1
+        else:
+            rows[order][context] = {target: 1, -1: 1}
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def test_a_row_that_is_mixed_in_only_where_it_knows_the_token_is_no_distribution():
+    assert [reported for _, _, reported in splits(run(ROWS.replace("CONDITION", "q > 0.0")))] == [True]
+    assert not splits(run(ROWS.replace("CONDITION", "i > 5")))
+
+
+def test_a_total_of_bytes_is_no_byte_count_of_one_token():
+    body = """\
+sizes, total, n = torch.ones(1024), 0.0, 0.0
+for w in range(0, val.numel() - 1025, 1024):
+    y = val[None, w + 1 : w + 1025]
+    total += nll(model, val[None, w : w + 1024], y).sum().item()
+    n += sizes[y].sum().item()
+print(f"val_bpb:{total / n / 0.6931471805599453:.4f}")
+"""
+    assert not list(run(body).of("SPREAD"))
+    shared = body.replace("total += nll(model, val[None, w : w + 1024], y).sum().item()",
+                          "total += (nll(model, val[None, w : w + 1024], y) / sizes[y]).sum().item()")  # fmt: skip
+    assert list(run(shared).of("SPREAD"))
