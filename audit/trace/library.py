@@ -8,7 +8,7 @@ from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import NORM, PROPOSALS, mixed
-from audit.trace.positions import place_of
+from audit.trace.positions import loop_place, place_of
 from audit.trace.values import (
     ART,
     BPB,
@@ -151,7 +151,11 @@ class Library(Builtins, Containers, Files):
                 out.flags = META if any(a.flags & META for a in args) else 0
                 out.atoms, out.keys = EMPTY, EMPTY
                 # Every element is a place of its own; they share the symbols of where the range starts.
-                out.pos = place_of(args[0]) if len(args) > 1 and args[0].kind in ("val", "const") else None
+                # A fixed start says nothing of where the array is laid against the stream: a symbol of its own.
+                start = args[0] if len(args) > 1 else None
+                out.pos = loop_place(start) if start is not None and start.kind == "const" else (
+                    place_of(start) if start is not None and start.kind == "val" else None
+                )
                 if len(args) == 1:
                     out.keys = frozenset([("candidates", getattr(node, "line", 0))])
             return out
