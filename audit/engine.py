@@ -203,11 +203,12 @@ def _find_headline(ctx: Context) -> None:
 
     assert ctx.trace is not None
     behind = [run for run in view(ctx.facts).behind if run.link == "score" and run.reported]
-    stated = {e.label for run in behind for e in run.reported}
+    labels = {e.label for run in behind for e in run.reported}
+    stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in labels}
     better = {
         e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
     }  # fmt: skip
-    narrow(ctx.trace, stated, better - stated)
+    narrow(ctx.trace, stated, better - labels)
 
 
 def _natives(files: SubmissionFiles, ctx: Context) -> list[Any]:

@@ -55,7 +55,7 @@ def alternatives(knobs: Knobs) -> Iterator[Knobs]:
 
     The settled values take the best statement for each knob; where a README trains with one command and evaluates
     with another, no run had them all. First each command by itself, the last one first, then what the logs print,
-    then the code's own defaults. Overrides by the user stay.
+    and where they print nothing the code's own defaults. Overrides by the user stay.
     """
     fixed = {name: v for name, v in knobs.values.items() if v.source in ("env", "wrapper")}
     groups: dict[tuple[str, int], dict[str, KnobValue]] = {}
@@ -68,7 +68,8 @@ def alternatives(knobs: Knobs) -> Iterator[Knobs]:
             elif claim.rank > commands.PROSE:
                 groups.setdefault((claim.path, claim.line), {})[name] = value
     several = [group for _place, group in sorted(groups.items(), reverse=True) if len(group) >= 2]
-    for values in (*several[:3], printed, {}):
+    # What a run printed stands: defaults that it contradicts are no configuration that was run.
+    for values in (*several[:3], printed, *([] if printed else [{}])):
         chosen = {**values, **fixed}
         if {k: v.value for k, v in chosen.items()} != {k: v.value for k, v in knobs.values.items()}:
             yield Knobs(values=chosen, declared=knobs.declared, claims=knobs.claims)

@@ -63,7 +63,10 @@ class SubmissionFiles:
         return sorted(found, key=lambda p: (p.count("/"), p))
 
     def shell_scripts(self) -> list[str]:
-        return self.ending(".sh", ".bash", ".slurm", ".sbatch", ".env")
+        """Run scripts beside the primary; where there are none, those that the submission changes at the root."""
+        suffixes = (".sh", ".bash", ".slurm", ".sbatch", ".env")
+        outside = [p for p in self.changed if p.lower().endswith(suffixes) and not p.startswith("records/")]
+        return self.ending(*suffixes) or outside
 
     def c_sources(self) -> list[str]:
         return self.ending(*C_SUFFIXES)

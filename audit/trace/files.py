@@ -28,9 +28,10 @@ class Files:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     # ------------------------------------------------------------------ environment
-    def env_present(self: Any, name: str) -> bool | None:
+    def env_present(self: Any, name: str) -> bool:
+        """Is the variable set; what nobody is known to have set is not, as for ``environ.get``."""
         value = self.knobs.value(name, None)
-        return (value is not None and (not isinstance(value, tuple) or value[0] is not None)) or None
+        return value is not None and (not isinstance(value, tuple) or value[0] is not None)
 
     def env_set(self: Any, name: Any, value: V) -> None:
         if not hasattr(self, "environ_set"):

@@ -10,7 +10,7 @@ forward by whoever prints it, and counts. Where no line can be matched, every pr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from audit.trace.events import Event, Trace
 
@@ -38,20 +38,34 @@ def could_print(report: Event, label: str) -> bool | None:
     return label.startswith(own) if own else None
 
 
-def narrow(trace: Trace, stated: Iterable[str], better: Iterable[str] = ()) -> None:
+def reached(sites: dict[tuple, list[int]], printed: int) -> set[int]:
+    """Of the places that print one label, in the order of the run, as many as the log has lines of it."""
+    kept = list(sites.values())[:printed] if 0 < printed < len(sites) else sites.values()
+    return {number for numbers in kept for number in numbers}
+
+
+def narrow(trace: Trace, stated: Mapping[str, int], better: Iterable[str] = ()) -> None:
     """Sets ``trace.chosen`` to the reports that count, where one certainly prints the stated score.
 
-    ``stated``: what the log lines that print the stated score say before the figure; ``better``: the same for the
-    lines of those runs that print a better one.
+    ``stated``: what the log lines that print the stated score say before the figure, and how many lines of one run
+    say so, whatever the figure; ``better``: the same texts of the lines that print a better one.
     """
-    wanted = {plain for plain in (label_of(text)[0] for text in stated) if len(plain) >= SHORTEST}
+    lines: dict[str, int] = {}
+    for text, number in stated.items():
+        if len(plain := label_of(text)[0]) >= SHORTEST:
+            lines[plain] = lines.get(plain, 0) + number
+    wanted = lines.keys()
     active = [e for e in trace.of("REPORT", active=True) if e.scores]
     found: set[int] = set()
     for label in wanted:
         said = {e.id: could_print(e, label) for e in active}
         if not any(said.values()):
             return  # printed by something that was not followed: nothing is ruled out
-        found |= {number for number, could in said.items() if could is not False}
+        sites: dict[tuple, list[int]] = {}
+        for e in active:
+            if said[e.id]:
+                sites.setdefault(e.stack[:2], []).append(e.id)
+        found |= reached(sites, lines[label]) | {number for number, could in said.items() if could is None}
     shown = {label_of(text)[0] for text in better}
     found |= {e.id for e in active if any(could_print(e, label) for label in shown)}
     if wanted and len(found) < len(active):

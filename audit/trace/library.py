@@ -505,6 +505,9 @@ class Library(Builtins, Containers, Files):
             recv.keys, recv.taint, recv.atoms = EMPTY, EMPTY, EMPTY
             recv.flags &= ~(VAL | TRAIN | LOSS | COUNT | RATIO)
             return const(None)
+        if name in ("extend", "append") and recv.kind == "val" and not recv.models and len(args) == 1:
+            recv.absorb(summary(args[0]) if args[0].kind in ("seq", "dict") else args[0])  # a bytearray grows
+            return const(None)
         if name in PLACES and recv.kind == "val":
             return found_places([recv, *args])
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):

@@ -318,8 +318,8 @@ class Statements(Loops):
         text = self.gate_text(test)
         if known is not None and not (self.dormant and test.knobs):
             live = s.body if known else s.orelse
-            if not live:
-                return NORMAL
+            if not live or rejects(live):
+                return NORMAL  # settings that the script refuses are not those of a run that was reported
             if text:
                 self.guards.append(("yes", text))
             status = self.block(live)
@@ -505,6 +505,13 @@ class Statements(Loops):
         out = clone(v)
         out.scores = v.scores | {e.id}
         return out
+
+
+def rejects(body: list[ir.Stmt]) -> bool:
+    """``if bad: raise ValueError(...)``: a check of the settings and nothing else."""
+    if len(body) != 1 or not isinstance(body[0], ir.Raise):
+        return False
+    return not any(isinstance(n, ir.Name) and n.id == "SystemExit" for n in walk(body[0]))
 
 
 def mentions(e: Any, name: str) -> bool:
