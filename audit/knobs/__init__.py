@@ -69,7 +69,7 @@ def alternatives(knobs: Knobs) -> Iterator[Knobs]:
                 groups.setdefault((claim.path, claim.line), {})[name] = value
     several = [group for _place, group in sorted(groups.items(), reverse=True) if len(group) >= 2]
     # What a run printed stands: defaults that it contradicts are no configuration that was run.
-    for values in (*several[:3], printed, *([] if printed else [{}])):
+    for values in (*several[:3], printed):
         chosen = {**values, **fixed}
         if {k: v.value for k, v in chosen.items()} != {k: v.value for k, v in knobs.values.items()}:
             yield Knobs(values=chosen, declared=knobs.declared, claims=knobs.claims)

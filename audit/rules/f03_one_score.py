@@ -16,7 +16,8 @@ several training epochs on a chunk whose score was already committed.
 
 **How it is decided.** A breach is a reported score that depends on an update or a table entry made from the
 same tokens, where those tokens had been scored before or where a loop that does not select tokens (epochs,
-passes) comes between.
+passes) comes between. What is reported is found in the log: the line whose figure meets the stated score. Figures
+that the run behind it did not print, or that are worse, are diagnostics; a breach there is a note.
 
 **See also.** F1, F2, F4 (minimum over passes).
 """

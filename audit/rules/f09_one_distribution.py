@@ -1,8 +1,9 @@
 '''F9 one distribution: what is mixed must sum to one over the official alphabet, fixed before the token is read.
 
-**What.** A score is -log p(x) of one distribution p. Three shapes break this: only the true token's probability is raised
-by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table; a
-token's probability is spread over its bytes (F10).
+**What.** A score is -log p(x) of one distribution p. Four shapes break this: only the true token's probability is raised
+by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table; a row
+is mixed in only where it has seen the true token, and the model's probability stands where it has not; a token's
+probability is spread over its bytes (F10).
 
 **Why.** A number that is not the probability of a distribution cannot be turned into a code of that length. The sums
 over the vocabulary of such "probabilities" were measured at 277 to 410 (#886, #978), and forcing them to one took a

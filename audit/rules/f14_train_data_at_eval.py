@@ -13,7 +13,8 @@ reads training data counts as training time. #634 and later submissions reserve 
 #1060, #1394); a logit scale of a few numbers fitted on a training slice (#1924 passed; a warning here); tables that are part of the artifact; a data loader that is still alive but no longer read.
 
 **How it is decided.** The order of reads, updates and calibration runs on training tokens against the point where the
-scored model is read back from the artifact; and for calibration after training, whether the loop's time limit is
+scored model is read back from the artifact (what a later write and read back of the artifact follows belongs to making
+it); and for calibration after training, whether the loop's time limit is
 reduced by any reserve.
 
 **See also.** F11, B3 (the time itself), B7.
@@ -60,6 +61,23 @@ print(f"val_bpb:{evaluate(scored, val):.4f}")
     ),
 ]
 LEGAL = [
+    example(
+        "a first artifact is looked at, then the weights are tuned on and the artifact that counts is written",
+        """\
+torch.save(model.state_dict(), "raw_model.pt")
+torch.save(model.state_dict(), "first_model.pt")
+model.load_state_dict(torch.load("first_model.pt"))
+print(f"diagnostic val_bpb:{evaluate(model, val):.4f}")
+model.load_state_dict(torch.load("raw_model.pt"))
+for i in range(0, 100_000, 1024):
+    optimizer.zero_grad()
+    nll(model, train[None, i : i + 1024], train[None, i + 1 : i + 1025]).mean().backward()
+    optimizer.step()
+torch.save(model.state_dict(), "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(model, val):.4f}")
+""",
+    ),
     example(
         "tuned on a training shard before the artifact is written",
         """\

@@ -9,11 +9,15 @@ has seen the token that it is asked for.
 **Ruling.** Condition C1 of the community's text (#1017). #1047 and #1028 carried the last state of a
 sequence into the next round over the same sequence, behind a knob.
 
-**Look-alikes that are legal.** ``is_causal=True`` or an explicit mask; a running mean (``cumsum``); a filter
-padded on the left; statistics of weights or over channels; the last position alone, to draw a token.
+**Look-alikes that are legal.** ``is_causal=True``, or a mask under whatever name the library gives it (MLX says
+``mask="causal"``); attention to kept earlier keys, to a memory, within the pieces of one token; a running mean
+(``cumsum``); a filter padded on the left; statistics of weights or over channels; the last position alone, to draw a
+token.
 
 **How it is decided.** The axes are followed from the token embedding: only what is taken along the time
-axis of activations and put back on all positions counts. A knob's branch decides whether it is active.
+axis of activations and put back on all positions counts. Attention without a mask accuses where queries, keys and
+values are made of the same input; where they are not, or where a random part of the input is hidden (masked
+diffusion), the obligation is undetermined. A knob's branch decides whether it is active.
 A static reading is weak here; flipping later tokens in a run is the proof.
 
 **See also.** F12 (previous token across documents), F16 (other ranks).
@@ -187,8 +191,8 @@ def _made_of(place: Place, node: Any) -> frozenset[str]:
     for n in place.nodes():
         if isinstance(n, ir.Assign):
             for t in n.targets:
-                for name in (x for x in _inside(t) if isinstance(x, ir.Name)):
-                    made.setdefault(name.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
+                for bound in (x for x in _inside(t) if isinstance(x, ir.Name)):
+                    made.setdefault(bound.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
     found: set[str] = set()
     todo = [x.id for x in _inside(node) if isinstance(x, ir.Name)]
     seen: set[str] = set()

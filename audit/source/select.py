@@ -13,8 +13,8 @@ from pathlib import PurePosixPath
 
 from audit.source.imports import imported_names
 
-#: Heads that add a whole workshop: judge this many, the records folders' own first.
-MAX_PRIMARIES = 12
+#: Scripts of one submission that are judged, the records folders' own first; more than this is no submission.
+MAX_PRIMARIES = 120
 #: Files looked into for a script to judge, those named like one first.
 MAX_READ = 200
 

@@ -28,8 +28,8 @@ def gate_tokens(test: V) -> frozenset:
 
 def guards_division(test: V) -> bool:
     """``mass > 1e-9``: a comparison with next to nothing, which keeps a quotient finite and chooses nothing."""
-    sides = test.rest.data if test.rest is not None and test.rest.kind == "seq" else None
-    return bool(sides) and any(
+    sides = (test.rest.data or []) if test.rest is not None and test.rest.kind == "seq" else []
+    return any(
         x.kind == "const" and isinstance(x.const, float) and 0.0 < abs(x.const) <= 1e-4 for x in sides
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from audit.knobs import Knobs, resolve
+from audit.knobs import Knobs, alternatives, resolve
 from audit.lower import lower
 from audit.source import MemoryTree, SubmissionFiles
 
@@ -171,3 +171,39 @@ def test_user_beats_log_and_wrapper_comes_last() -> None:
     found = knobs(extra, env={"TTT_ENABLED": "0"}, env_defaults={"TTT_ENABLED": "0", "EVAL_MODE": "full"})
     assert value(found, "TTT_ENABLED") == ("0", "env")
     assert value(found, "EVAL_MODE") == ("full", "wrapper")
+
+
+TWO_STEPS = """
+```bash
+ITERATIONS=500 TTT_ENABLED=0 torchrun train_gpt.py
+EVAL_MODE=lora TTT_ENABLED=1 torchrun train_gpt.py
+```
+"""
+
+
+def test_alternatives_are_the_commands_one_by_one_then_the_defaults():
+    found = list(alternatives(knobs({"README.md": TWO_STEPS})))
+    assert [{k: v.value for k, v in x.values.items()} for x in found] == [
+        {"EVAL_MODE": "lora", "TTT_ENABLED": "1"},
+        {"ITERATIONS": "500", "TTT_ENABLED": "0"},
+        {},
+    ]
+
+
+def test_defaults_that_a_log_contradicts_are_no_alternative():
+    found = list(alternatives(knobs({"README.md": TWO_STEPS, "train.log": "  ttt_enabled: True\n  lr: 0.002\n"})))
+    assert all(x.values for x in found)
+
+
+def test_an_override_by_the_user_stays_in_every_alternative():
+    found = list(alternatives(knobs({"README.md": TWO_STEPS}, {"TTT_ENABLED": "1"})))
+    assert found and all(x.values["TTT_ENABLED"].value == "1" for x in found)
+
+
+def test_a_run_script_that_the_submission_puts_at_the_root_counts():
+    files = {"r/train_gpt.py": SCRIPT, "run.sh": "TTT_ENABLED=1 torchrun r/train_gpt.py\n"}
+    submission = SubmissionFiles(
+        target="t", tree=MemoryTree(files), primary="r/train_gpt.py", paths=["r/train_gpt.py"], changed=list(files)
+    )
+    found = resolve(submission, {"r/train_gpt.py": SCRIPT}, {}, None, {}, {})
+    assert found.lookup("TTT_ENABLED").value == "1"

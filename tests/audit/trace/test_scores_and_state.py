@@ -188,3 +188,51 @@ print(f"val_bpb:{total / n / 0.6931471805599453:.4f}")
     shared = body.replace("total += nll(model, val[None, w : w + 1024], y).sum().item()",
                           "total += (nll(model, val[None, w : w + 1024], y) / sizes[y]).sum().item()")  # fmt: skip
     assert list(run(shared).of("SPREAD"))
+
+
+HOOKED = """\
+def hook(module, given, result):
+    BODY
+
+handles = [m.register_forward_hook(hook) for m in model.modules()]
+for i in range(0, 64 * 1024, 1024):
+    model(val[None, i : i + 1024])
+torch.save(model.state_dict(), "final_model.pt")
+"""
+
+
+@pytest.mark.parametrize(("body", "counts"), [("module.seen = result.abs().mean()", True), ("module.calls = 1", False)])
+def test_a_hook_that_reads_nothing_collects_nothing(body, counts):
+    found = [e for e in run(HOOKED.replace("BODY", body)).of("CALIBRATE") if e.on_val]
+    assert bool(found) == counts
+
+
+def test_bytes_that_are_gathered_from_tokens_are_made_of_them():
+    body = """\
+sp, text, seen, total = spm.SentencePieceProcessor("t.model"), bytearray(), {}, 0.0
+stream = val.numpy()
+for t in stream:
+    text.extend(sp.id_to_piece(int(t)).encode())
+for i, b in enumerate(bytes(text)):
+    seen[bytes(text)[i - 3 : i]] = b
+"""
+    assert [e for e in run("import sentencepiece as spm\n" + body).of("STORE") if e.on_val]
+
+
+def test_a_comparison_with_next_to_nothing_gates_nothing():
+    body = """\
+starts, best, total = torch.zeros(1024), {}, torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    key = (int(x[0, 0]) * 36313) & 0xFFFF
+    q = best.get(key, 0)
+    p = torch.exp(-nll(model, x, y))
+    mass = torch.where(TEST, q / 2.0, torch.zeros(()))
+    total += -torch.log(0.9 * p + 0.1 * mass).sum()
+    best[key] = int(y[0, 0])
+"""
+
+    def gates(test):
+        return [e for e in run(body.replace("TEST", test) + REPORT).of("GATE")]
+
+    assert gates("starts[y] > 0.5") and not gates("starts[y] > 1e-9")
