@@ -37,9 +37,10 @@ _RUNS = re.compile(r"__main__|^[A-Za-z_][\w.]*\(", re.M)
 
 def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> list[str]:
     """The primary scripts among ``paths`` (changed .py files), best first; empty if there is none."""
-    scripts = sorted({p for p in paths if p.endswith(".py")})
+    paths = set(paths)
+    scripts = sorted(p for p in paths if p.endswith(".py"))
     scripts = [p for p in scripts if not _FIXTURE.search(p)] or scripts
-    records = [p for p in scripts if p.startswith("records/")]
+    records = [p for p in scripts if _in_record(p, paths)]
     named = [p for p in records if _is_train_gpt(p)]
     named = named or [p for p in scripts if _is_train_gpt(p)]
     pool = named + [p for p in records or scripts if p not in named]
@@ -53,7 +54,7 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
             found.append(path)
     found = [p for p in found if not _only_launches(p, texts[p], found)] or found
     if not found and records:
-        return primary_scripts([p for p in scripts if not p.startswith("records/")], read) or _fallback(texts)
+        return primary_scripts([p for p in scripts if not _in_record(p, paths)], read) or _fallback(texts)
     if not found:
         return _fallback(texts)
     return sorted(found, key=_preference)
@@ -68,6 +69,12 @@ def _fallback(texts: dict[str, str]) -> list[str]:
         if chosen:
             return sorted(chosen, key=_preference)[:1]
     return []
+
+
+def _in_record(path: str, paths: set[str]) -> bool:
+    """In the records folders, or in a folder elsewhere that has a record's metadata (``SUBMISSION_FINAL/``)."""
+    folder = path.rpartition("/")[0]
+    return path.startswith("records/") or bool(folder and f"{folder}/submission.json" in paths)
 
 
 def _is_train_gpt(path: str) -> bool:

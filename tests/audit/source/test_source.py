@@ -142,3 +142,15 @@ def test_an_unpacked_module_with_the_wrappers_own_name_is_kept_apart() -> None:
     assert found.sources["r/unpacked/train_gpt.py"] == module
     # The trace takes the first module of a name: the unpacked one must stand before the root's.
     assert list(found.modules)[:2] == ["r/train_gpt.py", "r/unpacked/train_gpt.py"]
+
+
+def test_a_folder_elsewhere_with_a_records_metadata_is_judged_too() -> None:
+    files = {
+        f"{R}train_gpt.py": LEARNS, "FINAL/train_gpt.py": LEARNS, "FINAL/submission.json": "{}", "scratch/train_gpt.py": LEARNS,
+    }  # fmt: skip
+    assert primary_scripts(files, files.get) == [f"{R}train_gpt.py", "FINAL/train_gpt.py"]
+
+
+def test_what_a_tool_is_tested_on_is_not_judged() -> None:
+    files = {f"{R}train_gpt.py": LEARNS, f"{R}tests/fixtures/train_gpt_bad.py": LEARNS}
+    assert primary_scripts(files, files.get) == [f"{R}train_gpt.py"]
