@@ -428,7 +428,15 @@ class Calls:
                 self.write_model(owner, value, node)
 
     def restores(self: Any, target: V, value: V) -> bool:
-        """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen."""
+        """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen.
+
+        Only for a walk over the parameters: one of them put back by its name leaves the others as they are.
+        """
+        root = target
+        while root.kind == "bound":
+            root = root.data[0]
+        if root.kind != "val":
+            return False
         if not (target.models and value.models == target.models and value.flags & PARAM and not value.flags & (LOSS | LOGITS | GRAD)):
             return False
         owners = [self.serials[m] for m in target.models if m in self.serials]

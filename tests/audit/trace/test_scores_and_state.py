@@ -87,6 +87,12 @@ def test_weights_that_were_put_back_have_forgotten(how):
     assert ("train-then-score", "yes") in shapes(TUNE + "tune(model)\n" + keep + RESTORES[how] + SCORED)
 
 
+def test_one_weight_put_back_leaves_the_others_as_they_are():
+    keep = "kept = {n: p.detach().clone() for n, p in model.named_parameters()}\n"
+    back = "model.emb.weight.data.copy_(kept['emb.weight'])\n"
+    assert ("train-then-score", "yes") in shapes(TUNE + keep + "tune(model)\n" + back + SCORED)
+
+
 def test_windows_sorted_into_the_chunk_that_scores_them_stay_apart():
     body = """\
 total = torch.zeros(())
