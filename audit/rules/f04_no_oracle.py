@@ -94,7 +94,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     seen: dict[tuple, Finding] = {}
     for s in all_scores(ctx.trace):
         for k in s.detail.get("keys", ()):
-            e = choices.get(k[1]) if k[0] == "select" else None
+            e = choices.get(k[1]) if k[0] == "select" and k[1] not in ctx.trace.stabilisers else None
             if e is not None and s.id in reported:
                 message = "of two values for the same token the better one is kept, and scored"
                 made = event_finding(RULE, e, message)

@@ -91,6 +91,7 @@ def trace(
             e.active = "no"
             result.events.append(e)
     keep_dormant_mixtures(result, extra)
+    result.stabilisers |= {n + shift for n in extra.stabilisers}
     for (kind, number), shut in extra.thresholds.items():
         result.thresholds[kind, number + shift] = shut
     result.hashed = hashed_inputs(modules.values())

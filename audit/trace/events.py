@@ -110,6 +110,8 @@ class Trace:
     shadow: dict[int, Event] = field(default_factory=dict)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
+    #: choices of the larger of two values that only keep a sum of exponentials finite, by their SELECT's id
+    stabilisers: set[int] = field(default_factory=set)
     #: what `audit.trace.caches.cache_reads` found, for a choice of reports
     cache_reads: Any = None
     #: ids of the reports that print the stated score; None: not known, every printed figure counts
@@ -182,6 +184,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 ),
                 None,
             )  # fmt: skip
+            if before is not None and u.detail.get("passing"):
+                continue  # a row made of tokens scored before, for this iteration alone (a pointer, a neural cache)
             shared = mine & {loop for loop, _ in s.loops}
             key = (u.kind, u.path, u.line, s.path, s.line, before is not None, bool(shared))
             old = pairs.get(key)

@@ -250,6 +250,10 @@ class Expressions(Subscripts):
             out.keys = out.keys | {NORM}  # two figures of the model: one may be what the other is divided by
         if op in "+-" and AGREE in out.keys and out.flags & LOSS:
             self.check_tilt(a, b, out, node)
+        if op == "-" and b.keys is not a.keys:
+            larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
+            if larger and not any(k[0] == "select" for k in a.keys):
+                out.keys = out.keys | larger
         if op == "**" and b.flags & LOSS:
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:

@@ -134,6 +134,7 @@ class Library(Builtins, Containers, Files):
         if last in FRESH:
             out = V("val", flags=0)
             out.line = getattr(node, "line", 0)
+            self.born[id(out)] = (out, tuple(self.loops))
             for a in args:
                 out.deps |= a.deps
                 if a.flags & META:
@@ -177,6 +178,9 @@ class Library(Builtins, Containers, Files):
         if name.endswith("backward") and first is not None and "autograd" in name:
             self.backward(summary(first))
             return const(None)
+        if last in ("exp", "exp2") and first is not None:
+            # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
+            self.trace.stabilisers |= {k[1] for k in first.keys if k[0] == "less"}
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
             return normalised(last, derive(args))
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
@@ -592,6 +596,8 @@ class Library(Builtins, Containers, Files):
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
             return normalised(name, derive([recv]))
+        if name in ("exp", "exp2") and recv.kind == "val":
+            self.trace.stabilisers |= {k[1] for k in recv.keys if k[0] == "less"}
         if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:
             return normalised(name, derive([recv]))
         if name in PIECES and recv.kind != "const" and args and args[0].keys:

@@ -272,8 +272,10 @@ class Subscripts:
     def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
         """A table takes in stream content: counts, continuations, hints."""
         index = summary(index) if index.kind == "seq" else index
+        born = self.born.get(id(base))
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
-                       table=self.table_id(base), value_keys=value.keys)  # fmt: skip
+                       table=self.table_id(base), value_keys=value.keys,
+                       passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops))  # fmt: skip
         e.atoms = index.atoms or value.atoms
         base.taint = base.taint | {e.id}
         reach_origin(base)

@@ -242,3 +242,54 @@ for w in range(0, val.numel() - 1025, 1024):
         return [e for e in run(body.replace("TEST", test) + REPORT).of("GATE")]
 
     assert gates("starts[y] > 0.5") and not gates("starts[y] > 1e-9")
+
+
+def test_the_larger_of_two_in_a_sum_of_exponentials_is_no_choice():
+    from audit.engine import audit_text
+
+    body = """\
+follow, total = np.ones((1024, 1024)), 0.0
+stream = val.numpy()
+for w in range(0, len(stream) - 1025, 1024):
+    own = -nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025])[0].numpy()
+    rows = follow[stream[w : w + 1024]]
+    other = np.log(rows[np.arange(1024), stream[w + 1 : w + 1025]] / rows.sum(1))
+    top = np.maximum(own, other)
+    total -= (CHOSEN).sum()
+    np.add.at(follow, (stream[w : w + 1024], stream[w + 1 : w + 1025]), 1)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+    def accused(chosen):
+        found = audit_text(PRELUDE + body.replace("CHOSEN", chosen))
+        return any(f.rule == "F4" and f.severity == "violation" for f in found.findings)
+
+    assert accused("top")
+    assert not accused("top + np.log(0.5 * np.exp(own - top) + 0.5 * np.exp(other - top))")
+
+
+POINTER = """\
+total, kept, n = torch.zeros(()), torch.zeros(512, dtype=torch.int64), 0
+starts = list(range(0, val.numel() - 1025, 64))
+for i in range(0, len(starts), 32):
+    xs, ys = [], []
+    for w in starts[i : i + 32]:
+        xs.append(val[w : w + 1024])
+        ys.append(val[w + 1 : w + 1025])
+    x, y = torch.stack(xs), torch.stack(ys)
+    lp = F.log_softmax(model(x), dim=-1)
+    for b in range(len(xs)):
+        target = y[b, 960:]
+        for t in range(64):
+            row = torch.zeros(1024)
+            row.scatter_add_(0, INDEX, torch.ones(512))
+            mixed = torch.logaddexp(lp[b, t] - 0.1, torch.log(row + 1e-9) - 2.3)
+            total += -mixed[target[t]]
+            kept[n % 512] = target[t]
+            n += 1
+"""
+
+
+def test_a_row_made_of_kept_tokens_for_one_position_is_no_table():
+    assert not shapes(POINTER.replace("INDEX", "kept") + REPORT)
+    assert shapes(POINTER.replace("INDEX", "target[t : t + 1]") + REPORT) == {("table-first", "yes")}
