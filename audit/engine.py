@@ -175,8 +175,10 @@ def _trace(ctx: Context, files: SubmissionFiles) -> None:
     from audit.knobs import alternatives
     from audit.trace import Trace, trace
 
+    natives = _natives(files, ctx)
+
     def run(knobs: Any) -> Trace:
-        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=_natives(files, ctx))
+        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=natives)
 
     ctx.trace = run(ctx.knobs)
     if _scores(ctx.trace) or not any(e.on_val for e in ctx.trace.of("SCORE")):
@@ -198,11 +200,11 @@ LEAST_GAIN = 2e-4
 
 def _find_headline(ctx: Context) -> None:
     """Tells the trace which of its reports is the stated score, where a log prints that."""
-    from audit.evidence.runs import view
+    from audit.rules.papers import evidence
     from audit.trace.headline import narrow
 
     assert ctx.trace is not None
-    behind = [run for run in view(ctx.facts).behind if run.link == "score" and run.reported]
+    behind = [run for run in evidence(ctx).behind if run.link == "score" and run.reported]
     labels = {e.label for run in behind for e in run.reported}
     stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in labels}
     better = {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from audit.context import Options
 from audit.engine import audit_files, text_files
 
 SCRIPT = "import torch\nprint(torch.__version__)\n"
@@ -12,14 +13,8 @@ FINAL = "final_eval_exact val_loss:2.78720000 val_bpb:1.50120000\n"  # 2.6786 by
 
 def m1(log: str) -> list[str]:
     files = {"train_gpt.py": SCRIPT, "train_seed1.log": log, "submission.json": '{"val_bpb": 1.5012}'}
-    found = audit_files(text_files(files, "train_gpt.py"), _options())
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
     return [f.severity for f in found.findings if f.rule == "M1"]
-
-
-def _options():
-    from audit.context import Options
-
-    return Options()
 
 
 def test_a_run_in_which_no_line_is_right_has_a_wrong_table():
