@@ -10,7 +10,6 @@ from typing import Any
 from audit import ir
 from audit.native.flow import Unit
 from audit.native.model import NativeFunction
-from audit.trace.interest import walk
 
 SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".h", ".hpp")
 MAX_TEXT = 400_000
@@ -31,7 +30,7 @@ def embedded(modules: Iterable[ir.Module]) -> list[tuple[str, int, str]]:
     """(path, first line, text) of C source that a module holds as a string constant."""
     found = []
     for module in modules:
-        for n in walk(module.body):
+        for n in ir.walk(module.body):
             if isinstance(n, ir.Const) and isinstance(n.value, str) and len(n.value) > 200 and LIKE_C.search(n.value):
                 # The position is that of the first quote; a triple-quoted text starts on that line.
                 found.append((module.path, n.line, n.value))

@@ -29,7 +29,6 @@ from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.flow import holds
-from audit.trace.interest import walk
 
 RULE = Rule(
     id="B2",
@@ -119,8 +118,8 @@ def _tables(ctx: Context) -> Iterator[Finding]:
 def _literals(module: ir.Module) -> tuple[int, int]:
     """Numbers in collections, and characters of strings other than docstrings."""
     numbers = text = 0
-    documents = {id(s.value) for s in walk(module) if isinstance(s, ir.ExprStmt)}
-    for node in walk(module):
+    documents = {id(s.value) for s in ir.walk(module) if isinstance(s, ir.ExprStmt)}
+    for node in ir.walk(module):
         if isinstance(node, ir.Collection):
             numbers += sum(isinstance(_plain(e), ir.Const) and _number(_plain(e)) for e in node.elts)
         elif (
@@ -141,7 +140,7 @@ def _number(node: ir.Const) -> bool:
 def _import_of(ctx: Context, key: str) -> tuple[str, int]:
     name = key.rpartition("/")[2].removesuffix(".py")
     for module in ctx.modules.values():
-        for node in walk(module):
+        for node in ir.walk(module):
             if isinstance(node, ir.Import):
                 origins = [node.module or ""] if node.is_from else [n for n, _ in node.names]
                 if any(o.split(".")[-1] == name for o in origins):

@@ -28,7 +28,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.code import children, code_of, finding
+from audit.rules.code import code_of, finding
 from audit.rules.flow import holds, violated
 
 RULE = Rule(
@@ -123,4 +123,4 @@ def _words(call: ir.Call) -> Iterator[str]:
         node = todo.pop()
         if isinstance(node, ir.Const) and isinstance(node.value, str):
             yield node.value
-        todo += reversed(children(node))
+        todo += reversed(ir.children(node))

@@ -15,7 +15,6 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
-from audit.trace.interest import walk
 
 _PIECES = frozenset({"id_to_piece", "IdToPiece"})
 _BYTE_TESTS = frozenset({"is_byte", "IsByte"})
@@ -87,7 +86,7 @@ def _plus_one(place: Place) -> ir.Node | None:
 def _encoded_length(node: Any) -> bool:
     return (
         isinstance(node, ir.Call) and isinstance(node.func, ir.Name) and node.func.id == "len"
-        and any(isinstance(n, ir.Attr) and n.attr == "encode" for n in walk(node.args))
+        and any(isinstance(n, ir.Attr) and n.attr == "encode" for n in ir.walk(node.args))
     )  # fmt: skip
 
 
@@ -101,7 +100,7 @@ def _adds_space(code: Code) -> list[int]:
             added = node.value if isinstance(node, ir.AugAssign) and node.op == "+" else None
             if isinstance(node, ir.BinOp) and node.op == "+":
                 added = node
-            if added is not None and any(_space_flag(n) for n in walk(added)):
+            if added is not None and any(_space_flag(n) for n in ir.walk(added)):
                 lines.append(node.line)
     return lines
 
@@ -111,4 +110,4 @@ def _space_flag(node: Any) -> bool:
         return False
     sides = (node.left, node.right)
     negated = any(isinstance(s, ir.UnaryOp) and s.op == "~" for s in sides)
-    return negated and all(any(isinstance(n, ir.Sub) for n in walk(s)) for s in sides)
+    return negated and all(any(isinstance(n, ir.Sub) for n in ir.walk(s)) for s in sides)

@@ -12,7 +12,6 @@ from typing import Any
 
 from audit import ir
 from audit.rules.code import Code, Place
-from audit.trace.interest import walk
 
 
 def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
@@ -25,7 +24,7 @@ def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
             continue
         layers = _layers(place.owner, finals)
         for loop in (n for n in place.nodes() if isinstance(n, ir.For)):
-            for n in walk(loop.body, into_functions=False):
+            for n in ir.walk(loop.body, into_functions=False):
                 layer = _repeats(n, loop, layers)
                 if layer is not None:
                     yield place, n, layer
@@ -34,17 +33,17 @@ def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
 def _leaves_state(fn: ir.FunctionDef) -> bool:
     """Does the function return the last state of a run along the sequence that started from a parameter."""
     params = {p.name for p in fn.params[2:]}
-    for n in walk(fn.body, into_functions=False):
+    for n in ir.walk(fn.body, into_functions=False):
         if isinstance(n, ir.Call):
             given = dict((k, v) for k, v in n.keywords if k)
             start, asked = given.get("initial_state"), given.get("output_final_state")
             if isinstance(start, ir.Name) and start.id in params and isinstance(asked, ir.Const) and asked.value is True:
                 return True
         elif isinstance(n, ir.For) and _along_time(n):
-            changed = {t.id for a in walk(n.body, into_functions=False) if isinstance(a, ir.Assign) for t in a.targets if isinstance(t, ir.Name)}
-            changed |= {a.target.id for a in walk(n.body, into_functions=False) if isinstance(a, ir.AugAssign) and isinstance(a.target, ir.Name)}
+            changed = {t.id for a in ir.walk(n.body, into_functions=False) if isinstance(a, ir.Assign) for t in a.targets if isinstance(t, ir.Name)}
+            changed |= {a.target.id for a in ir.walk(n.body, into_functions=False) if isinstance(a, ir.AugAssign) and isinstance(a.target, ir.Name)}
             returned = {
-                e.id for r in walk(fn.body, into_functions=False)
+                e.id for r in ir.walk(fn.body, into_functions=False)
                 if isinstance(r, ir.Return) and isinstance(r.value, ir.Collection) for e in r.value.elts[1:] if isinstance(e, ir.Name)
             }  # fmt: skip
             if changed & returned & params:
@@ -59,17 +58,17 @@ def _along_time(loop: ir.For) -> bool:
     return any(
         isinstance(n, ir.Sub) and isinstance(n.index, ir.Collection) and len(n.index.elts) >= 2
         and isinstance(n.index.elts[0], ir.Slice) and isinstance(n.index.elts[1], ir.Name) and n.index.elts[1].id == loop.target.id
-        for n in walk(loop.body, into_functions=False)
+        for n in ir.walk(loop.body, into_functions=False)
     )  # fmt: skip
 
 
 def _layers(owner: ir.ClassDef, finals: set[str]) -> dict[str, str]:
     """Attribute -> class, for the layers of ``owner`` that leave a state."""
     found = {}
-    for n in walk(owner.body):
+    for n in ir.walk(owner.body):
         if not isinstance(n, ir.Assign):
             continue
-        made = next((x.func.id for x in walk(n.value) if isinstance(x, ir.Call) and isinstance(x.func, ir.Name) and x.func.id in finals), None)
+        made = next((x.func.id for x in ir.walk(n.value) if isinstance(x, ir.Call) and isinstance(x.func, ir.Name) and x.func.id in finals), None)
         for t in n.targets:
             if made is not None and isinstance(t, ir.Attr):
                 found[t.attr] = made

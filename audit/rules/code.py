@@ -15,7 +15,6 @@ from audit import ir
 from audit.context import Context
 from audit.model import Confidence, Finding, Step, Tristate
 from audit.rules.base import Rule
-from audit.trace.interest import walk
 
 
 @dataclass(slots=True)
@@ -51,7 +50,7 @@ class Place:
                     body += [p.default for p in node.params if p.default is not None]
                 continue
             yield node
-            body += children(node)
+            body += reversed(ir.children(node))
 
 
 def _main_guard(test: Any) -> bool:
@@ -59,31 +58,6 @@ def _main_guard(test: Any) -> bool:
     if not isinstance(test, ir.Compare) or len(test.comparators) != 1 or test.ops[0] != "==":
         return False
     return any(isinstance(x, ir.Name) and x.id == "__name__" for x in (test.left, test.comparators[0]))
-
-
-def children(node: Any) -> list[Any]:
-    """Direct IR children, lists and pairs flattened."""
-    out: list[Any] = []
-    cls = type(node)
-    names = _SLOTS.get(cls)
-    if names is None:
-        names = _SLOTS[cls] = tuple(
-            n
-            for base in cls.__mro__
-            for n in getattr(base, "__slots__", ())
-            if n not in ("line", "col", "end_line")
-        )
-    todo: list[Any] = [getattr(node, name) for name in names]
-    while todo:
-        value = todo.pop()
-        if isinstance(value, ir.Node):
-            out.append(value)
-        elif isinstance(value, (list, tuple)):
-            todo += value
-    return out
-
-
-_SLOTS: dict[type, tuple[str, ...]] = {}
 
 
 def code_of(ctx: Context) -> Code:
@@ -115,7 +89,7 @@ class Code:
             inner = (
                 node if isinstance(node, ir.ClassDef) else None if isinstance(node, ir.FunctionDef) else owner
             )
-            todo += [(c, inner) for c in children(node)]
+            todo += [(c, inner) for c in reversed(ir.children(node))]
         for place in self.places:
             if not place.names:
                 mentioned = set()
@@ -187,7 +161,7 @@ class Code:
 def imported(module: ir.Module) -> dict[str, str]:
     """Local name -> dotted origin, for the imports anywhere in a module."""
     names: dict[str, str] = {}
-    for node in walk(module):
+    for node in ir.walk(module):
         if isinstance(node, ir.Import):
             for name, alias in node.names:
                 if node.is_from:

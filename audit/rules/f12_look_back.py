@@ -32,7 +32,6 @@ from audit.rules.base import Rule
 from audit.rules.code import Place, code_of, finding
 from audit.rules.flow import example, holds
 from audit.rules.sequence import Sequences, sequences_of
-from audit.trace.interest import walk
 
 RULE = Rule(
     id="F12",
@@ -123,12 +122,12 @@ def _mixes(along: Sequences, place: Place, node: ir.BinOp) -> bool:
     """``x[:, 1:] + … x[:, :-1]``, or ``x + … pad(x[:, :-1])``."""
     before = [
         n
-        for n in walk(node)
+        for n in ir.walk(node)
         if isinstance(n, ir.Sub) and _slice(n.index) == "before" and along.along(place, n.value)
     ]
     after = [
         n
-        for n in walk(node)
+        for n in ir.walk(node)
         if isinstance(n, ir.Sub) and _slice(n.index) == "after" and along.along(place, n.value)
     ]
     if not before:

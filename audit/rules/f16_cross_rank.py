@@ -27,11 +27,10 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, children, code_of, finding
+from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.timers import line_in
 from audit.trace.events import Event, Trace
-from audit.trace.interest import walk
 from audit.trace.values import VAL
 
 RULE = Rule(
@@ -140,7 +139,7 @@ def _identifiers(code: Code, variable: str, function: str) -> set[str]:
                 named = any(
                     (isinstance(n, ir.Const) and n.value == variable)
                     or (isinstance(n, (ir.Attr, ir.Name)) and _last(n) == function)
-                    for n in walk(value)
+                    for n in ir.walk(value)
                 )
                 if named and isinstance(target, (ir.Name, ir.Attr)):
                     found.add(_last(target))
@@ -176,7 +175,7 @@ def _rounds(
             )
             if why and hit is not None:
                 line = line_in(hit, place) or inner.line
-                node = next((n for n in walk(inner) if isinstance(n, ir.ExprStmt) and n.line == line), inner)
+                node = next((n for n in ir.walk(inner) if isinstance(n, ir.ExprStmt) and n.line == line), inner)
                 message = f"{why} learned before the round's first score (line {inside[0]})"
                 steps = (
                     *hit.steps("the tokens are taken in here"),
@@ -190,20 +189,20 @@ def _direct(body: list[Any]) -> Iterator[Any]:
     for s in body:
         yield s
         if isinstance(s, (ir.If, ir.With, ir.Try)):
-            yield from _direct([c for c in children(s) if isinstance(c, ir.Stmt)])
+            yield from _direct([c for c in ir.children(s) if isinstance(c, ir.Stmt)])
 
 
 def _of_others(code: Code, place: Place, inner: ir.For, loop: Any, world: set[str]) -> str:
-    over = {_last(n) for n in walk(inner.iter) if isinstance(n, (ir.Name, ir.Attr))}
+    over = {_last(n) for n in ir.walk(inner.iter) if isinstance(n, (ir.Name, ir.Attr))}
     if "range" in over and over & world:
         return "the shares of the other ranks are"
-    for node in walk(loop.body):
+    for node in ir.walk(loop.body):
         if (
             isinstance(node, ir.Call)
             and node.line < inner.line
             and code.dotted(place, node.func).rpartition(".")[2] in _GATHERS
         ):
-            names = {_last(n) for a in node.args[:1] for n in walk(a) if isinstance(n, (ir.Name, ir.Attr))}
+            names = {_last(n) for a in node.args[:1] for n in ir.walk(a) if isinstance(n, (ir.Name, ir.Attr))}
             if names & over:
                 return "what was gathered from all ranks is"
     return ""

@@ -34,7 +34,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.carried import carried_states
-from audit.rules.code import Code, Place, children, code_of, finding
+from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
 from audit.trace.values import RAND
@@ -214,7 +214,7 @@ def _inside(node: Any) -> Iterator[Any]:
         if isinstance(n, ir.Attr) and n.attr in ("shape", "size", "device", "dtype", "numel", "dim"):
             continue
         yield n
-        todo += children(n)
+        todo += ir.children(n)
 
 
 def _keyword(call: ir.Call, name: str, value: Any) -> bool:
@@ -280,7 +280,7 @@ def _mentions(along: Sequences, place: Place, node: Any) -> bool:
         n = todo.pop()
         if isinstance(n, ir.Name) and along.along(place, n):
             return True
-        todo += children(n)
+        todo += ir.children(n)
     return False
 
 

@@ -30,9 +30,7 @@ from audit.context import Context
 from audit.lower import Unparsable, lower
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
-from audit.rules.code import children
 from audit.rules.flow import holds
-from audit.trace.interest import walk
 
 RULE = Rule(
     id="M2",
@@ -92,7 +90,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _modules(ctx: Context) -> Iterator[ir.Module]:
     """The program's modules and the other scripts of the submission (data preparation)."""
-    yield from ctx.modules.values()
+    yield from (m for m in ctx.modules.values() if _may_fold("\n".join(m.lines)))
     if ctx.files is None:
         return
     others = [p for p in ctx.files.ending(".py") if p not in ctx.modules][:MAX_SCRIPTS]
@@ -109,17 +107,16 @@ def _modules(ctx: Context) -> Iterator[ir.Module]:
 
 
 def _may_fold(text: str) -> bool:
-    """A look at the words before the file is parsed: a folder may hold forty scripts."""
-    folds = any(f".{word}()" in text for word in _FOLDS) and any(f".{word}(" in text for word in _ENCODES)
-    return folds or "_cf" in text
+    """A look at the words before the tree is walked: a folder may hold forty scripts."""
+    return "_cf" in text or (any(w in text for w in _FOLDS) and any(w in text for w in _ENCODES))
 
 
 def _folds(module: ir.Module) -> Iterator[Finding]:
     folded = _folded_names(module)
     seen: set[int] = set()
-    for node in walk(module):
+    for node in ir.walk(module):
         if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ENCODES:
-            for part in walk(node.args[:1]):
+            for part in ir.walk(node.args[:1]):
                 at = (
                     part.line
                     if _is_fold(part)
@@ -146,16 +143,14 @@ def _is_fold(node: Any) -> bool:
 def _folded_names(module: ir.Module) -> dict[str, int]:
     """Names assigned from a folding call, as the value itself or inside a chain of string methods."""
     names: dict[str, int] = {}
-    for node in walk(module):
+    for node in ir.walk(module):
         if isinstance(node, ir.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ir.Name):
             value: Any = node.value
-            while isinstance(value, ir.Call) and isinstance(value.func, ir.Attr):
+            while isinstance(value, (ir.Call, ir.Attr, ir.Sub)):
                 if _is_fold(value):
                     names[node.targets[0].id] = value.line
                     break
-                value = value.func.value
-            while isinstance(value, ir.Sub):
-                value = children(value)[0]
+                value = value.func if isinstance(value, ir.Call) else value.value
     return names
 
 

@@ -29,7 +29,6 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, violated
-from audit.trace.interest import walk
 
 RULE = Rule(
     id="M3",
@@ -242,7 +241,7 @@ def _dropped(code: Code, place: Place) -> Iterator[Finding]:
         for end in ends:
             shares = [
                 n
-                for n in walk(end)
+                for n in ir.walk(end)
                 if isinstance(n, ir.Const) and isinstance(n.value, float) and 0 < n.value < 1
             ]
             if shares and _length(end):
@@ -250,18 +249,18 @@ def _dropped(code: Code, place: Place) -> Iterator[Finding]:
 
 
 def _holds(node: Any, lists: set[str]) -> bool:
-    return any(isinstance(n, ir.Name) and n.id in lists for n in walk(node))
+    return any(isinstance(n, ir.Name) and n.id in lists for n in ir.walk(node))
 
 
 def _length(node: Any) -> bool:
     return any(
-        isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id == "len" for n in walk(node)
+        isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id == "len" for n in ir.walk(node)
     )
 
 
 def _averages(call: ir.Call) -> bool:
     said = [*call.args[1:2], *(v for k, v in call.keywords if k == "op")]
-    return any(isinstance(n, ir.Attr) and n.attr == "AVG" for v in said for n in walk(v))
+    return any(isinstance(n, ir.Attr) and n.attr == "AVG" for v in said for n in ir.walk(v))
 
 
 def _ratio_argument(ratios: Ratios, node: Any) -> bool:

@@ -10,8 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.rules.code import Code, Place, children
-from audit.trace.interest import walk
+from audit.rules.code import Code, Place
 
 _KEEPS = frozenset(
     """rms_norm layer_norm dropout relu gelu silu tanh sigmoid softmax leaky_relu square float bfloat16 half to
@@ -182,7 +181,7 @@ def _embedding_attributes(code: Code) -> Attributes:
         for node in place.nodes():
             if not isinstance(node, ir.Assign):
                 continue
-            made = [_made(code, place, c) for c in walk(node.value) if isinstance(c, ir.Call)]
+            made = [_made(code, place, c) for c in ir.walk(node.value) if isinstance(c, ir.Call)]
             targets = list(node.targets)
             values: list[Any] = [node.value]
             if (
@@ -198,7 +197,7 @@ def _embedding_attributes(code: Code) -> Attributes:
                     continue
                 value = values[min(n, len(values) - 1)]
                 names = (
-                    [_made(code, place, c) for c in walk(value) if isinstance(c, ir.Call)]
+                    [_made(code, place, c) for c in ir.walk(value) if isinstance(c, ir.Call)]
                     if len(values) > 1
                     else made
                 )
@@ -213,9 +212,9 @@ def _embedding_attributes(code: Code) -> Attributes:
             pair = (node.target, node.iter) if isinstance(node, (ir.For, ir.CompFor)) else None
             if pair is None:
                 continue
-            kinds = [lists[n.attr] for n in walk(pair[1]) if isinstance(n, ir.Attr) and n.attr in lists]
+            kinds = [lists[n.attr] for n in ir.walk(pair[1]) if isinstance(n, ir.Attr) and n.attr in lists]
             if kinds:
-                for n in walk(pair[0]):
+                for n in ir.walk(pair[0]):
                     if isinstance(n, ir.Name):
                         found.classes.setdefault(n.id, kinds[0])
     return found
@@ -225,4 +224,4 @@ def _made(code: Code, place: Place, call: ir.Call) -> str:
     return code.dotted(place, call.func)
 
 
-__all__ = ["Sequences", "children"]
+__all__ = ["Sequences"]

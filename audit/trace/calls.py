@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.interest import walk
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -261,13 +260,13 @@ class Calls:
         self.bind_params(init.node, init, scope, [V("val"), *args], kwargs)
         outer, self.scope = self.scope, scope
         try:
-            for n in walk(init.node.body):
+            for n in ir.walk(init.node.body):
                 if not isinstance(n, (ir.IfExp, ir.If)):
                     continue
                 test = self.truth(self.ev(n.test))
                 if test is None:
                     continue
-                for x in walk(n.orelse if test else n.body):
+                for x in ir.walk(n.orelse if test else n.body):
                     if isinstance(x, ir.Call) and isinstance(x.func, ir.Name):
                         self.trace.left_out.add(x.func.id)
         finally:
@@ -562,7 +561,7 @@ class Calls:
             if given.data.owner is not None:
                 params = params[1:]
             starred = any(p.kind in ("vararg", "kwarg") for p in given.data.node.params)
-            if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in walk(given.data.node.body)):
+            if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in ir.walk(given.data.node.body)):
                 return V("val")
         self.hooks += 1
         return V("val", const="hook")

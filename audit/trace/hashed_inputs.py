@@ -12,7 +12,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from audit import ir
-from audit.trace.interest import walk
 
 ROLLS = frozenset("roll pad cat concatenate concat stack shift".split())
 REDUCE = frozenset("remainder fmod mod bitwise_and".split())
@@ -153,10 +152,10 @@ def hashed_inputs(modules: Iterable[ir.Module]) -> list[HashedInput]:
     """Every class that looks an embedding up at a hash of several views of an argument."""
     found = []
     for module in modules:
-        for cls in (n for n in walk(module.body) if isinstance(n, ir.ClassDef)):
+        for cls in (n for n in ir.walk(module.body) if isinstance(n, ir.ClassDef)):
             embeds = any(
                 isinstance(n, (ir.Attr, ir.Name)) and (n.attr if isinstance(n, ir.Attr) else n.id) in LOOKS_UP
-                for n in walk(cls.body)
+                for n in ir.walk(cls.body)
             )
             if not embeds:
                 continue

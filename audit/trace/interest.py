@@ -30,41 +30,10 @@ class Summary:
         self.assigned: set[str] = set()
 
 
-def _fields(node: Any) -> tuple[str, ...]:
-    cls = type(node)
-    found = _FIELDS.get(cls)
-    if found is None:
-        names: list[str] = []
-        for c in cls.__mro__:
-            names.extend(getattr(c, "__slots__", ()))
-        found = _FIELDS[cls] = tuple(n for n in names if n not in ("line", "col", "end_line"))
-    return found
-
-
-_FIELDS: dict[type, tuple[str, ...]] = {}
-
-
-def walk(node: Any, into_functions: bool = True) -> Any:
-    """All IR nodes below ``node`` (itself included), iteratively, in no particular order."""
-    stack: list[Any] = [node]
-    while stack:
-        n = stack.pop()
-        if isinstance(n, (list, tuple)):
-            stack.extend(n)
-        elif isinstance(n, ir.Node):
-            yield n
-            if not into_functions and n is not node and isinstance(n, (ir.FunctionDef, ir.Lambda, ir.ClassDef)):
-                continue
-            for f in _fields(n):
-                v = getattr(n, f)
-                if v is not None and not isinstance(v, (str, int, float, bytes)):
-                    stack.append(v)
-
-
 def summarise(fn: ir.FunctionDef) -> Summary:
     s = Summary()
     params = {p.name for p in fn.params}
-    for n in walk(fn):
+    for n in ir.walk(fn):
         s.size += 1
         t = type(n)
         if t is ir.Attr:
@@ -109,7 +78,7 @@ class Interest:
         self._settle()
 
     def _collect(self, root: Any) -> None:
-        for n in walk(root):
+        for n in ir.walk(root):
             if isinstance(n, ir.FunctionDef):
                 s = summarise(n)
                 self.summaries[id(n)] = s
@@ -159,7 +128,7 @@ def assigned_names(body: list[ir.Stmt]) -> tuple[set[str], set[str]]:
             targets(t.value)
 
     for stmt in body:
-        for n in walk(stmt, into_functions=False):
+        for n in ir.walk(stmt, into_functions=False):
             if isinstance(n, ir.Assign):
                 for t in n.targets:
                     targets(t)

@@ -6,7 +6,6 @@ from typing import Any
 
 from audit import ir
 from audit.trace.gates import gate_tokens
-from audit.trace.interest import walk
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.values import (
@@ -511,11 +510,11 @@ def rejects(body: list[ir.Stmt]) -> bool:
     """``if bad: raise ValueError(...)``: a check of the settings and nothing else."""
     if len(body) != 1 or not isinstance(body[0], ir.Raise):
         return False
-    return not any(isinstance(n, ir.Name) and n.id == "SystemExit" for n in walk(body[0]))
+    return not any(isinstance(n, ir.Name) and n.id == "SystemExit" for n in ir.walk(body[0]))
 
 
 def mentions(e: Any, name: str) -> bool:
-    return any(isinstance(n, ir.Name) and n.id == name for n in walk(e))
+    return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(e))
 
 
 __all__ = ["Statements", "join_atoms", "summary"]
