@@ -39,7 +39,8 @@ def resolve(
     """
     declared = declarations(program_sources)
     stated: dict[str, list[Claim]] = {}
-    for claim in (*logs.claims(files, declared, modules or {}), *commands.claims(files, declared)):
+    typed = list(commands.claims(files, declared))
+    for claim in (*logs.claims(files, declared, modules or {}, typed), *typed):
         stated.setdefault(claim.name, []).append(claim)
     values = {name: _settle(found) for name, found in stated.items()}
     for name, value in (env_defaults or {}).items():

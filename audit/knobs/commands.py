@@ -166,9 +166,25 @@ def _block(
 def _shell(
     files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
 ) -> Iterator[Claim]:
+    """Assignments of a run script. Where several commands start the script and only some of them set a knob, and
+    nothing else does, the others ran with the code's default: that is a statement as well."""
+    runs: list[tuple[int, set[str]]] = []
+    elsewhere: set[str] = set()
+    primary = (files.primary or "").rpartition("/")[2]
     for number, line in _logical(list(enumerate(text.splitlines(), 1))):
-        if not _runs_another(files, line):
-            yield from _assignments(declared, line, path, number, SCRIPT)
+        if _runs_another(files, line):
+            continue
+        found = list(_assignments(declared, line, path, number, SCRIPT))
+        yield from found
+        if _RUNS.search(line) and primary in line and not line.startswith(("echo", "#", "printf")):
+            runs.append((number, {c.name for c in found}))
+        else:
+            elsewhere |= {c.name for c in found}
+    for name in sorted(set().union(*(names for _number, names in runs)) - elsewhere):
+        default = declared[name].default
+        for number, names in runs:
+            if name not in names and default is not None:
+                yield _claim(declared, name, default, path, number, SCRIPT)
 
 
 def _launcher(

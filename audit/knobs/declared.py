@@ -1,7 +1,7 @@
 """Which knobs a script reads, off its text: environment variables and command-line options.
 
 A regular expression is enough here and works on what no parser accepts: the result only says under
-which names a value may be stated elsewhere. What a knob *does* is the trace's business.
+which names a value may be stated elsewhere. The script's own names for reading the environment are found first. What a knob *does* is the trace's business.
 """
 
 from __future__ import annotations
@@ -9,14 +9,22 @@ from __future__ import annotations
 import re
 from bisect import bisect_right
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from audit.knobs.model import Declaration
 
-#: ``os.environ.get("NAME", default``, ``os.environ["NAME"]``, ``getenv(...)``, ``_env_int("NAME", 3``
-_READ = re.compile(
-    r"""(?:environ|getenv|[Ee]nv\w*|ENV\w*|_e|_b|_f|_i|_int|_bool|_float|_str|\bE|\bg)\s*(?:\.\s*(?:get|setdefault|pop)\s*)?"""
+#: ``os.environ.get("NAME", default``, ``os.environ["NAME"]``, ``getenv(...)``, ``_env_int("NAME", 3``; ``@@`` stands
+#: for the names that the script gives to such readers
+_READ = (
+    r"""(?:environ|getenv|[Ee]nv\w*|ENV\w*|_e|_b|_f|_i|_int|_bool|_float|_str|\bE|\bg@@)\s*(?:\.\s*(?:get|setdefault|pop)\s*)?"""
     r"""[(\[]\s*(?P<q>["'])(?P<name>[A-Za-z_]\w*)(?P=q)\s*(?:,\s*(?:default\s*=\s*)?(?:str\(|int\(|float\()?\s*"""
     r"""(?P<default>"[^"\n]*"|'[^'\n]*'|[-+]?[\d.][\d_.eE+-]*|True|False|None))?"""
+)
+#: ``name = os.environ.get``, ``name = lambda k, d: int(os.environ.get(k, d))``, a short function that reads the environment
+_ALIAS = re.compile(
+    r"""\b(\w+)\s*=\s*(?:(?:os\s*\.\s*)?(?:environ(?:\s*\.\s*get)?|getenv)[ \t]*(?=[;,\n#]|$)"""
+    r"""|lambda\b[^\n:]*:[^\n]*(?:environ|getenv)\b)"""
+    r"""|\bdef\s+(\w+)\s*\([^()]*\)[^:\n]*:(?:[^\n]*\n){0,4}?[^\n]*(?:environ|getenv)\b"""
 )
 _ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=:]\s*[^=;#]{0,160}$""", re.S)
 _OPTION = re.compile(
@@ -44,7 +52,7 @@ def declarations(sources: Mapping[str, str]) -> dict[str, Declaration]:
 
 def _of(text: str, path: str) -> Iterator[Declaration]:
     starts = [0, *(m.end() for m in re.finditer("\n", text))]
-    for match in _READ.finditer(text):
+    for match in _reader(text).finditer(text):
         name = match["name"]
         if not name.isupper() and "environ" not in match[0] and "getenv" not in match[0]:
             continue
@@ -63,6 +71,17 @@ def _of(text: str, path: str) -> Iterator[Declaration]:
         attr_name = long.lstrip("-").replace("-", "_")
         line = bisect_right(starts, match.start())
         yield Declaration(name=long, default=value, attr=attr_name, path=path, line=line)
+
+
+def _reader(text: str) -> re.Pattern[str]:
+    """The pattern of a read, with the script's own names for it."""
+    return _compiled(frozenset(m[1] or m[2] for m in _ALIAS.finditer(text)))
+
+
+@lru_cache(maxsize=256)
+def _compiled(names: frozenset[str]) -> re.Pattern[str]:
+    own = "".join(rf"|\b{re.escape(name)}\b" for name in sorted(names))
+    return re.compile(_READ.replace("@@", own))
 
 
 def _statement(head: str) -> int:

@@ -1,17 +1,13 @@
-"""What a run's log shows about its knobs: dumps of hyper-parameters, and lines that only one branch prints.
-
-Many logs print no dump. But a log line that only the body of ``if args.slot_enabled:`` can print shows
-that the knob was on; this is read off the program and needs no convention about names.
-"""
+"""What a run's log shows about its knobs: dumps of hyper-parameters, and lines that only one branch prints."""
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from audit import ir
+from audit.knobs.branches import Condition, branches, settled
 from audit.knobs.declared import spelled
 from audit.knobs.model import Claim, Declaration
 from audit.source.files import SubmissionFiles
@@ -76,31 +72,38 @@ def _without_program(path: str, text: str) -> Log:
 
 
 def claims(
-    files: SubmissionFiles, declared: Mapping[str, Declaration], modules: Mapping[str, ir.Module]
+    files: SubmissionFiles,
+    declared: Mapping[str, Declaration],
+    modules: Mapping[str, ir.Module],
+    commands: Sequence[Claim] = (),
 ) -> Iterator[Claim]:
-    """Statements of the reported runs' logs. A log contributes each knob once."""
+    """Statements of the reported runs' logs. A log contributes each knob once.
+
+    ``commands``: what other papers state, for knobs of which a log shows only a condition.
+    """
     logs = read_logs(files)
     if not logs:
         return
     names = _names(declared)
-    shown = list(_branches(declared, modules))
+    shown = list(branches(declared, modules))
+    stated: dict[str, list[str]] = {}
+    for claim in sorted(commands, key=lambda c: -c.rank):
+        stated.setdefault(claim.name, []).append(claim.value)
     for log in logs:
         seen: set[str] = set()
         for claim in _dumped(log, declared, names):
             if claim.name not in seen:
                 seen.add(claim.name)
                 yield claim
+        met: dict[str, tuple[int, list[Condition]]] = {}
         for branch in shown:
             if (match := branch.line.search(log.text)) is not None:
                 number = log.line + log.text.count("\n", 0, match.start())
-                yield Claim(
-                    name=branch.name,
-                    value=branch.value,
-                    source="log",
-                    path=log.path,
-                    line=number,
-                    rank=BRANCH,
-                )
+                met.setdefault(branch.condition.name, (number, []))[1].append(branch.condition)
+        for name, (number, conditions) in met.items():
+            value = settled(conditions, stated.get(name, ()), declared[name].default)
+            if value is not None:
+                yield Claim(name=name, value=value, source="log", path=log.path, line=number, rank=BRANCH)
 
 
 def _names(declared: Mapping[str, Declaration]) -> dict[str, str]:
@@ -149,169 +152,3 @@ def _dumped(log: Log, declared: Mapping[str, Declaration], names: Mapping[str, s
                 name=name, value=spelled(value, known) if not name.startswith("-") else value,
                 source="log", path=log.path, line=log.line + offset, rank=DUMP,
             )  # fmt: skip
-
-
-# ------------------------------------------------------------- lines that one branch alone prints
-
-
-@dataclass(frozen=True, slots=True)
-class _Branch:
-    name: str
-    value: str
-    line: re.Pattern[str]
-
-
-def _branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Module]) -> Iterator[_Branch]:
-    by_attr: dict[str, str] = {}
-    for item in declared.values():
-        by_attr[item.attr or item.name] = item.name
-        by_attr.setdefault(item.name.lower().lstrip("-").replace("-", "_"), item.name)
-    for module in modules.values():
-        functions: dict[str, list[ir.FunctionDef]] = {}
-        tests: list[tuple[ir.If | ir.IfExp, dict[str, ir.Expr]]] = []
-        for body in _bodies(module.body, functions):
-            local: dict[str, ir.Expr] = {}
-            for statement in _statements(body):
-                if isinstance(statement, ir.Assign) and len(statement.targets) == 1:
-                    if isinstance(target := statement.targets[0], ir.Name):
-                        local[target.id] = statement.value
-                elif isinstance(statement, ir.If):
-                    tests.append((statement, local))
-                elif isinstance(statement, ir.ExprStmt) and isinstance(call := statement.value, ir.Call):
-                    for argument in call.args[:1]:
-                        pieces = argument.values if isinstance(argument, ir.FString) else []
-                        tests += [(piece, local) for piece in pieces if isinstance(piece, ir.IfExp)]
-        printed = _Printed(module, functions)
-        for branch, local in tests:
-            wanted = list(_needed(branch.test, local, by_attr, declared, 0))
-            if not wanted:
-                continue
-            for pattern in printed.only_in(branch):
-                for name, value in wanted:
-                    yield _Branch(name, value, pattern)
-
-
-def _bodies(body: list[ir.Stmt], functions: dict[str, list[ir.FunctionDef]]) -> Iterator[list[ir.Stmt]]:
-    """The module's body and every function's, methods and nested ones included."""
-    yield body
-    for statement in _statements(body):
-        if isinstance(statement, ir.FunctionDef):
-            functions.setdefault(statement.name, []).append(statement)
-            yield from _bodies(statement.body, functions)
-        elif isinstance(statement, ir.ClassDef):
-            yield from _bodies(statement.body, functions)
-
-
-def _statements(body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
-    """All statements of one scope, nested blocks included, functions and classes not entered."""
-    stack = list(reversed(body))
-    while stack:
-        statement = stack.pop()
-        yield statement
-        inner: list[ir.Stmt] = []
-        if isinstance(statement, (ir.If, ir.For, ir.While)):
-            inner = [*statement.body, *statement.orelse]
-        elif isinstance(statement, ir.With):
-            inner = statement.body
-        elif isinstance(statement, ir.Try):
-            inner = [*statement.body, *statement.orelse, *statement.finalbody]
-            for handler in statement.handlers:
-                inner += handler.body
-        stack += reversed(inner)
-
-
-def _needed(
-    test: ir.Expr, local: Mapping[str, ir.Expr], by_attr: Mapping[str, str],
-    declared: Mapping[str, Declaration], depth: int,
-) -> Iterator[tuple[str, str]]:  # fmt: skip
-    """Knob values without which ``test`` cannot hold."""
-    if depth > 4:
-        return
-    if isinstance(test, ir.BoolOp) and test.op == "and":
-        for part in test.values:
-            yield from _needed(part, local, by_attr, declared, depth + 1)
-    elif isinstance(test, ir.Name) and test.id in local:
-        yield from _needed(local[test.id], local, by_attr, declared, depth + 1)
-    elif (
-        isinstance(test, ir.Call)
-        and isinstance(test.func, ir.Name)
-        and test.func.id in ("bool", "int")
-        and test.args
-    ):
-        yield from _needed(test.args[0], local, by_attr, declared, depth + 1)
-    elif (name := _knob(test, by_attr, declared)) is not None:
-        if declared[name].default in ("0", "False", "false", ""):
-            yield name, spelled("True", declared[name].default or "0")
-    elif isinstance(test, ir.Compare) and len(test.ops) == 1 and (other := test.comparators[0]) is not None:
-        name = _knob(test.left, by_attr, declared)
-        if name is None or not isinstance(other, ir.Const):
-            return
-        if test.ops[0] == "==" and isinstance(other.value, (str, int)):
-            yield name, str(int(other.value)) if isinstance(other.value, bool) else str(other.value)
-        elif test.ops[0] == ">" and other.value == 0 and _zero(declared[name].default):
-            yield name, "1"
-
-
-def _zero(default: str | None) -> bool:
-    try:
-        return default is not None and float(default) == 0
-    except ValueError:
-        return False
-
-
-def _knob(e: ir.Expr, by_attr: Mapping[str, str], declared: Mapping[str, Declaration]) -> str | None:
-    """The knob that an expression reads: ``args.x``, ``X``, ``os.environ.get("X", "0")``."""
-    if isinstance(e, ir.Call):
-        if e.args and isinstance(first := e.args[0], ir.Const) and first.value in declared:
-            return str(first.value)
-        return None
-    word = e.attr if isinstance(e, ir.Attr) else e.id if isinstance(e, ir.Name) else None
-    return by_attr.get(word) if word is not None else None
-
-
-class _Printed:
-    """Format strings that calls print, and where each stands."""
-
-    def __init__(self, module: ir.Module, functions: Mapping[str, list[ir.FunctionDef]]) -> None:
-        self.functions = functions
-        self.text = "\n".join(module.lines)
-
-    def only_in(self, branch: ir.If | ir.IfExp) -> list[re.Pattern[str]]:
-        """Patterns of what the body of ``branch`` prints whenever it runs."""
-        if isinstance(branch, ir.IfExp):
-            pattern = self._pattern(branch.body)
-            return [] if pattern is None else [pattern]
-        found = []
-        for statement in self._certain(branch.body):
-            value = statement.value if isinstance(statement, ir.ExprStmt) else None
-            if not isinstance(value, ir.Call) or not value.args:
-                continue
-            if (pattern := self._pattern(value.args[0])) is not None:
-                found.append(pattern)
-        return found
-
-    def _certain(self, body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
-        for statement in body:
-            if isinstance(statement, (ir.If, ir.With)):
-                yield from self._certain(statement.body)
-            else:
-                yield statement
-
-    def _pattern(self, e: ir.Expr) -> re.Pattern[str] | None:
-        if isinstance(e, ir.Const) and isinstance(e.value, str):
-            pieces: list[str | None] = [e.value]
-        elif isinstance(e, ir.FString):
-            pieces = [
-                x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in e.values
-            ]
-        else:
-            return None
-        texts = [p for p in pieces if p]
-        longest = max(texts, key=len, default="")
-        if sum(map(len, texts)) < 8 or len(longest) < 5 or not re.search(r"[A-Za-z]{3}", longest):
-            return None
-        if self.text.count(json.dumps(longest, ensure_ascii=False)[1:-1]) != 1:
-            return None  # printed elsewhere too
-        return re.compile(
-            "".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces)
-        )

@@ -169,6 +169,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             message = (
                 "counts over all candidates are divided by another table's count, so they do not sum to one"
                 if e.kind == "DIVISOR"
+                else "an expert of the mixture gives every token the same probability, computed without the token"
+                if e.detail.get("flat")
                 else "the row is raised at a proposed token after its softmax and not normalised again"
             )
             found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))

@@ -8,7 +8,7 @@ earlier ones. Where read and loss were indexed by unrelated numbers, a pair of r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -76,7 +76,7 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
     for n, address in addresses.items():
         distinct.setdefault(frozenset((x, frozenset(o)) for x, o in address.items()), reads[n])
     others = [(o, tokens_in(o.detail.get("keys", frozenset()), through_tables=True)) for o in distinct.values()]
-    places: dict[int, dict[tuple[int, ...], int]] = {}
+    places = _own_places(all_scores(trace))
     together: dict[tuple[int, ...], dict[tuple[int, ...], int]] = {}
     for number, scores in feeds.items():
         e = reads[number]
@@ -84,8 +84,6 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
         if group not in together:
             scored: dict[tuple[int, ...], int] = {}
             for s in scores:
-                if s.id not in places:
-                    places[s.id] = {x: max(o) for x, o in tokens_in(s.detail.get("keys", frozenset())).items()}
                 for symbols, offset in places[s.id].items():
                     scored[symbols] = max(offset, scored.get(symbols, offset))
             together[group] = scored
@@ -100,6 +98,23 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
 
 
 Places = dict[tuple[int, ...], set[int]]
+
+
+def _own_places(scores: Iterable[Event]) -> dict[int, dict[tuple[int, ...], int]]:
+    """The latest token of each score, per place, without those that the same line scored in earlier turns.
+
+    A list of the tokens scored so far, or a state carried along, brings their places into every later score. Where
+    all places of a score are old ones, it is a further pass over them, and all count.
+    """
+    found: dict[int, dict[tuple[int, ...], int]] = {}
+    earlier: dict[tuple[str, int], dict[tuple[int, ...], int]] = {}
+    for s in sorted({s.id: s for s in scores}.values(), key=lambda s: s.id):
+        latest = {x: max(o) for x, o in tokens_in(s.detail.get("keys", frozenset())).items()}
+        before = earlier.setdefault((s.path, s.line), {})
+        found[s.id] = {x: o for x, o in latest.items() if o > before.get(x, o - 1)} or latest
+        for x, o in latest.items():
+            before[x] = max(o, before.get(x, o))
+    return found
 
 
 def _judge(

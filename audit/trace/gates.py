@@ -12,7 +12,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import TOKENS, place_of, tokens_in
-from audit.trace.values import COUNT, LOSS, META, PROB, RATIO, VAL, V, clone
+from audit.trace.values import COUNT, LOGITS, LOSS, MASK, META, PROB, RATIO, TGT, VAL, V, clone
 
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
@@ -141,6 +141,21 @@ class Gates:
                 e = self.event("UNNORMALISED", node, out, keys=raised.keys, tilt=True)
                 out.keys = out.keys | {("unnorm", e.id)}
                 return
+
+    def note_flat(self: Any, parts: list[V], out: V, node: Any) -> None:
+        """``stack([nll(token), …, entropy])``: beside what each expert gives the token, a figure that knows no token."""
+        scores = [p for p in parts if p.flags & LOSS and p.flags & VAL]
+        for p in parts:
+            if p.flags & (LOGITS | PROB) and not p.flags & (LOSS | COUNT | TGT | MASK) and not mixed(p) and scores:
+                e = self.event("UNNORMALISED", node, p, keys=p.keys, flat=True)
+                out.keys = out.keys | {("flat", e.id)}
+                return
+
+    def mix_flat(self: Any, out: V) -> V:
+        """A log-sum-exp over such a stack mixes the figure in as if it were the token's probability."""
+        if out.flags & LOSS and any(k[0] == "flat" for k in out.keys):
+            out.keys = frozenset(("unnorm", k[1]) if k[0] == "flat" else k for k in out.keys)
+        return out
 
     def note_agreement(self: Any, a: V, b: V, out: V) -> None:
         """``hint == token`` for a proposed and a real token."""

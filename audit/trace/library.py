@@ -182,7 +182,8 @@ class Library(Builtins, Containers, Files):
             # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
             self.trace.stabilisers |= {k[1] for k in first.keys if k[0] == "less"}
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
-            return normalised(last, derive(args))
+            out = normalised(last, derive(args))
+            return self.mix_flat(out) if last == "logsumexp" else out
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
             return self.select(last, args, node)
         if last in ("where",) and len(args) >= 3:
@@ -307,7 +308,10 @@ class Library(Builtins, Containers, Files):
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
             return self.report(args, kwargs, node)
         if last in IDENTITY and first is not None:
-            return self.identity(last, first, args, kwargs)
+            out = self.identity(last, first, args, kwargs)
+            if last in ("stack", "cat") and first.kind == "seq" and len(first.data or ()) > 1:
+                self.note_flat(first.data, out, node)
+            return out
         if last in ("Thread", "Process", "Timer") and (work := kwargs.get("target")) is not None:
             # What a thread does is done where it is made; daemons that feed data included.
             given = kwargs.get("args")
@@ -595,7 +599,8 @@ class Library(Builtins, Containers, Files):
         if name == "scalars" and recv.flags & BPB:
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
-            return normalised(name, derive([recv]))
+            out = normalised(name, derive([recv]))
+            return self.mix_flat(out) if name == "logsumexp" else out
         if name in ("exp", "exp2") and recv.kind == "val":
             self.trace.stabilisers |= {k[1] for k in recv.keys if k[0] == "less"}
         if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:

@@ -209,6 +209,8 @@ class Subscripts:
                 parts.append(i)
                 if i.knobs:
                     out.knobs |= i.knobs
+        if isinstance(elements[-1], (ir.Const, ir.UnaryOp)) and any(k[0] == "flat" for k in out.keys):
+            out.keys = frozenset(k for k in out.keys if k[0] != "flat")  # one column of a stack is no mixture
         if deps:
             out.deps = out.deps | deps
         if out.atoms:

@@ -48,7 +48,7 @@ def normalised(name: str, out: V) -> V:
     """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
     if name.endswith("softmax"):
         out.flags |= PROB
-        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "flat"))
         if name == "log_softmax":
             out.keys = out.keys | {("logp",)}
     elif name in ("exp", "exp2", "exp_"):

@@ -1,0 +1,266 @@
+"""Lines that one branch alone prints: a log that has one shows how the branch's test came out.
+
+A log line that only the body of ``if args.slot_steps > 0:`` can print shows that the knob was above zero, one that
+only its ``else`` prints that it was not. This is read off the program and needs no convention about names. It
+tells a condition; the value is what other papers state, or the code's default, whichever meets it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from audit import ir
+from audit.knobs.declared import spelled
+from audit.knobs.model import Declaration
+
+_OPPOSITE = {">": "<=", ">=": "<", "<": ">=", "<=": ">", "==": "!=", "!=": "==", "on": "off", "off": "on"}
+_MIRROR = {">": "<", ">=": "<=", "<": ">", "<=": ">="}
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """What a knob's value must meet: ``on``, ``off``, or a comparison with ``other``."""
+
+    name: str
+    op: str
+    other: Any = None
+
+    def met(self, value: str) -> bool:
+        if self.op in ("on", "off"):
+            return (value.strip().lower() not in ("", "0", "0.0", "false", "no", "off", "none")) == (self.op == "on")
+        if self.op in ("==", "!="):
+            same = value == str(self.other)
+            if not same and isinstance(self.other, (bool, int, float)):
+                same = _number(value) == float(self.other)
+            return same == (self.op == "==")
+        number, other = _number(value), float(self.other)
+        if number is None:
+            return False
+        return {">": number > other, ">=": number >= other, "<": number < other, "<=": number <= other}[self.op]
+
+    def least(self, default: str | None) -> str | None:
+        """A value that meets it where no paper states one: the nearest."""
+        if self.op in ("on", "off"):
+            return spelled(str(self.op == "on"), default)
+        if self.op in ("==", ">=", "<="):
+            return str(int(self.other)) if isinstance(self.other, bool) else str(self.other)
+        if self.op == ">" and self.other == int(self.other):
+            return str(int(self.other) + 1)
+        return None
+
+    def negated(self) -> Condition:
+        return Condition(self.name, _OPPOSITE[self.op], self.other)
+
+
+def settled(conditions: Sequence[Condition], stated: Sequence[str], default: str | None) -> str | None:
+    """The first of the ``stated`` values that meets all ``conditions``, else the default, else the nearest value."""
+    candidates = [*stated, *([default] if default is not None else [])]
+    for value in candidates:
+        if all(c.met(value) for c in conditions):
+            return value
+    for nearest in (c.least(default) for c in conditions):
+        if nearest is not None and all(c.met(nearest) for c in conditions):
+            return nearest
+    return None
+
+
+@dataclass(frozen=True, slots=True)
+class Branch:
+    """A line's pattern, and what its presence in a log shows."""
+
+    condition: Condition
+    line: re.Pattern[str]
+
+
+def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Module]) -> Iterator[Branch]:
+    """Every line that only one side of a test on knobs prints."""
+    by_attr: dict[str, str] = {}
+    for item in declared.values():
+        by_attr[item.attr or item.name] = item.name
+        by_attr.setdefault(item.name.lower().lstrip("-").replace("-", "_"), item.name)
+    for module in modules.values():
+        tests: list[tuple[ir.If | ir.IfExp, dict[str, ir.Expr]]] = []
+        for body in _bodies(module.body):
+            local: dict[str, ir.Expr] = {}
+            for statement in _statements(body):
+                if isinstance(statement, ir.Assign) and len(statement.targets) == 1:
+                    if isinstance(target := statement.targets[0], ir.Name):
+                        # A name with two values tells nothing about which of them the test saw.
+                        local[target.id] = ir.Const(None) if target.id in local else statement.value
+                elif isinstance(statement, ir.If):
+                    tests.append((statement, local))
+                elif isinstance(statement, ir.ExprStmt) and isinstance(call := statement.value, ir.Call):
+                    for argument in call.args[:1]:
+                        pieces = argument.values if isinstance(argument, ir.FString) else []
+                        tests += [(piece, local) for piece in pieces if isinstance(piece, ir.IfExp)]
+        printed = _Printed(module)
+        for branch, local in tests:
+            read = _Read(local, by_attr, declared)
+            for side, conditions in (
+                (branch.body, list(read.needed(branch.test))),
+                (branch.orelse, list(read.refused(branch.test))),
+            ):
+                if not conditions:
+                    continue
+                for pattern in printed.only_in(side):
+                    for condition in conditions:
+                        yield Branch(condition, pattern)
+
+
+def _bodies(body: list[ir.Stmt]) -> Iterator[list[ir.Stmt]]:
+    """The module's body and every function's, methods and nested ones included."""
+    yield body
+    for statement in _statements(body):
+        if isinstance(statement, (ir.FunctionDef, ir.ClassDef)):
+            yield from _bodies(statement.body)
+
+
+def _statements(body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
+    """All statements of one scope, nested blocks included, functions and classes not entered."""
+    stack = list(reversed(body))
+    while stack:
+        statement = stack.pop()
+        yield statement
+        inner: list[ir.Stmt] = []
+        if isinstance(statement, (ir.If, ir.For, ir.While)):
+            inner = [*statement.body, *statement.orelse]
+        elif isinstance(statement, ir.With):
+            inner = statement.body
+        elif isinstance(statement, ir.Try):
+            inner = [*statement.body, *statement.orelse, *statement.finalbody]
+            for handler in statement.handlers:
+                inner += handler.body
+        stack += reversed(inner)
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """Reads conditions off a test. ``local``: what the names of the function around it were assigned."""
+
+    local: Mapping[str, ir.Expr]
+    by_attr: Mapping[str, str]
+    declared: Mapping[str, Declaration]
+
+    def needed(self, test: ir.Expr, depth: int = 0) -> Iterator[Condition]:
+        """Conditions without which ``test`` cannot hold."""
+        if depth > 4:
+            return
+        if isinstance(test, ir.BoolOp):
+            if test.op == "and":
+                for part in test.values:
+                    yield from self.needed(part, depth + 1)
+        elif isinstance(test, ir.UnaryOp):
+            if test.op == "not":
+                yield from self.refused(test.operand, depth + 1)
+        elif (inner := self._inner(test)) is not None:
+            yield from self.needed(inner, depth + 1)
+        elif (one := self._one(test)) is not None:
+            yield one
+
+    def refused(self, test: ir.Expr, depth: int = 0) -> Iterator[Condition]:
+        """Conditions without which ``test`` cannot fail."""
+        if depth > 4:
+            return
+        if isinstance(test, ir.BoolOp):
+            if test.op == "or":
+                for part in test.values:
+                    yield from self.refused(part, depth + 1)
+        elif isinstance(test, ir.UnaryOp):
+            if test.op == "not":
+                yield from self.needed(test.operand, depth + 1)
+        elif (inner := self._inner(test)) is not None:
+            yield from self.refused(inner, depth + 1)
+        elif (one := self._one(test)) is not None:
+            yield one.negated()
+
+    def _inner(self, test: ir.Expr) -> ir.Expr | None:
+        if isinstance(test, ir.Name):
+            return self.local.get(test.id)
+        if isinstance(test, ir.Call) and isinstance(test.func, ir.Name) and test.func.id in ("bool", "int"):
+            return test.args[0] if test.args else None
+        return None
+
+    def _one(self, test: ir.Expr) -> Condition | None:
+        if (name := _knob(test, self.by_attr, self.declared)) is not None:
+            # A word that is there or not ("", a path) and a number that is zero or not are switches alike.
+            return Condition(name, "on")
+        if isinstance(test, ir.Compare) and len(test.ops) == 1:
+            op, left, right = test.ops[0], test.left, test.comparators[0]
+            if isinstance(left, ir.Const):
+                op, left, right = _MIRROR.get(op, op), right, left
+            name = _knob(left, self.by_attr, self.declared)
+            if name is None or not isinstance(right, ir.Const) or op not in _OPPOSITE:
+                return None
+            if op in ("==", "!=") and isinstance(right.value, (str, int)):
+                return Condition(name, op, right.value)
+            if isinstance(right.value, (int, float)) and _number(self.declared[name].default) is not None:
+                return Condition(name, op, right.value)
+        return None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        return None if text is None else float(text)
+    except ValueError:
+        return None
+
+
+def _knob(e: ir.Expr, by_attr: Mapping[str, str], declared: Mapping[str, Declaration]) -> str | None:
+    """The knob that an expression reads: ``args.x``, ``X``, ``os.environ.get("X", "0")``."""
+    if isinstance(e, ir.Call):
+        if e.args and isinstance(first := e.args[0], ir.Const) and first.value in declared:
+            return str(first.value)
+        return None
+    word = e.attr if isinstance(e, ir.Attr) else e.id if isinstance(e, ir.Name) else None
+    return by_attr.get(word) if word is not None else None
+
+
+class _Printed:
+    """Format strings that calls print."""
+
+    def __init__(self, module: ir.Module) -> None:
+        self.text = "\n".join(module.lines)
+
+    def only_in(self, side: list[ir.Stmt] | ir.Expr) -> list[re.Pattern[str]]:
+        """Patterns of what one side of a test prints."""
+        if isinstance(side, ir.Expr):
+            pattern = self._pattern(side)
+            return [] if pattern is None else [pattern]
+        found = []
+        for statement in self._certain(side):
+            value = statement.value if isinstance(statement, ir.ExprStmt) else None
+            if not isinstance(value, ir.Call) or not value.args:
+                continue
+            if (pattern := self._pattern(value.args[0])) is not None:
+                found.append(pattern)
+        return found
+
+    def _certain(self, body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
+        for statement in body:
+            if isinstance(statement, (ir.If, ir.With)):
+                yield from self._certain(statement.body)
+            else:
+                yield statement
+
+    def _pattern(self, e: ir.Expr) -> re.Pattern[str] | None:
+        if isinstance(e, ir.Const) and isinstance(e.value, str):
+            pieces: list[str | None] = [e.value]
+        elif isinstance(e, ir.FString):
+            pieces = [
+                x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in e.values
+            ]
+        else:
+            return None
+        texts = [p for p in pieces if p]
+        longest = max(texts, key=len, default="")
+        if sum(map(len, texts)) < 8 or len(longest) < 5 or not re.search(r"[A-Za-z]{3}", longest):
+            return None
+        if self.text.count(json.dumps(longest, ensure_ascii=False)[1:-1]) != 1:
+            return None  # printed elsewhere too
+        return re.compile(
+            "".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces)
+        )
