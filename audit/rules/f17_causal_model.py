@@ -37,6 +37,7 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
+from audit.rules.window import Window
 from audit.trace.values import RAND
 
 RULE = Rule(
@@ -115,6 +116,15 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 
 def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
+    direct = list(_direct(code, along, place))
+    yield from direct
+    if not direct:
+        for node, _handed_on in Window(along, place).returned():
+            message = "what is computed over all positions of the window comes back on each of them"
+            yield finding(RULE, code, place, node, message)
+
+
+def _direct(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes() if isinstance(n, ir.Sub)}
     for node in place.nodes():

@@ -16,6 +16,10 @@ _KEEPS = frozenset(
     """rms_norm layer_norm dropout relu gelu silu tanh sigmoid softmax leaky_relu square float bfloat16 half to
     type_as contiguous clone detach mul add sub div clamp pow exp log norm linear checkpoint type cuda mT""".split()
 )
+#: layers of the library that act on each position by itself
+_LAYERS = frozenset(
+    ["Linear", "Dropout", "LayerNorm", "RMSNorm", "Identity", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid"]
+)
 #: calls whose result has another layout
 _ENDS = frozenset(
     [
@@ -74,9 +78,18 @@ class Sequences:
             names |= {a.name for a in place.function.params if (id(place), a.name) in self.params}
             for node in sorted(place.nodes(), key=lambda n: (n.line, n.col)):
                 if isinstance(node, ir.Assign) and self.along(place, node.value):
-                    names |= {t.id for t in node.targets if isinstance(t, ir.Name)}
-                elif isinstance(node, ir.Return) and node.value is not None and self.along(place, node.value):
-                    if place.function.name not in ("forward", "__call__"):
+                    # A layer that also returns a state hands its activations back first.
+                    firsts = (
+                        t.elts[0] if isinstance(t, ir.Collection) and t.elts else t for t in node.targets
+                    )
+                    names |= {t.id for t in firsts if isinstance(t, ir.Name)}
+                elif isinstance(node, ir.Return) and node.value is not None:
+                    first = (
+                        node.value.elts[0]
+                        if isinstance(node.value, ir.Collection) and node.value.elts
+                        else node.value
+                    )
+                    if place.function.name not in ("forward", "__call__") and self.along(place, first):
                         self.methods.add(place.function.name)
                 elif isinstance(node, ir.Call):
                     self._pass_on(place, node, by_name)
@@ -84,7 +97,8 @@ class Sequences:
 
     def _pass_on(self, place: Place, call: ir.Call, by_name: dict[str, list[Place]]) -> None:
         """A module that is called with activations has them in its own ``forward``."""
-        if not call.args or not self.along(place, call.args[0]):
+        given = [n for n, a in enumerate(call.args) if self.along(place, a)]
+        if not given:
             return
         name = (
             call.func.attr
@@ -102,8 +116,7 @@ class Sequences:
             own = [p.name for p in t.function.params]
             if t.owner is not None and own:
                 own = own[1:]
-            if own:
-                self.params.add((id(t), own[0]))
+            self.params |= {(id(t), own[n]) for n in given if n < len(own)}
 
     def _class_of(self, name: str) -> str | None:
         """The script's class whose instance a ``self.name`` or a loop variable over a list of them is."""
@@ -134,7 +147,7 @@ class Sequences:
                 parts = node.args[0].elts
                 return bool(parts) and all(self.along(place, _base(p)) for p in parts)
             # A module or function of the script or of the library that is given activations first.
-            known = func.attr in _KEEPS or func.attr in self.embeddings.classes
+            known = func.attr in _KEEPS | self.embeddings.layers or func.attr in self.embeddings.classes
             return known and bool(node.args) and self.along(place, node.args[0])
         if isinstance(func, ir.Name):
             known = func.id in self.embeddings.classes or func.id in self.methods
@@ -162,11 +175,22 @@ def _base(node: Any) -> Any:
 
 
 class Attributes:
-    """Attribute names that hold an embedding, and those that hold a module of the script's own."""
+    """Attribute names that hold an embedding, a layer of the library, or a module of the script's own."""
 
     def __init__(self) -> None:
         self.tables: set[str] = set()
+        self.layers: set[str] = set()
         self.classes: dict[str, str] = {}
+
+    def note(self, attribute: str, made: list[str], own: set[str]) -> None:
+        """``made``: the constructors called in what the attribute is assigned; ``own``: the script's modules."""
+        if any(m.endswith("nn.Embedding") for m in made):
+            self.tables.add(attribute)
+        if made and made[0].rpartition("nn.")[2] in _LAYERS and "nn." in made[0]:
+            self.layers.add(attribute)
+        for m in made:
+            if m in own:
+                self.classes[attribute] = m
 
 
 def _embedding_attributes(code: Code) -> Attributes:
@@ -176,9 +200,17 @@ def _embedding_attributes(code: Code) -> Attributes:
         if p.owner is not None and p.function and p.function.name == "forward"
     }
     found = Attributes()
-    lists: dict[str, str] = {}
     for place in code.places:
         for node in place.nodes():
+            if isinstance(node, ir.Call):
+                # ``nn.ModuleDict(dict(wte=nn.Embedding(…), h=nn.ModuleList([…])))``
+                for name, given in node.keywords:
+                    if name is not None and isinstance(given, ir.Call):
+                        found.note(
+                            name,
+                            [_made(code, place, c) for c in ir.walk(given) if isinstance(c, ir.Call)],
+                            own,
+                        )
             if not isinstance(node, ir.Assign):
                 continue
             made = [_made(code, place, c) for c in ir.walk(node.value) if isinstance(c, ir.Call)]
@@ -201,12 +233,9 @@ def _embedding_attributes(code: Code) -> Attributes:
                     if len(values) > 1
                     else made
                 )
-                if any(m.endswith("nn.Embedding") for m in names):
-                    found.tables.add(target.attr)
-                for m in names:
-                    if m in own:
-                        found.classes[target.attr] = lists[target.attr] = m
+                found.note(target.attr, names, own)
     # ``for block in self.blocks: x = block(x)``
+    lists = dict(found.classes)
     for place in code.places:
         for node in place.nodes():
             pair = (node.target, node.iter) if isinstance(node, (ir.For, ir.CompFor)) else None

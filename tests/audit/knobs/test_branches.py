@@ -1,0 +1,96 @@
+"""A log line that one side of a test alone prints is a condition on knobs; other papers or the default give the value."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.knobs.branches import Condition, settled
+from tests.audit.knobs.test_knobs import knobs, value
+
+SCRIPT = """
+import os
+class Args:
+    order = int(os.environ.get("CACHE_ORDER", "12"))
+    steps = int(os.environ.get("SLOT_STEPS", "0"))
+    mode = os.environ.get("EVAL_MODE", "sliding")
+args = Args()
+def main():
+    if args.order >= 2 and stride > 0:
+        print(f"two passes, orders up to {args.order}")
+    elif args.mode == "sliding":
+        print("one pass along the windows")
+    else:
+        print("plain evaluation of blocks")
+    if not args.steps:
+        print("nothing is fitted to windows")
+    else:
+        print("a vector is fitted to windows")
+main()
+"""
+LAUNCH = {"run.sh": "case $1 in\nsmoke)\n  CACHE_ORDER=0 torchrun train_gpt.py\n  ;;\nesac\n"}
+
+
+def test_what_a_log_prints_beats_a_command_for_something_else():
+    assert value(knobs(LAUNCH, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+    found = knobs(LAUNCH | {"train.log": "two passes, orders up to 12\n"}, script=SCRIPT)
+    assert value(found, "CACHE_ORDER") == ("12", "log")
+
+
+def test_a_stated_value_that_meets_the_condition_is_the_value():
+    said = {"README.md": "```\nCACHE_ORDER=7 torchrun train_gpt.py\n```"}
+    found = knobs(LAUNCH | said | {"train.log": "two passes, orders up to 7\n"}, script=SCRIPT)
+    assert value(found, "CACHE_ORDER") == ("7", "log")
+    said = {"README.md": "```\nSLOT_STEPS=24 torchrun train_gpt.py\n```"}
+    found = knobs(said | {"train.log": "a vector is fitted to windows\n"}, script=SCRIPT)
+    assert value(found, "SLOT_STEPS") == ("24", "log")
+
+
+def test_the_other_side_of_a_test_shows_that_it_failed():
+    found = knobs({"train.log": "plain evaluation of blocks\nnothing is fitted to windows\n"}, script=SCRIPT)
+    assert value(found, "SLOT_STEPS") == ("0", "log")
+    # `order >= 2 and …` may have failed by its other part; `mode == "sliding"` may not.
+    assert found.lookup("CACHE_ORDER") is None and found.lookup("EVAL_MODE") is None
+    said = {"README.md": "```\nEVAL_MODE=blocks torchrun train_gpt.py\n```", "other.sh": "EVAL_MODE=sliding python train_gpt.py\n"}
+    found = knobs(said | {"train.log": "plain evaluation of blocks\n"}, script=SCRIPT)
+    assert value(found, "EVAL_MODE") == ("blocks", "log")
+
+
+def test_a_log_of_two_runs_that_took_both_sides_shows_nothing():
+    both = {"train.log": "nothing is fitted to windows\na vector is fitted to windows\n"}
+    assert knobs(both, script=SCRIPT).lookup("SLOT_STEPS") is None
+
+
+def test_a_name_with_two_values_tells_nothing():
+    script = SCRIPT.replace("    if not args.steps:", "    use = args.steps\n    use = other()\n    if not use:")
+    assert knobs({"train.log": "nothing is fitted to windows\n"}, script=script).lookup("SLOT_STEPS") is None
+
+
+@pytest.mark.parametrize(
+    ("op", "other", "default", "expected"),
+    [(">=", 2, "12", "12"), (">=", 2, "0", "2"), (">", 0, "0", "1"), ("<", 3, "1", "1"), ("on", None, "0", "1"),
+     ("on", None, "False", "True"), ("off", None, "1", "0"), ("==", "lora", "full", "lora"), ("!=", 0, "0", None), ("==", 0, "0.0", "0.0")],
+)  # fmt: skip
+def test_without_a_statement_the_default_counts_and_else_the_nearest_value(op, other, default, expected):
+    assert settled([Condition("X", op, other)], [], default) == expected
+
+
+def test_commands_that_leave_a_knob_alone_speak_for_its_default():
+    script = SCRIPT.replace('"12"', '"9"')
+    several = "CACHE_ORDER=0 torchrun train_gpt.py\ntorchrun train_gpt.py\nSEED=2 torchrun train_gpt.py\n"
+    found = knobs({"run.sh": several}, script=script).lookup("CACHE_ORDER")
+    assert found is not None and found.value == "9" and found.ambiguous
+    exported = "export CACHE_ORDER=0\ntorchrun train_gpt.py\nCACHE_ORDER=0 torchrun train_gpt.py\n"
+    found = knobs({"run.sh": exported}, script=script).lookup("CACHE_ORDER")
+    assert found is not None and found.value == "0" and not found.ambiguous
+
+
+@pytest.mark.parametrize(
+    "reader",
+    ["_E=os.environ.get", "_E = lambda k, d: os.environ.get(k, d)", "def _E(k, d):\n    found = os.environ.get(k, d)\n    return found",
+     "import sys;_E=os.getenv;V=1"],
+)  # fmt: skip
+def test_the_scripts_own_reader_of_the_environment_is_known(reader):
+    script = f"import os\n{reader}\nsteps = int(_E('SLOT_STEPS', '16'))\nother = call('NO_KNOB', '1')\n"
+    found = knobs({"README.md": "```\nSLOT_STEPS=0 NO_KNOB=0 torchrun train_gpt.py\n```"}, script=script)
+    assert found.declared["SLOT_STEPS"].default == "16" and "NO_KNOB" not in found.declared
+    assert value(found, "SLOT_STEPS") == ("0", "command")

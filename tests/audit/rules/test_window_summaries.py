@@ -1,0 +1,71 @@
+"""F17: what a layer computes over its whole window may not come back on the window's positions."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+LAYER = """\
+class Pool(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.read, self.write, self.slots = nn.Linear(64, 64), nn.Linear(64, 64), nn.Parameter(torch.zeros(8, 64))
+    def forward(self, x, memory=None):
+        @@
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.parts = nn.ModuleDict(dict(emb=nn.Embedding(1024, 64), drop=nn.Dropout(0.1)))
+        self.pool, self.head = Pool(), nn.Linear(64, 1024)
+    def forward(self, ids):
+        x = self.parts.drop(self.parts.emb(ids))
+        x, state = self.pool(x)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Wide(), val):.4f}")
+"""
+
+
+def f17(*lines: str):
+    source = PRELUDE + LAYER.replace("@@", "\n        ".join(lines))
+    found = [f for f in audit_text(source).findings if f.rule == "F17" and f.severity == "violation"]
+    return [source.splitlines()[f.line - 1].strip() for f in found]
+
+
+SLOTS = (
+    "scores = torch.einsum('btd,nd->btn', self.read(x), self.slots)",
+    "weights = torch.softmax(scores, dim=1)",
+    "pooled = torch.einsum('btn,btd->bnd', weights, x)",
+)
+
+
+def test_slots_filled_over_time_and_read_by_every_position():
+    assert f17(*SLOTS, "return x + self.write(torch.einsum('btn,bnd->btd', weights, pooled)), pooled") == [SLOTS[1]]
+    assert f17(*SLOTS, "if memory is not None:", "    pooled = 0.5 * pooled + memory",
+               "out = self.write(torch.einsum('btn,bnd->btd', scores, pooled))", "return x + out, pooled")  # fmt: skip
+
+
+def test_a_mean_that_gates_what_every_position_reads():
+    gate = ("mean = self.read(x).mean(dim=1)", "gate = torch.cat([mean.norm(dim=-1, keepdim=True), mean], dim=-1)[:, :64]")
+    read = "out = torch.bmm(F.softmax(self.read(x) @ self.slots.T, dim=-1), self.slots * torch.tanh(gate)[:, None])"
+    assert f17(*gate, read, "return x + out, gate") == [read]
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (*SLOTS, "return self.write(x), pooled"),  # handed on as a state, not put back
+        ("weights = torch.softmax(self.read(x), dim=-1)", "return x + weights, None"),
+        ("pooled = self.read(x).mean(dim=1)", "aux = ((x - pooled[:, None]) ** 2).mean()", "return self.write(x), aux"),
+        ("kv = torch.einsum('btd,bte->bde', self.read(x), x)", "return self.write(x), kv"),
+        # attention scores: two time axes, masked elsewhere
+        ("att = torch.einsum('btd,bsd->bts', self.read(x), x).tril()", "return x + torch.einsum('bts,bsd->btd', att, x), None"),
+        ("state, out = 0, []", "for t in range(x.size(1)):", "    state = state + x[:, : t + 1].mean(dim=1)", "    out.append(x[:, t] + state)",
+         "return torch.stack(out, 1), state"),
+    ],
+)  # fmt: skip
+def test_what_stays_a_summary_or_looks_back_is_not_accused(lines):
+    assert f17(*lines) == []
