@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.model import Step, Tristate
-from audit.trace.values import VAL, Atom, disjoint
+from audit.trace.values import BYTES, VAL, Atom, disjoint
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -149,6 +149,17 @@ class Trace:
         return last
 
 
+def another_way(e: Event, s: Event) -> bool:
+    """``if short: total += nll; continue`` and what the rest of that turn scores: never both."""
+    return bool(e.detail.get("left")) and e.function == s.function and e.path == s.path and s.loops[: len(e.loops)] == e.loops
+
+
+def piecewise(u: Event, s: Event) -> bool:
+    """Bytes of a token, read through a table of pieces, that the turn which scores the token stores one by one."""
+    kinds = {k[0] for k in u.detail.get("keys", ())} & {"t", "l", "e"}
+    return bool(u.flags & BYTES) and kinds == {"l"} and len(u.loops) > len(s.loops) > 0 and u.loops[: len(s.loops)] == s.loops
+
+
 def find_conflicts(trace: Trace) -> list[Conflict]:
     """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
     by_id = {e.id: e for e in trace.events}
@@ -168,7 +179,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             u = by_id.get(uid)
             if u is None:
                 continue
-            if u.kind == "STORE" and any(k[0] == "spread" for k in s.detail.get("keys", ())):
+            if u.kind == "STORE" and (any(k[0] == "spread" for k in s.detail.get("keys", ())) or piecewise(u, s)):
                 continue  # scored byte by byte: earlier bytes of the same token are its past
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
             if clash is None:
@@ -178,7 +189,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 (
                     e
                     for e in scored
-                    if e.id < u.id and e.id in reported and mine & {loop for loop, _ in e.loops}
+                    if e.id < u.id and e.id in reported and not another_way(e, s) and mine & {loop for loop, _ in e.loops}
                     and any(not disjoint(clash[0], b) for b in e.atoms)
                     and (e.function == u.function or u.kind == "STORE")
                 ),

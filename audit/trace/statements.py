@@ -366,7 +366,7 @@ class Statements(Loops):
 
     def both(self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None) -> int:
         names = self.scope.names
-        before = dict(names)
+        before, begun = dict(names), len(self.trace.events)
         pushed = bool(g1[0])
         if pushed:
             self.guards.append(g1)
@@ -375,7 +375,7 @@ class Statements(Loops):
         finally:
             if pushed:
                 self.guards.pop()
-        after = dict(names)
+        after, between = dict(names), len(self.trace.events)
         names.clear()
         names.update(before)
         second = NORMAL
@@ -387,6 +387,11 @@ class Statements(Loops):
             finally:
                 if pushed:
                     self.guards.pop()
+        for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):
+            if left in (CONTINUE, RETURN):
+                for e in events:
+                    if e.kind == "SCORE":
+                        e.detail["left"] = True  # what follows in this turn is another way
         if first and second:
             # Neither way falls through: the statement after is not reached.
             names.update({k: v for k, v in after.items() if k not in names})

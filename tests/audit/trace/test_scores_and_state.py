@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from audit.engine import audit_text
 from audit.lower import lower
 from audit.rules.flow import PRELUDE
 from audit.trace import trace
@@ -293,3 +294,45 @@ for i in range(0, len(starts), 32):
 def test_a_row_made_of_kept_tokens_for_one_position_is_no_table():
     assert not shapes(POINTER.replace("INDEX", "kept") + REPORT)
     assert shapes(POINTER.replace("INDEX", "target[t : t + 1]") + REPORT) == {("table-first", "yes")}
+
+
+BYTEWISE = """\
+pieces = [bytes([i % 256, i // 256]) for i in range(1024)]
+follow, total = {}, 0.0
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        own = nll(model, x, y)[0].numpy()
+    for t in range(1024):
+        token = int(y[0, t])
+        text = pieces[token]
+        if len(text) == 0:
+            total += float(own[t])
+            continue
+        p_table = 1.0
+        for b in text:
+            p_table *= follow.get(b, 1) / 1024
+            follow[b] = follow.get(b, 0) + 1
+        total -= np.log(0.9 * np.exp(-float(own[t])) + 0.1 * p_table)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def test_bytes_of_a_token_stored_one_by_one_are_the_past_of_its_later_bytes():
+    accused = {f.rule for f in audit_text(PRELUDE + BYTEWISE).findings if f.severity == "violation"}
+    assert not accused & {"F2", "F3"}
+
+
+def test_a_token_stored_in_an_earlier_loop_over_the_window_is_not():
+    first = "    for t in range(1024):\n        for b in pieces[int(y[0, t])]:\n            follow[b] = follow.get(b, 0) + 1\n"
+    early = BYTEWISE.replace("    for t in range(1024):\n", first + "    for t in range(1024):\n", 1)
+    early = early.replace("            p_table *= follow.get(b, 1) / 1024\n            follow[b] = follow.get(b, 0) + 1\n", "            p_table *= follow.get(b, 1) / 1024\n")
+    assert "F2" in {f.rule for f in audit_text(PRELUDE + early).findings if f.severity == "violation"}
+
+
+def test_a_score_before_continue_is_another_way_and_no_first_score():
+    twice = BYTEWISE.replace("        if len(text) == 0:\n            total += float(own[t])\n            continue\n", "        total += float(own[t])\n")
+    for source, wanted in ((twice, True), (BYTEWISE, False)):
+        source = source.replace("for b in text:", "for b in (token, token + 1):")  # whole tokens, no pieces
+        found = [f for f in audit_text(PRELUDE + source).findings if f.severity == "violation"]
+        assert ("F3" in {f.rule for f in found}) is wanted
