@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from audit import ir
@@ -17,7 +18,7 @@ from audit.model import Confidence, Finding, Step, Tristate
 from audit.rules.base import Rule
 
 
-@dataclass(slots=True)
+@dataclass(eq=False)
 class Place:
     """A function (None: the module's own level) of a module, with the class it belongs to."""
 
@@ -26,31 +27,17 @@ class Place:
     function: ir.FunctionDef | None
     owner: ir.ClassDef | None = None
     names: frozenset[str] = field(default_factory=frozenset)
-    #: a module's own level that runs on import: what stands under its main guard does not
-    imported: bool = False
-    _nodes: list[Any] | None = None
+    #: the nodes of this place alone: nested functions and classes are places of their own
+    own: list[Any] = field(default_factory=list)
 
     def nodes(self) -> list[Any]:
-        """The nodes of this place alone: nested functions and classes are places of their own."""
-        if self._nodes is None:
-            self._nodes = list(self._walk())
-        return self._nodes
+        return self.own
 
-    def _walk(self) -> Iterator[Any]:
-        body: list[Any] = list(self.function.body if self.function else self.module.body)
-        if self.imported:
-            body = [s for s in body if not (isinstance(s, ir.If) and _main_guard(s.test))]
-        while body:
-            node = body.pop()
-            if isinstance(node, (ir.FunctionDef, ir.ClassDef)):
-                body += [*node.decorators]
-                if isinstance(node, ir.ClassDef):
-                    body += [*node.bases, *(s for s in node.body if not isinstance(s, ir.FunctionDef))]
-                else:
-                    body += [p.default for p in node.params if p.default is not None]
-                continue
-            yield node
-            body += reversed(ir.children(node))
+    @cached_property
+    def steps(self) -> list[Any]:
+        """Assignments, calls and returns in the order of the text."""
+        kinds = (ir.Assign, ir.Call, ir.Return)
+        return sorted((n for n in self.own if type(n) in kinds), key=lambda n: (n.line, n.col))
 
 
 def _main_guard(test: Any) -> bool:
@@ -75,32 +62,56 @@ class Code:
         self.places: list[Place] = []
         self.imports: dict[str, dict[str, str]] = {}
         for key, module in ctx.modules.items():
-            self.imports[module.path] = imported(module)
-            self._collect(module, key != ctx.primary)
+            self.imports[module.path] = {}
+            top = Place(module.path, module, None)
+            body: list[Any] = list(module.body)
+            guarded: list[Any] = []
+            if key != ctx.primary:
+                # What stands under a module's main guard does not run on import, but its functions are there.
+                guarded = [s for s in body if isinstance(s, ir.If) and _main_guard(s.test)]
+                body = [s for s in body if s not in guarded]
+            self._visit(top, body)
+            for s in guarded:
+                self._visit(Place(module.path, module, None), [s], kept=False)
         self.reached = self._reach()
 
-    def _collect(self, module: ir.Module, is_imported: bool) -> None:
-        self.places.append(Place(module.path, module, None, imported=is_imported))
-        todo: list[tuple[Any, ir.ClassDef | None]] = [(s, None) for s in module.body]
+    def _visit(self, place: Place, body: list[Any], kept: bool = True) -> None:
+        """Fills a place with its nodes and the names that they mention, then the functions inside it."""
+        if kept:
+            self.places.append(place)
+        mentioned: set[str] = set()
+        nested: list[tuple[ir.FunctionDef, ir.ClassDef | None]] = []
+        todo: list[tuple[Any, ir.ClassDef | None]] = [(s, None) for s in body]
+        nodes = place.own
         while todo:
             node, owner = todo.pop()
-            if isinstance(node, ir.FunctionDef):
-                self.places.append(Place(module.path, module, node, owner))
-            inner = (
-                node if isinstance(node, ir.ClassDef) else None if isinstance(node, ir.FunctionDef) else owner
-            )
-            todo += [(c, inner) for c in reversed(ir.children(node))]
-        for place in self.places:
-            if not place.names:
-                mentioned = set()
-                for n in place.nodes():
-                    if isinstance(n, ir.Name):
-                        mentioned.add(n.id)
-                    elif isinstance(n, ir.Attr):
-                        mentioned.add(n.attr)
-                    elif isinstance(n, ir.Const) and isinstance(n.value, str) and n.value.isidentifier():
-                        mentioned.add(n.value)
-                place.names = frozenset(mentioned)
+            cls = type(node)
+            if cls is ir.FunctionDef:
+                nested.append((node, owner))
+                if owner is None:
+                    todo += [(d, None) for d in node.decorators]
+                    todo += [(p.default, None) for p in node.params if p.default is not None]
+                continue
+            if cls is ir.ClassDef:
+                todo += [(x, owner) for x in (*node.decorators, *node.bases)]
+                todo += [(s, node) for s in reversed(node.body)]
+                continue
+            nodes.append(node)
+            if cls is ir.Name:
+                mentioned.add(node.id)
+                continue
+            if cls is ir.Attr:
+                mentioned.add(node.attr)
+            elif cls is ir.Const:
+                if isinstance(node.value, str) and node.value.isidentifier():
+                    mentioned.add(node.value)
+                continue
+            elif cls is ir.Import:
+                self.imports[place.path] |= imported(node)
+            todo += [(c, owner) for c in reversed(ir.children(node))]
+        place.names = frozenset(mentioned)
+        for function, owner in nested:
+            self._visit(Place(place.path, place.module, function, owner), list(function.body))
 
     def _reach(self) -> set[int]:
         """Ids of the places that module-level code mentions, over any number of steps."""
@@ -158,18 +169,16 @@ class Code:
             yield p.name
 
 
-def imported(module: ir.Module) -> dict[str, str]:
-    """Local name -> dotted origin, for the imports anywhere in a module."""
+def imported(node: ir.Import) -> dict[str, str]:
+    """Local name -> dotted origin."""
     names: dict[str, str] = {}
-    for node in ir.walk(module):
-        if isinstance(node, ir.Import):
-            for name, alias in node.names:
-                if node.is_from:
-                    names[alias or name] = f"{node.module}.{name}" if node.module else name
-                elif alias:
-                    names[alias] = name
-                else:
-                    names[name.split(".")[0]] = name.split(".")[0]
+    for name, alias in node.names:
+        if node.is_from:
+            names[alias or name] = f"{node.module}.{name}" if node.module else name
+        elif alias:
+            names[alias] = name
+        else:
+            names[name.split(".")[0]] = name.split(".")[0]
     return names
 
 

@@ -45,6 +45,7 @@ RULE = Rule(
 _FOLDS = frozenset({"lower", "casefold", "upper", "swapcase"})
 _ENCODES = frozenset({"encode", "encode_batch", "encode_ordinary", "encode_ordinary_batch", "EncodeAsIds",
                       "encode_as_ids", "Encode", "tokenize"})  # fmt: skip
+_FOLD = re.compile(rf"\.\s*(?:{'|'.join(sorted(_FOLDS))})\s*\(\s*\)")
 _FOLDING_RULE = re.compile(r"nm?t?_?nfkc_cf|nfkc_cf")
 MAX_SCRIPTS = 40
 #: together; a folder of forty copies of a training script is no data preparation
@@ -108,7 +109,7 @@ def _modules(ctx: Context) -> Iterator[ir.Module]:
 
 def _may_fold(text: str) -> bool:
     """A look at the words before the tree is walked: a folder may hold forty scripts."""
-    return "_cf" in text or (any(w in text for w in _FOLDS) and any(w in text for w in _ENCODES))
+    return "_cf" in text or (_FOLD.search(text) is not None and any(w in text for w in _ENCODES))
 
 
 def _folds(module: ir.Module) -> Iterator[Finding]:

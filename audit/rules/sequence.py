@@ -76,7 +76,7 @@ class Sequences:
                 continue
             names = self.names[id(place)]
             names |= {a.name for a in place.function.params if (id(place), a.name) in self.params}
-            for node in sorted(place.nodes(), key=lambda n: (n.line, n.col)):
+            for node in place.steps:
                 if isinstance(node, ir.Assign) and self.along(place, node.value):
                     # A layer that also returns a state hands its activations back first.
                     firsts = (
@@ -211,7 +211,7 @@ def _embedding_attributes(code: Code) -> Attributes:
                             [_made(code, place, c) for c in ir.walk(given) if isinstance(c, ir.Call)],
                             own,
                         )
-            if not isinstance(node, ir.Assign):
+            if not isinstance(node, ir.Assign) or not any(isinstance(t, (ir.Attr, ir.Collection)) for t in node.targets):
                 continue
             made = [_made(code, place, c) for c in ir.walk(node.value) if isinstance(c, ir.Call)]
             targets = list(node.targets)

@@ -70,6 +70,9 @@ class Interest:
     """Answers, per function definition, whether to execute it; names are resolved loosely on purpose."""
 
     def __init__(self, modules: list[ir.Module]) -> None:
+        #: what is asked of one piece of code on every turn through it, by its identity
+        self._assigned: dict[int, tuple[set[str], set[str]]] = {}
+        self._names: dict[int, frozenset[str]] = {}
         self.summaries: dict[int, Summary] = {}
         self.by_name: dict[str, list[Summary]] = {}
         self.nodes: dict[str, list[ir.FunctionDef]] = {}
@@ -111,6 +114,20 @@ class Interest:
     def wanted(self, fn: ir.FunctionDef) -> bool:
         s = self.summary(fn)
         return s.own or s.size <= 160
+
+
+    def assigned(self, body: list[ir.Stmt]) -> tuple[set[str], set[str]]:
+        """`assigned_names`, looked up once per body."""
+        found = self._assigned.get(id(body))
+        if found is None:
+            found = self._assigned[id(body)] = assigned_names(body)
+        return found
+
+    def mentions(self, e: ir.Expr, name: str) -> bool:
+        names = self._names.get(id(e))
+        if names is None:
+            names = self._names[id(e)] = frozenset(n.id for n in ir.walk(e) if type(n) is ir.Name)
+        return name in names
 
 
 def assigned_names(body: list[ir.Stmt]) -> tuple[set[str], set[str]]:

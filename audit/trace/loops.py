@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.interest import assigned_names
 from audit.trace.positions import loop_place, walk_stream
 from audit.trace.values import (
     EMPTY,
@@ -65,7 +64,7 @@ class Loops:
     def s_while(self: Any, s: ir.While) -> int:
         loop = self.next_loop
         self.next_loop += 1
-        plain, augmented = assigned_names(s.body)
+        plain, augmented = self.interest.assigned(s.body)
         self.enter_iteration(plain | augmented, (loop, 1), None)
         test = self.ev(s.test)
         known = self.truth(test)
@@ -107,7 +106,7 @@ class Loops:
         such as ``if pos < order: continue``), ``more(n)`` gives one further turn, in which that shows."""
         turns = list(turns)
         learned: list[set] = []
-        plain, augmented = assigned_names(body)
+        plain, augmented = self.interest.assigned(body)
         # Only counters matter: names assigned without looking at their old value get a new one anyway.
         counters = augmented if target is not None else plain | augmented
         result = NORMAL

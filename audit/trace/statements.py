@@ -193,7 +193,7 @@ class Statements(Loops):
 
     def note_meaning(self: Any, name: str, value: Any) -> None:
         """What a local name stands for, so that two ways of writing one bound are the same bound."""
-        if isinstance(value, (ir.BinOp, ir.IfExp, ir.Sub, ir.Call)) and not mentions(value, name):
+        if isinstance(value, (ir.BinOp, ir.IfExp, ir.Sub, ir.Call)) and not self.interest.mentions(value, name):
             self.scope.meaning[name] = value
         else:
             self.scope.meaning.pop(name, None)
@@ -516,10 +516,6 @@ def rejects(body: list[ir.Stmt]) -> bool:
     if len(body) != 1 or not isinstance(body[0], ir.Raise):
         return False
     return not any(isinstance(n, ir.Name) and n.id == "SystemExit" for n in ir.walk(body[0]))
-
-
-def mentions(e: Any, name: str) -> bool:
-    return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(e))
 
 
 __all__ = ["Statements", "join_atoms", "summary"]

@@ -52,7 +52,7 @@ def test_the_models_entropy_as_an_expert_is_accused_where_the_experts_are_stacke
     ],
 )
 def test_experts_that_read_the_token_are_not(mix):
-    found, accused = f9(mix)
+    _found, accused = f9(mix)
     assert not accused, [f.message for f in accused]
 
 
