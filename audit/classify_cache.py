@@ -10,6 +10,7 @@ from __future__ import annotations
 from audit.model import CacheKind, Tristate
 from audit.trace import Trace
 from audit.trace.caches import RANK, byte_mixtures, cache_reads, proposals
+from audit.trace.hashed_inputs import HashedInput
 
 ORDER: tuple[CacheKind, ...] = ("target-in-key", "other", "context-only", "input-embedding")
 
@@ -47,9 +48,18 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
     for kind in ORDER:
         if kind in found:
             return kind, found[kind]
-    if any(h.owner not in trace.left_out for h in trace.hashed):
+    if any(_built(trace, h) for h in trace.hashed):
         return "input-embedding", "yes"
     return "none", "no"
+
+
+def _built(trace: Trace, h: HashedInput) -> bool:
+    """Is the class made, or the function run."""
+    if not h.functions:
+        return h.owner not in trace.left_out
+    return h.functions[0] in trace.entered or (
+        h.functions[0] not in trace.dormant_entered and any(f in trace.entered for f in h.functions)
+    )
 
 
 __all__ = ["cache"]

@@ -16,16 +16,22 @@ from audit import ir
 ROLLS = frozenset("roll pad cat concatenate concat stack shift".split())
 REDUCE = frozenset("remainder fmod mod bitwise_and".split())
 MIX = frozenset("bitwise_xor xor".split())
+#: what takes a shape from its argument, and no content
+SHAPES = frozenset("zeros_like ones_like empty_like full_like new_zeros new_ones new_empty new_full size numel".split())
 LOOKS_UP = frozenset("Embedding embedding EmbeddingBag embedding_bag".split())
 
 
 @dataclass(frozen=True, slots=True)
 class HashedInput:
-    """``module`` path and line of the reduction; ``owner`` is the class that holds it."""
+    """``module`` path and line of the reduction; ``owner`` is the class that holds it.
+
+    ``functions``: for a function by itself, the identities of the definition that holds it and of those around it.
+    """
 
     path: str
     line: int
     owner: str
+    functions: tuple[int, ...] = ()
 
 
 @dataclass(slots=True)
@@ -119,6 +125,8 @@ class _Method:
 
     def call(self, e: ir.Call) -> _Made:
         name = e.func.attr if isinstance(e.func, ir.Attr) else e.func.id if isinstance(e.func, ir.Name) else ""
+        if name in SHAPES:
+            return _NOTHING
         parts = [self.of(a) for a in e.args] + [self.of(v) for _, v in e.keywords]
         found = self.of(e.func.value) if isinstance(e.func, ir.Attr) else _NOTHING
         first = found if found.views else parts[0] if parts else _NOTHING
@@ -149,23 +157,40 @@ def _methods(cls: ir.ClassDef) -> Iterator[ir.FunctionDef]:
 
 
 def hashed_inputs(modules: Iterable[ir.Module]) -> list[HashedInput]:
-    """Every class that looks an embedding up at a hash of several views of an argument."""
+    """Every class, and every function by itself, that looks an embedding up at a hash of several views of its tokens."""
     found = []
     for module in modules:
-        for cls in (n for n in ir.walk(module.body) if isinstance(n, ir.ClassDef)):
-            embeds = any(
-                isinstance(n, (ir.Attr, ir.Name)) and (n.attr if isinstance(n, ir.Attr) else n.id) in LOOKS_UP
-                for n in ir.walk(cls.body)
-            )
-            if not embeds:
-                continue
-            for fn in _methods(cls):
-                if fn.name == "__init__":
-                    continue
-                method = _Method({p.name: _Made(frozenset([(p.name, "")])) for p in fn.params[1:]} or
-                                 {p.name: _Made(frozenset([(p.name, "")])) for p in fn.params})  # fmt: skip
-                method.run(fn.body)
-                if method.hits:
-                    found.append(HashedInput(module.path, method.hits[0], cls.name))
-                    break
+        for node in ir.walk(module.body, into_functions=False):
+            if isinstance(node, ir.ClassDef) and _embeds(node.body):
+                line = next((hit for fn in _methods(node) if (hit := _hit(fn))), 0)
+                if line:
+                    found.append(HashedInput(module.path, line, node.name))
+            elif isinstance(node, ir.FunctionDef) and _embeds(node.body):
+                found += _inside(module, node, ())
     return found
+
+
+def _inside(module: ir.Module, fn: ir.FunctionDef, around: tuple[int, ...]) -> Iterator[HashedInput]:
+    """An embedding made for the evaluation alone lives in the function that adapts it, or in one inside that."""
+    here = (id(fn), *around)
+    if line := _hit(fn):
+        yield HashedInput(module.path, line, fn.name, here)
+    for node in ir.walk(fn.body, into_functions=False):
+        if isinstance(node, ir.FunctionDef):
+            yield from _inside(module, node, here)
+
+
+def _embeds(body: list[ir.Stmt]) -> bool:
+    return any(
+        isinstance(n, (ir.Attr, ir.Name)) and (n.attr if isinstance(n, ir.Attr) else n.id) in LOOKS_UP for n in ir.walk(body)
+    )
+
+
+def _hit(fn: ir.FunctionDef) -> int:
+    """The line at which a function reduces a hash of several views of an argument; 0 for none."""
+    if fn.name == "__init__":
+        return 0
+    params = fn.params[1:] or fn.params
+    method = _Method({p.name: _Made(frozenset([(p.name, "")])) for p in params})
+    method.run(fn.body)
+    return method.hits[0] if method.hits else 0
