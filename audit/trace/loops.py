@@ -95,7 +95,8 @@ class Loops:
                     fresh.deps = v.deps | {at}
                     scope.names[name] = fresh
             elif not v.atoms and not v.flags & ~(META | VAL) and not v.models and not v.taint:
-                fresh = clone(v)
+                # A tensor that a caller handed in stays the tensor that the caller reads afterwards.
+                fresh = v if id(v) in self.born else clone(v)
                 fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}
                 scope.names[name] = fresh
 

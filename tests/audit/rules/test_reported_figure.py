@@ -53,6 +53,12 @@ def test_a_figure_that_the_run_did_not_print_is_a_note():
     assert found.ttt["kind"] == "train-then-score"  # it is there, and it is named
 
 
+def test_with_a_setting_overridden_the_log_is_of_another_run():
+    files = {"train_gpt.py": SCRIPT, "train_seed1.log": STATED, "submission.json": '{"val_bpb": 1.155827}'}
+    found = audit_files(text_files(files, "train_gpt.py"), Options(env={"WORLD_SIZE": "8"}))
+    assert "F1" in {f.rule for f in found.findings if f.severity == "violation"}
+
+
 def test_a_worse_figure_beside_the_stated_one_is_a_diagnostic():
     assert accused(STATED + WORSE) == set()
 

@@ -336,3 +336,32 @@ def test_a_score_before_continue_is_another_way_and_no_first_score():
         source = source.replace("for b in text:", "for b in (token, token + 1):")  # whole tokens, no pieces
         found = [f for f in audit_text(PRELUDE + source).findings if f.severity == "violation"]
         assert ("F3" in {f.rule for f in found}) is wanted
+
+
+TOTALS_OF_THE_CALLER = """\
+def add_up(losses, spans, total, count):
+    for i, (low, high) in enumerate(spans):
+        total += losses[i, low:high].sum()
+        count += high - low
+
+def score(adapt):
+    total, count = torch.zeros(()), torch.zeros(())
+    for w in range(0, val.numel() - 1025, 64):
+        x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+        with torch.no_grad():
+            hidden = model.emb(x)
+        delta = torch.zeros(1, 1, 64, requires_grad=True)
+        opt = torch.optim.AdamW([delta], lr=5e-3)
+        for _ in range(8):
+            F.cross_entropy(model.head(hidden + delta).transpose(1, 2), y).backward()
+            opt.step()
+        losses = F.cross_entropy(model.head(hidden + delta).transpose(1, 2), y, reduction="none")
+        add_up(losses, [(960, 1024)], total, count)
+    return total / count
+
+print(f"val_bpb:{score(True).item() / 0.6931471805599453:.4f}")
+"""
+
+
+def test_a_helper_adds_to_the_totals_of_its_caller():
+    assert [f.rule for f in audit_text(PRELUDE + TOTALS_OF_THE_CALLER).findings if f.severity == "violation"] == ["F5"]
