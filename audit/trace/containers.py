@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.selection import listed
 from audit.trace.values import (
     COUNT,
     EMPTY,
@@ -152,7 +153,8 @@ class Containers:
                     item.knobs = recv.knobs
                 return out
             if name in ("glob", "rglob", "joinpath", "resolve", "absolute", "expanduser"):
-                return self.path_join([recv, *args])
+                joined = self.path_join([recv, *args])
+                return listed(joined) if name in ("glob", "rglob") else joined
             if name in ("read_bytes", "read_text", "open", "exists", "stat", "is_file"):
                 if name in ("exists", "is_file"):
                     return V("val")

@@ -198,6 +198,8 @@ class Expressions(Subscripts):
                     skip = True
                 elif t is None:
                     exact = False
+                    if (picked := self.selects(cond)) is not None:
+                        self.scope.names[picked[0]] = picked[1]
             if skip:
                 continue
             out.extend((k, v, x_ and exact) for k, v, x_ in self.comp_turns(e, depth + 1, opened))

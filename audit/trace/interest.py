@@ -13,7 +13,7 @@ from typing import Any
 from audit import ir
 
 EFFECTS = frozenset(
-    ["backward", "step", "grad", "value_and_grad", "at", "scatter_add_", "scatter_add", "index_add_", "bincount", "fromfile", "memmap", "load", "open", "read_bytes", "read", "read_text", "frombuffer", "glob", "rglob", "save", "dump", "write", "write_bytes", "savez", "savez_compressed", "load_state_dict", "data_as", "data_ptr", "from_buffer", "cross_entropy", "nll_loss", "log_softmax", "logsumexp", "environ", "getenv", "randint", "multinomial", "register_forward_hook", "register_forward_pre_hook", "CDLL", "append", "extend", "update", "add_", "sub_", "copy_", "mul_", "logaddexp", "log", "log2", "setattr", "exec", "eval", "minimum", "argmin", "topk", "print", "argmax", "parameters", "state_dict", "tokenize", "Encode", "next", "where", "setdefault", "add", "deepcopy", "named_parameters", "CrossEntropyLoss", "compress", "decompress", "get_shared"]
+    ["backward", "step", "grad", "value_and_grad", "at", "scatter_add_", "scatter_add", "index_add_", "bincount", "fromfile", "memmap", "load", "open", "read_bytes", "read", "read_text", "frombuffer", "glob", "rglob", "save", "dump", "write", "write_bytes", "savez", "savez_compressed", "load_state_dict", "data_as", "data_ptr", "from_buffer", "cross_entropy", "nll_loss", "log_softmax", "logsumexp", "environ", "getenv", "randint", "multinomial", "register_forward_hook", "register_forward_pre_hook", "CDLL", "append", "extend", "update", "add_", "sub_", "copy_", "mul_", "logaddexp", "log", "log2", "setattr", "exec", "eval", "minimum", "argmin", "topk", "print", "argmax", "parameters", "state_dict", "tokenize", "Encode", "next", "where", "setdefault", "add", "deepcopy", "named_parameters", "CrossEntropyLoss", "compress", "decompress", "get_shared", "ArgumentParser", "add_argument", "readinto"]
 )
 MARKS = EFFECTS - frozenset(["append", "extend", "update", "add", "next", "setattr", "log", "print", "where", "read", "parameters"])
 
@@ -33,6 +33,7 @@ class Summary:
 def summarise(fn: ir.FunctionDef) -> Summary:
     s = Summary()
     params = {p.name for p in fn.params}
+    calls_param = adds_up = False
     for n in ir.walk(fn):
         s.size += 1
         t = type(n)
@@ -50,7 +51,10 @@ def summarise(fn: ir.FunctionDef) -> Summary:
         elif t is ir.Yield:
             s.has_yield = True
             s.own = True
+        elif t is ir.Call:
+            calls_param = calls_param or (type(n.func) is ir.Name and n.func.id in params)
         elif t is ir.AugAssign:
+            adds_up = True
             base: Any = n.target
             while isinstance(base, (ir.Sub, ir.Attr)):
                 base = base.value
@@ -63,6 +67,8 @@ def summarise(fn: ir.FunctionDef) -> Summary:
                     base = base.value
                 if base is not target and isinstance(base, ir.Name) and base.id in params:
                     s.own = True
+    # A model that is handed in is run, and something added up: an evaluation, whatever it is called.
+    s.own = s.own or (calls_param and adds_up)
     return s
 
 

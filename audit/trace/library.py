@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit import ir
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import NORM, PROPOSALS, mixed
 from audit.trace.positions import loop_place, place_of
+from audit.trace.selection import listed
 from audit.trace.values import (
     ART,
     BPB,
@@ -279,8 +281,7 @@ class Library(Builtins, Containers, Files):
         if name in ("os.path.join",):
             return self.path_join(args)
         if last in ("glob", "iglob", "rglob", "listdir"):
-            out = derive(args)
-            return out
+            return listed(derive(args))
         if last in ("decompress", "compress", "loads", "dumps", "b85decode", "b64decode", "b85encode"):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
             return out
@@ -496,7 +497,9 @@ class Library(Builtins, Containers, Files):
                 if out.flags & VAL:
                     out.atoms = WHOLE_ATOMS
                 self.event("READ", node, out)
-            elif self.loops:
+            if name == "readinto" and isinstance(node, ir.Call) and node.args:
+                self.ev(_array_behind(node.args[0])).absorb(out)
+            elif self.loops and not out.flags & (VAL | TRAIN):
                 # A counter or queue kept in a file: a new answer in every iteration.
                 out.deps = out.deps | {self.loops[-1]}
             return out
@@ -577,7 +580,8 @@ class Library(Builtins, Containers, Files):
             self.write_file(args[0], recv, node)
             return const(None)
         if name in ("glob", "rglob", "joinpath", "with_suffix", "with_name", "iterdir", "resolve"):
-            return self.path_join([recv, *args]) if recv.kind == "const" else derive([recv, *args])
+            joined = self.path_join([recv, *args]) if recv.kind == "const" else derive([recv, *args])
+            return listed(joined) if name in ("glob", "rglob", "iterdir") else joined
         if name in ("parameters", "named_parameters", "state_dict", "buffers") and recv.models:
             return derive([recv])
         if name == "load_state_dict":
@@ -651,3 +655,13 @@ class Library(Builtins, Containers, Files):
         return recv
 
 
+def _array_behind(e: Any) -> Any:
+    """``tokens`` of ``tokens.numpy()``, ``memoryview(tokens)`` and the like: what a read into such a view fills."""
+    while isinstance(e, ir.Call):
+        if isinstance(e.func, ir.Attr) and e.func.attr in IDENTITY | {"cast", "data"}:
+            e = e.func.value
+        elif isinstance(e.func, ir.Name) and e.func.id == "memoryview" and e.args:
+            e = e.args[0]
+        else:
+            break
+    return e

@@ -20,6 +20,7 @@ from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
 from audit.trace.interest import Interest
 from audit.trace.library import Library
+from audit.trace.selection import Selection
 from audit.trace.statements import Statements
 from audit.trace.values import TRAIN, VAL, V, const
 
@@ -60,7 +61,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Library, Gates):
+class Machine(Statements, Expressions, Calls, Library, Gates, Selection):
     def __init__(
         self,
         modules: dict[str, ir.Module],

@@ -68,6 +68,15 @@ class Statements(Loops):
 
     # ------------------------------------------------------------------ simple
     def s_expr(self: Any, s: ir.ExprStmt) -> int:
+        call = s.value
+        if isinstance(call, ir.Call) and isinstance(call.func, ir.Attr) and isinstance(way := call.func.value, ir.IfExp):
+            # ``(a if test else b).append(x)`` is an if statement.
+            place = {"line": s.line, "col": s.col, "end_line": s.end_line}
+            ways = [
+                ir.ExprStmt(ir.Call(ir.Attr(x, call.func.attr, **place), call.args, call.keywords, **place), **place)
+                for x in (way.body, way.orelse)
+            ]
+            return int(self.s_if(ir.If(way.test, [ways[0]], [ways[1]], **place)))
         v = self.ev(s.value)
         if v.kind == "never":
             return RAISE
@@ -332,7 +341,7 @@ class Statements(Loops):
             self.gates.append(gate_tokens(test))
             before, begun = dict(self.scope.names), len(self.trace.events)
             try:
-                status = self.both(s.body, s.orelse, ("", ""), ("", ""))
+                status = self.both(s.body, s.orelse, ("", ""), ("", ""), picked=self.selects(s.test))
             finally:
                 self.gates.pop()
             if test.flags & COUNT and not status:
@@ -364,17 +373,23 @@ class Statements(Loops):
                             kept.append(t.id)
         return kept
 
-    def both(self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None) -> int:
+    def both(
+        self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None, picked: tuple[str, V] | None = None
+    ) -> int:
         names = self.scope.names
         before, begun = dict(names), len(self.trace.events)
         pushed = bool(g1[0])
         if pushed:
             self.guards.append(g1)
+        if picked is not None:
+            names[picked[0]] = picked[1]
         try:
             first = self.block(body)
         finally:
             if pushed:
                 self.guards.pop()
+            if picked is not None and names.get(picked[0]) is picked[1]:
+                names[picked[0]] = before[picked[0]]
         after, between = dict(names), len(self.trace.events)
         names.clear()
         names.update(before)
