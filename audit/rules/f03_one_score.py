@@ -136,7 +136,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         if c.update.kind == "STORE":
             f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line))
         found.append(f if c.update.kind != "STORE" or c.before is not None else replace(f, severity="note"))
-    for e in places([e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again")]):
+    twice = [e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again") and e.id not in ctx.trace.stabilisers]
+    for e in places(twice):
         how = f"{e.function} scores tokens again and keeps the {e.detail['how']} of both scores"
         found.append(event_finding(RULE, e, how))
     yield from found

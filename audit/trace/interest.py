@@ -51,10 +51,13 @@ def summarise(fn: ir.FunctionDef) -> Summary:
         elif t is ir.Yield:
             s.has_yield = True
             s.own = True
+        elif t is ir.BinOp:
+            s.own = s.own or n.op == "^"  # a hash: what it addresses is a table
         elif t is ir.Call:
             calls_param = calls_param or (type(n.func) is ir.Name and n.func.id in params)
         elif t is ir.AugAssign:
             adds_up = True
+            s.own = s.own or n.op == "^"
             base: Any = n.target
             while isinstance(base, (ir.Sub, ir.Attr)):
                 base = base.value

@@ -259,6 +259,9 @@ class Statements(Loops):
         rhs = self.ev(s.value)
         if s.op in ("+", "-") and rhs.flags & LOSS:
             rhs = self.commit_score(rhs, s, "accumulated")
+        elif s.op in ("*", "/") and rhs.flags & LOSS and not old.flags & LOSS:
+            rhs = clone(rhs)  # ``weights *= exp(-rate * loss)``: how experts did weighs them, and is no score
+            rhs.flags &= ~LOSS
         if isinstance(target, ir.Sub) and s.op in "+-|^":
             base = self.ev(target.value)
             index = self.ev(target.index)

@@ -230,6 +230,9 @@ class Subscripts:
                 out.keys = out.keys | {NORM}
         if base.mask is not None:
             out.mask = base.mask
+        if base.kind == "val" and out.kind == "val" and not base.flags & (VAL | LOSS | LOGITS | PARAM):
+            if all(isinstance(i, V) and not i.flags & (VAL | MASK) for i in parts):
+                out.origin = base  # a row of a table of tables: what is stored in it is stored there
         return out
 
     def lookup(self: Any, base: V, index: V, out: V, node: Any) -> V:

@@ -207,3 +207,13 @@ def test_a_run_script_that_the_submission_puts_at_the_root_counts():
     )
     found = resolve(submission, {"r/train_gpt.py": SCRIPT}, {}, None, {}, {})
     assert found.lookup("TTT_ENABLED").value == "1"
+
+
+def test_logs_far_from_the_stated_score_are_of_other_runs():
+    said = {"README.md": "```\nTTT_ENABLED=0 torchrun train_gpt.py\n```", "submission.json": '{"val_bpb": 1.1679}'}
+    other = said | {"train.log": "ttt_enabled: True\nadapting with 0.0020 now\nstep 9 val_bpb:1.1700\n" + "final val_bpb:1.0106\n" * 4}
+    assert value(knobs(other), "TTT_ENABLED") == ("0", "command")
+    seed = said | {"train.log": "ttt_enabled: True\nfinal val_bpb:1.1702\n"}
+    assert value(knobs(seed), "TTT_ENABLED") == ("1", "log")
+    # Where nobody typed anything, such a log is still the best that there is.
+    assert value(knobs({k: v for k, v in other.items() if k != "README.md"}), "TTT_ENABLED") == ("1", "log")

@@ -106,3 +106,84 @@ def test_a_list_that_takes_the_token_in_first_does():
     )
     found = audit_text(PRELUDE + "import math\n" + early)
     assert [f for f in found.findings if f.rule == "F8" and f.severity == "violation"]
+
+
+COMPILED = """\
+import math
+try:
+    from numba import njit
+    HAS = True
+except ImportError:
+    HAS = False
+
+def build():
+    @njit(cache=True)
+    def look(stream, w, n, orders, contexts, pairs, own):
+        out = np.zeros(n)
+        for j in range(n):
+            at = w + j + 1
+            target = stream[at]
+            p = own[j]
+            for o in range(orders):
+                start = at - o - 1
+                if start < 0:
+                    continue
+                key = np.uint64(0)
+                for k in range(o + 1):
+                    key ^= np.uint64(stream[start + k]) * np.uint64(36313)
+                    key = (key * np.uint64(2654435761)) & np.uint64(0xFFFFFFFFFFFF)
+                seen = contexts[o][int(key & np.uint64(0xFFFF))]
+                if seen == 0:
+                    continue
+                cell = (key ^ np.uint64(KEYED)) * np.uint64(2654435761)
+                p = (float(pairs[o][int(cell & np.uint64(0xFFFF))]) + 5.0 * p) / (float(seen) + 5.0)
+            if p < 1e-12:
+                p = 1e-12
+            out[j] = np.log(p)
+        return out
+    @njit(cache=True)
+    def learn(stream, w, n, orders, contexts, pairs):
+        for j in range(n):
+            at = w + j + 1
+            for o in range(orders):
+                start = at - o - 1
+                if start < 0:
+                    continue
+                key = np.uint64(0)
+                for k in range(o + 1):
+                    key ^= np.uint64(stream[start + k]) * np.uint64(36313)
+                    key = (key * np.uint64(2654435761)) & np.uint64(0xFFFFFFFFFFFF)
+                contexts[o][int(key & np.uint64(0xFFFF))] += 1
+                cell = (key ^ np.uint64(stream[at])) * np.uint64(2654435761)
+                pairs[o][int(cell & np.uint64(0xFFFF))] += 1
+    return look, learn
+
+look, learn = build() if HAS else (None, None)
+contexts, pairs = np.zeros((4, 1 << 16)), np.zeros((4, 1 << 16))
+weights = np.array([0.5, 0.5])
+stream, total = val.numpy(), 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        own = -nll(model, x, y)[0].numpy()
+    cached = look(stream, w, 1024, 4, contexts, pairs, np.exp(own))
+    top = np.maximum(own, cached)
+    mixed = top + np.log(weights[0] * np.exp(own - top) + weights[1] * np.exp(cached - top) + 1e-30)
+    weights[0] *= np.exp(-0.1 * -own.mean())
+    weights[1] *= np.exp(-0.1 * -cached.mean())
+    weights /= weights.sum()
+    total += float(-mixed.sum())
+    learn(stream, w, 1024, 4, contexts, pairs)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def test_tables_of_compiled_python_functions_are_tables():
+    found = audit_text(PRELUDE + COMPILED.replace("KEYED", "target"))
+    assert sorted({f.rule for f in found.findings if f.severity == "violation"}) == ["F8", "F9"]
+
+
+def test_a_clean_mixture_of_experts_weighed_by_their_past_scores():
+    found = audit_text(PRELUDE + COMPILED.replace("KEYED", "stream[at - 1]"))
+    accused = {f.rule for f in found.findings if f.severity == "violation"}
+    assert not accused & {"F2", "F3", "F4", "F8"}
