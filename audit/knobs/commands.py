@@ -26,6 +26,8 @@ _RUNS = re.compile(r"\b(?:torchrun|python[\d.]*|accelerate|uv|srun|modal|mpirun|
 _SCRIPT = re.compile(r"([\w./-]+\.py)\b")
 _OPTION = re.compile(r"""(?<!\S)(--[A-Za-z][\w-]*)(?:[= ]\s*("[^"]*"|'[^']*'|(?!--)[^\s\\]+))?""")
 _DEFAULTED = re.compile(r"^\$\{\w+:?[-=](.*)\}$")
+#: a script whose commands are ways of one choice
+_MODES = re.compile(r"^\s*(?:case\b.*\bin\b|elif\b)", re.M)
 _CODE = re.compile(r"`([^`\n]+)`")
 _HISTORY = re.compile(
     r"ablat|baseline|previous|negative|did ?n.t|fail|prior|optional|alternativ|smoke|debug|sanity|prepare|data prep",
@@ -105,22 +107,55 @@ def _claim(
     return Claim(name=name, value=value, source="command", path=path, line=line, rank=rank)
 
 
-def _logical(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str]]:
-    """Joins lines that a backslash continues; comment lines in between are dropped."""
-    start, built = 0, ""
+def _logical(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
+    """(line, text, comment above it): lines that a backslash continues are joined, comments in between dropped."""
+    start, built, comment = 0, "", ""
     for number, line in lines:
         stripped = line.strip()
         if stripped.startswith("#"):
+            comment = comment if built else stripped
             continue
         if not built:
             start = number
         if stripped.endswith("\\"):
             built += stripped[:-1] + " "
             continue
-        yield start, built + re.sub(r"\s#\s.*$", "", stripped)
-        built = ""
+        yield start, built + re.sub(r"\s#\s.*$", "", stripped), comment
+        if built or stripped:
+            built, comment = "", ""
     if built:
-        yield start, built
+        yield start, built, comment
+
+
+class _Runs:
+    """Commands that start the script.
+
+    A knob that only a command for something else sets (an ablation, one mode of several) had the code's default in
+    the others: their silence is a statement as well. Commands in a row are steps of one run, and say nothing by silence.
+    """
+
+    def __init__(self, files: SubmissionFiles) -> None:
+        self.primary = (files.primary or "").rpartition("/")[2]
+        self.commands: list[tuple[int, set[str]]] = []
+        self.aside: set[str] = set()
+        self.elsewhere: set[str] = set()
+
+    def note(self, number: int, line: str, found: list[Claim], aside: bool = False) -> None:
+        names = {c.name for c in found}
+        if not _RUNS.search(line) or self.primary not in line or line.startswith(("echo", "printf")):
+            self.elsewhere |= names
+        elif aside:
+            self.aside |= names
+        else:
+            self.commands.append((number, names))
+
+    def silent(self, declared: Mapping[str, Declaration], path: str, rank: int, modes: bool) -> Iterator[Claim]:
+        said = set().union(*(names for _number, names in self.commands))
+        for name in sorted((said if modes else self.aside - said) - self.elsewhere):
+            default = declared[name].default
+            for number, names in self.commands:
+                if name not in names and default is not None:
+                    yield _claim(declared, name, default, path, number, rank)
 
 
 def _readme(
@@ -128,12 +163,13 @@ def _readme(
 ) -> Iterator[Claim]:
     fence, language, heading = "", "", ""
     block: list[tuple[int, str]] = []
+    runs = _Runs(files)
     for number, line in enumerate(text.splitlines(), 1):
         match = _FENCE.match(line)
         if match and (not fence or match[1].startswith(fence)):
             if fence:
                 if language not in ("python", "py", "diff", "cpp", "c", "json"):
-                    yield from _block(files, declared, path, block, heading)
+                    yield from _block(files, declared, path, block, heading, runs)
                 fence, block = "", []
             else:
                 fence, language = match[1][:3], match[2].lower()
@@ -147,7 +183,8 @@ def _readme(
             rank = SCRIPT if _RUNS.search(code) and ".py" in code else PROSE
             yield from _assignments(declared, code, path, number, rank)
     if block:
-        yield from _block(files, declared, path, block, heading)
+        yield from _block(files, declared, path, block, heading, runs)
+    yield from runs.silent(declared, path, BLOCK, modes=False)
 
 
 def _block(
@@ -156,35 +193,27 @@ def _block(
     path: str,
     block: list[tuple[int, str]],
     heading: str,
+    runs: _Runs,
 ) -> Iterator[Claim]:
-    rank = PROSE if _HISTORY.search(heading) else BLOCK
-    for number, line in _logical(block):
-        if not _runs_another(files, line):
-            yield from _assignments(declared, line, path, number, rank)
+    for number, line, comment in _logical(block):
+        if _runs_another(files, line):
+            continue
+        aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment))
+        found = list(_assignments(declared, line, path, number, PROSE if aside else BLOCK))
+        yield from found
+        runs.note(number, line, found, aside)
 
 
 def _shell(
     files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
 ) -> Iterator[Claim]:
-    """Assignments of a run script. Where several commands start the script and only some of them set a knob, and
-    nothing else does, the others ran with the code's default: that is a statement as well."""
-    runs: list[tuple[int, set[str]]] = []
-    elsewhere: set[str] = set()
-    primary = (files.primary or "").rpartition("/")[2]
-    for number, line in _logical(list(enumerate(text.splitlines(), 1))):
-        if _runs_another(files, line):
-            continue
-        found = list(_assignments(declared, line, path, number, SCRIPT))
-        yield from found
-        if _RUNS.search(line) and primary in line and not line.startswith(("echo", "#", "printf")):
-            runs.append((number, {c.name for c in found}))
-        else:
-            elsewhere |= {c.name for c in found}
-    for name in sorted(set().union(*(names for _number, names in runs)) - elsewhere):
-        default = declared[name].default
-        for number, names in runs:
-            if name not in names and default is not None:
-                yield _claim(declared, name, default, path, number, SCRIPT)
+    runs = _Runs(files)
+    for number, line, _comment in _logical(list(enumerate(text.splitlines(), 1))):
+        if not _runs_another(files, line):
+            found = list(_assignments(declared, line, path, number, SCRIPT))
+            yield from found
+            runs.note(number, line, found)
+    yield from runs.silent(declared, path, SCRIPT, modes=bool(_MODES.search(text)))
 
 
 def _launcher(

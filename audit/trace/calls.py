@@ -345,6 +345,8 @@ class Calls:
         for a in [*args, *kwargs.values()]:
             if a.kind in ("obj", "alt", "seq"):
                 out.models = out.models | models_in(a)
+            elif a.models and not a.flags & SOURCES:
+                out.models = out.models | a.models  # what a module hands out of itself: adapters, no activations
         out.flags &= ~(TGT | META)
         out.shape0 = None
         out.mask = None
@@ -406,6 +408,9 @@ class Calls:
                 state.flags |= data.flags & SOURCES
                 owner.data.trained |= bool(data.flags & TRAIN)
                 state.taint = state.taint | ids | data.taint
+                if ids:
+                    for part in parts_of(owner):
+                        part.data.state.taint = part.data.state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
 
@@ -570,6 +575,21 @@ class Calls:
         """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""
         if not any(holds_hook(v) for v in kept):
             self.hooks = before
+
+
+def parts_of(owner: V) -> list[V]:
+    """The modules that a module holds in attributes and lists: its parameters are theirs."""
+    found: list[V] = []
+    todo = [(x, 0) for x in owner.data.attrs.values()]
+    while todo and len(found) < 64:
+        v, depth = todo.pop()
+        if v.kind == "obj" and v.models and v is not owner and all(v.data is not f.data for f in found):
+            found.append(v)
+            todo += [(x, depth + 1) for x in v.data.attrs.values()] if depth < 3 else []
+        elif v.kind in ("seq", "dict") and depth < 4:
+            inner = v.data.values() if isinstance(v.data, dict) else v.data or []
+            todo += [(x, depth + 1) for x in (*inner, *([v.rest] if v.rest is not None else []))]
+    return found
 
 
 __all__ = ["Calls", "clone", "restrict", "with_deps"]

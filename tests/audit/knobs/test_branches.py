@@ -74,14 +74,32 @@ def test_without_a_statement_the_default_counts_and_else_the_nearest_value(op, o
     assert settled([Condition("X", op, other)], [], default) == expected
 
 
-def test_commands_that_leave_a_knob_alone_speak_for_its_default():
-    script = SCRIPT.replace('"12"', '"9"')
-    several = "CACHE_ORDER=0 torchrun train_gpt.py\ntorchrun train_gpt.py\nSEED=2 torchrun train_gpt.py\n"
-    found = knobs({"run.sh": several}, script=script).lookup("CACHE_ORDER")
-    assert found is not None and found.value == "9" and found.ambiguous
-    exported = "export CACHE_ORDER=0\ntorchrun train_gpt.py\nCACHE_ORDER=0 torchrun train_gpt.py\n"
-    found = knobs({"run.sh": exported}, script=script).lookup("CACHE_ORDER")
-    assert found is not None and found.value == "0" and not found.ambiguous
+MODES = """case $1 in
+smoke)
+  CACHE_ORDER=0 torchrun train_gpt.py ;;
+full)
+  torchrun train_gpt.py ;;
+seed)
+  SEED=2 torchrun train_gpt.py ;;
+esac
+"""
+
+
+def test_ways_of_a_run_script_that_leave_a_knob_alone_speak_for_its_default():
+    found = knobs({"run.sh": MODES}, script=SCRIPT).lookup("CACHE_ORDER")
+    assert found is not None and found.value == "12" and found.ambiguous
+    # Commands in a row are steps of one run; what is exported holds for all.
+    steps = "torchrun train_gpt.py\nCACHE_ORDER=0 torchrun train_gpt.py\n"
+    assert value(knobs({"run.sh": steps}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+    exported = knobs({"run.sh": "export CACHE_ORDER=0\n" + MODES}, script=SCRIPT).lookup("CACHE_ORDER")
+    assert exported is not None and exported.value == "0" and not exported.ambiguous
+
+
+def test_a_command_that_a_comment_sets_aside_leaves_the_default_to_the_others():
+    block = "```bash\n# Seed 42\ntorchrun train_gpt.py\n\n# Windows only, for ablation\nCACHE_ORDER=0 \\\ntorchrun train_gpt.py\n```"
+    assert value(knobs({"README.md": block}, script=SCRIPT), "CACHE_ORDER") == ("12", "command")
+    alone = block.replace("# Seed 42\ntorchrun train_gpt.py\n", "")
+    assert value(knobs({"README.md": alone}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
 
 
 @pytest.mark.parametrize(

@@ -365,3 +365,55 @@ print(f"val_bpb:{score(True).item() / 0.6931471805599453:.4f}")
 
 def test_a_helper_adds_to_the_totals_of_its_caller():
     assert [f.rule for f in audit_text(PRELUDE + TOTALS_OF_THE_CALLER).findings if f.severity == "violation"] == ["F5"]
+
+
+EPOCHS = """\
+class Adapter(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.a, self.b = nn.Parameter(torch.randn(n, 8, 64)), nn.Parameter(torch.zeros(n, 64, 8))
+    def forward(self, x):
+        return (x @ self.a.transpose(1, 2)) @ self.b.transpose(1, 2)
+
+class Adapters(nn.Module):
+    def __init__(self, n):
+        super().__init__()
+        self.queries, self.values = nn.ModuleList(), nn.ModuleList()
+        for _ in range(4):
+            self.queries.append(Adapter(n))
+            self.values.append(Adapter(n))
+    def pairs(self):
+        return [(self.queries[i], self.values[i]) for i in range(len(self.queries))]
+
+class Wide(Model):
+    def losses(self, x, y, adapters=None):
+        h = self.emb(x)
+        for q, v in adapters or []:
+            h = h + q(h) + v(h)
+        return F.cross_entropy(self.head(h).transpose(1, 2), y, reduction="none")
+
+wide, total = Wide(), torch.zeros(())
+for w in range(0, val.numel() - 4097, 4096):
+    fresh = Adapters(1)
+    opt = torch.optim.Adam(fresh.parameters(), lr=1e-3)
+    pairs = fresh.pairs()
+    for epoch in range(EPOCHS):
+        last = epoch == EPOCHS - 1
+        for c in range(w, w + 4096, 256):
+            x, y = val[None, c : c + 256], val[None, c + 1 : c + 257]
+            losses = wide.losses(x, y, adapters=pairs)
+            if last:
+                with torch.no_grad():
+                    total += losses.sum()
+            opt.zero_grad()
+            losses.mean().backward()
+            opt.step()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def test_adapters_that_a_module_hands_out_are_trained_with_it():
+    for epochs, accused in (("50", {"F3"}), ("1", set())):
+        found = audit_text(PRELUDE + EPOCHS.replace("EPOCHS", epochs))
+        assert {f.rule for f in found.findings if f.severity == "violation"} == accused
+        assert found.ttt["active"] == "yes"
