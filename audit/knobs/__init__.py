@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from audit import ir
-from audit.knobs import commands, logs
+from audit.knobs import commands, logs, titles
 from audit.knobs.declared import declarations
 from audit.knobs.model import Claim, Declaration, Knobs, KnobValue
 from audit.source.files import SubmissionFiles
@@ -43,6 +43,8 @@ def resolve(
     for claim in (*logs.claims(files, declared, modules or {}, typed), *typed):
         stated.setdefault(claim.name, []).append(claim)
     values = {name: _settle(found) for name, found in stated.items()}
+    if not stated and not files.logs():
+        values |= dict(titles.doubtful(files, declared))
     for name, value in (env_defaults or {}).items():
         # A wrapper that assigns beats the command line only where the command line is silent.
         values.setdefault(name, KnobValue(value=value, source="wrapper"))

@@ -39,7 +39,7 @@ def _leaves_state(fn: ir.FunctionDef) -> bool:
             start, asked = given.get("initial_state"), given.get("output_final_state")
             if isinstance(start, ir.Name) and start.id in params and isinstance(asked, ir.Const) and asked.value is True:
                 return True
-        elif isinstance(n, ir.For) and _along_time(n):
+        elif isinstance(n, ir.For) and along_time(n):
             changed = {t.id for a in ir.walk(n.body, into_functions=False) if isinstance(a, ir.Assign) for t in a.targets if isinstance(t, ir.Name)}
             changed |= {a.target.id for a in ir.walk(n.body, into_functions=False) if isinstance(a, ir.AugAssign) and isinstance(a.target, ir.Name)}
             returned = {
@@ -51,13 +51,14 @@ def _leaves_state(fn: ir.FunctionDef) -> bool:
     return False
 
 
-def _along_time(loop: ir.For) -> bool:
-    """``for t in range(…)`` whose body reads ``something[:, t]``."""
+def along_time(loop: ir.For) -> bool:
+    """``for t in range(…)`` whose body reads ``something[:, t]`` or ``something[:, t : t + n]``."""
     if not isinstance(loop.target, ir.Name):
         return False
+    name = loop.target.id
     return any(
         isinstance(n, ir.Sub) and isinstance(n.index, ir.Collection) and len(n.index.elts) >= 2
-        and isinstance(n.index.elts[0], ir.Slice) and isinstance(n.index.elts[1], ir.Name) and n.index.elts[1].id == loop.target.id
+        and isinstance(n.index.elts[0], ir.Slice) and any(isinstance(x, ir.Name) and x.id == name for x in ir.walk(n.index.elts[1]))
         for n in ir.walk(loop.body, into_functions=False)
     )  # fmt: skip
 

@@ -37,6 +37,7 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
+from audit.rules.settings import settings_of
 from audit.rules.window import Window
 from audit.trace.values import RAND
 
@@ -101,6 +102,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         made = finding(RULE, code, place, node, message)
         found.append(replace(made, active="no", gate=f"{layer} is not built") if layer in left_out else made)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
+    found = list({(f.path, f.line, f.message): f for f in reversed(found)}.values())[::-1]
     yield from found
     doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
@@ -118,9 +120,12 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
     direct = list(_direct(code, along, place))
     yield from direct
-    if not direct:
-        for node, _handed_on in Window(along, place).returned():
-            message = "what is computed over all positions of the window comes back on each of them"
+    if not direct and place.owner is not None:
+        methods = {p.function.name: p for p in code.places if p.function is not None and p.owner is place.owner}
+        trace = code.ctx.trace
+        settings = settings_of(trace.models.values(), place.owner.name) if trace is not None else {}
+        for node in Window(along, place, methods, settings).put_back():
+            message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
 
 

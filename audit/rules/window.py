@@ -8,12 +8,14 @@ per position with the window in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from audit import ir
+from audit.rules.carried import along_time as _along_time
 from audit.rules.code import Place
 from audit.rules.sequence import Sequences
+from audit.rules.settings import closed_by
 
 #: "along": one value per position; "window": a summary without a time axis; "mixed": per position, window included
 Kind = Literal["along", "window", "mixed"]
@@ -43,26 +45,58 @@ _SCALARS = frozenset(
 _PRODUCTS = frozenset({"bmm", "matmul", "mm"})
 
 
-class Window:
-    """Kinds of the local names of one layer's ``forward``, found in the order of the statements."""
+_WEIGHT: dict[Kind | None, int] = {None: 0, "along": 1, "window": 2, "mixed": 3}
 
-    def __init__(self, along: Sequences, place: Place) -> None:
-        self.along, self.place = along, place
-        self.kinds: dict[str, Kind | None] = {}
+
+class Window:
+    """Kinds of the local names of one method of a module, found in the order of the statements.
+
+    ``methods``: the places of the same class by name; ``settings``: what its instances' attributes are known to be;
+    ``given``: kinds of parameters, as a caller hands them in.
+    """
+
+    def __init__(
+        self,
+        along: Sequences,
+        place: Place,
+        methods: Mapping[str, Place],
+        settings: Mapping[str, Any],
+        given: Mapping[str, Kind | None] | None = None,
+        depth: int = 0,
+    ) -> None:
+        self.along, self.place, self.methods, self.depth = along, place, methods, depth
+        self.settings = settings
+        self.kinds: dict[str, Kind | None] = dict(given or {})
         #: where a summary first came back on the positions, per name that holds the result
         self.origin: dict[str, Any] = {}
+        self.called: dict[tuple, tuple[Kind | None, Any]] = {}
 
-    def returned(self) -> Iterator[tuple[Any, Any]]:
-        """(where the summary comes back, the return that hands it on): what a layer's result holds of its window."""
+    def put_back(self) -> list[Any]:
+        """Where a summary of the window comes back on positions that the method hands on or goes on with."""
+        return list({(n.line, n.col): n for n in self._run()[2]}.values())
+
+    def _run(self) -> tuple[Kind | None, Any, list[Any]]:
         function = self.place.function
         if function is None or self.place.owner is None:
-            return
+            return None, None, []
         top = {id(s) for s in function.body}
-        # A loop of the layer's own may sum up what lies before: nothing is said about what it assigns.
-        looped = {
-            id(n) for s in self.place.nodes() if isinstance(s, (ir.For, ir.While)) for n in ir.walk(s.body)
-        }
-        for node in sorted(self.place.nodes(), key=lambda n: (n.line, n.col)):
+        # A loop along time may sum up what lies before: nothing is said about what it assigns.
+        loops = [s for s in self.place.nodes() if isinstance(s, (ir.For, ir.While))]
+        timed = [s for s in loops if isinstance(s, ir.While) or _along_time(s)]
+        looped = {id(n) for s in timed for n in ir.walk(s.body)}
+        closed = set(closed_by(function.body, self.settings))
+        found: list[Any] = []
+        result: Kind | None = None
+        where: Any = None
+        steps = [
+            n
+            for n in self.place.nodes()
+            if isinstance(n, (ir.Assign, ir.AugAssign, ir.Return)) and id(n) not in closed
+        ]
+        steps.sort(key=lambda n: (n.line, n.col))
+        # Again where layers are run in a loop: what one leaves behind meets the next.
+        layered = {id(n) for s in loops if s not in timed for n in ir.walk(s.body)}
+        for node in [*steps, *(n for n in steps if id(n) in layered)]:
             if isinstance(node, ir.Assign):
                 kind, at = (
                     (None, None) if id(node) in looped else (self.kind(node.value), self.at(node.value))
@@ -71,21 +105,47 @@ class Window:
                     first = target.elts[0] if isinstance(target, ir.Collection) and target.elts else target
                     # What one way of a branch does not know, the other may.
                     if isinstance(first, ir.Name) and (kind is not None or id(node) in top | looped):
+                        if kind == "mixed" and at is not None and self.kind(first) == "along":
+                            found.append(at)  # the stream of activations goes on with the window in it
                         self.kinds[first.id], self.origin[first.id] = kind, at
-            elif (
-                isinstance(node, ir.AugAssign) and isinstance(node.target, ir.Name) and id(node) not in looped
-            ):
-                self.kinds[node.target.id], self.origin[node.target.id] = self._both(
-                    node, node.target, node.value
-                )
-            elif isinstance(node, ir.Return) and node.value is not None:
+            elif isinstance(node, ir.AugAssign):
+                if isinstance(node.target, ir.Name) and id(node) not in looped:
+                    kind, at = self._both(node, node.target, node.value)
+                    if kind == "mixed" and at is not None and self.kind(node.target) == "along":
+                        found.append(at)
+                    self.kinds[node.target.id], self.origin[node.target.id] = kind, at
+            elif node.value is not None:
                 value = (
                     node.value.elts[0]
                     if isinstance(node.value, ir.Collection) and node.value.elts
                     else node.value
                 )
-                if self.kind(value) == "mixed" and (at := self.at(value)) is not None:
-                    yield at, node
+                kind = self.kind(value)
+                if kind == "mixed" and (at := self.at(value)) is not None:
+                    found.append(at)
+                if _WEIGHT[kind] > _WEIGHT[result]:
+                    result, where = kind, self.at(value)
+        return result, where, found
+
+    def _enter(self, node: ir.Call) -> tuple[Kind | None, Any] | None:
+        """What a method of the same object returns for these arguments; None where it is no such call."""
+        func = node.func
+        if not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self"):
+            return None
+        callee = self.methods.get(func.attr)
+        if callee is None or callee.function is None or self.depth > 2:
+            return None
+        names = [p.name for p in callee.function.params][1:]
+        given = {n: self.kind(a) for n, a in zip(names, node.args, strict=False)}
+        given |= {n: self.kind(v) for n, v in node.keywords if n in names}
+        key = (func.attr, *sorted((n, k or "") for n, k in given.items()))
+        if key not in self.called:
+            self.called[key] = None, None  # a method that calls itself
+            kind, at, _ = Window(
+                self.along, callee, self.methods, self.settings, given, self.depth + 1
+            )._run()
+            self.called[key] = kind, at
+        return self.called[key]
 
     def kind(self, node: Any) -> Kind | None:
         if isinstance(node, ir.Name):
@@ -113,7 +173,7 @@ class Window:
                 return "mixed"
             return "window" if "window" in kinds else "along" if kinds == {"along"} else None
         if isinstance(node, ir.Call):
-            return self._call(node)
+            return self._call(node) or ("along" if self.along.along(self.place, node) else None)
         return None
 
     def at(self, node: Any) -> Any:
@@ -121,6 +181,8 @@ class Window:
         for n in ir.walk(node):
             if isinstance(n, ir.Name) and self.kinds.get(n.id) == "mixed":
                 return self.origin.get(n.id)
+            if isinstance(n, ir.Call) and (entered := self._enter(n)) is not None and entered[0] == "mixed":
+                return entered[1]
         return next((n for n in ir.walk(node) if isinstance(n, (ir.BinOp, ir.Call)) and self._meets(n)), None)
 
     def _meets(self, n: Any) -> bool:
@@ -156,6 +218,8 @@ class Window:
         name = func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
         if name == "einsum":
             return self._einsum(node)
+        if (entered := self._enter(node)) is not None:
+            return entered[0]
         # A method of the value itself, or a function or module that is given it first.
         own = self.kind(func.value) if isinstance(func, ir.Attr) and not _module(func.value) else None
         base, rest = (
@@ -166,6 +230,8 @@ class Window:
         if name in _PRODUCTS:
             pair = [func.value, *node.args] if own is not None and isinstance(func, ir.Attr) else node.args
             return self._product(pair[0], pair[1]) if len(pair) == 2 else None
+        if base is None and name in _STATISTICS and isinstance(func, ir.Attr) and self._prefix(func.value):
+            base, rest = "along", node.args
         if base is None or name in (_SCALARS if base == "window" else _ENDS):
             return None
         over = rest[0] if rest else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
@@ -179,6 +245,18 @@ class Window:
         if name in ("transpose", "swapaxes"):
             return None
         return base
+
+    def _prefix(self, node: Any) -> bool:
+        """``x[:, :n]``: the window's beginning, whose summary the positions inside it may not see either."""
+        if not (
+            isinstance(node, ir.Sub) and isinstance(node.index, ir.Collection) and len(node.index.elts) == 2
+        ):
+            return False
+        batch, time = node.index.elts
+        whole = isinstance(batch, ir.Slice) and batch.lower is None and batch.upper is None
+        return (
+            whole and isinstance(time, ir.Slice) and time.lower is None and self.kind(node.value) == "along"
+        )
 
     def _einsum(self, node: ir.Call) -> Kind | None:
         if len(node.args) < 2 or not (

@@ -69,3 +69,41 @@ def test_a_mean_that_gates_what_every_position_reads():
 )  # fmt: skip
 def test_what_stays_a_summary_or_looks_back_is_not_accused(lines):
     assert f17(*lines) == []
+
+
+MEMORY = """\
+class Wide(nn.Module):
+    def __init__(self, enabled, layers=4):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+        self.down, self.up, self.enabled, self.layers = nn.Linear(64, 16), nn.Linear(16, 64), None, None
+        self.enabled = enabled
+        self.layers = layers
+    def remember(self, x, memory):
+        seen = self.down(x[:, :128].mean(dim=1)).float()
+        if memory is None:
+            return seen
+        return memory.mul(0.9).add_(seen, alpha=0.1)
+    def recall(self, x, memory):
+        if not self.enabled:
+            return x
+        if memory is None:
+            return x
+        return x + self.up(memory)[:, None, :]
+    def forward(self, ids):
+        x, memory = self.emb(ids), None
+        for layer in range(self.layers):
+            x = self.recall(x, memory)
+            memory = self.remember(x, memory)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Wide(SWITCH), val):.4f}")
+"""
+
+
+def test_a_memory_of_the_windows_beginning_that_the_next_layer_adds_to_every_position():
+    source = PRELUDE + MEMORY.replace("SWITCH", "True").replace("x, memory = self.emb(ids), None", "x = self.emb(ids)\n        memory = None")
+    found = [f for f in audit_text(source).findings if f.rule == "F17" and f.severity == "violation"]
+    assert [source.splitlines()[f.line - 1].strip() for f in found] == ["return x + self.up(memory)[:, None, :]"]
+    closed = source.replace("Wide(True)", "Wide(False)")
+    assert not [f for f in audit_text(closed).findings if f.rule == "F17" and f.severity == "violation"]

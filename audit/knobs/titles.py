@@ -1,0 +1,74 @@
+"""What a submission's title says was switched on, where nothing else says anything.
+
+A submission without logs and without commands leaves its switches at their defaults, or does not say how they were
+set. Where its title names what a switch turns on ("… + standard TTT", and ``TTT_ENABLED`` is off by default), the
+default is doubtful: the switch counts as on, and as ambiguous, so that what depends on it is not decided.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+
+from audit.knobs.declared import spelled
+from audit.knobs.model import Declaration, KnobValue
+from audit.source.files import SubmissionFiles
+
+_OFF = ("0", "False", "false")
+#: words of a switch's name that say nothing about what it turns on
+_EMPTY = frozenset(["RANK", "ENABLED", "ENABLE", "USE", "ON", "RUN", "DO", "WITH", "EVAL", "FINAL", "ACTIVE"])
+
+
+def doubtful(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Iterator[tuple[str, KnobValue]]:
+    """Switches that are off by default and named in the title."""
+    titles = list(_titles(files))
+    for name, item in declared.items():
+        words = {w for w in name.upper().lstrip("-").replace("-", "_").split("_") if w not in _EMPTY}
+        if item.default not in _OFF or not any(len(w) >= 3 for w in words):
+            continue
+        for path, line, text in titles:
+            if words <= set(re.findall(r"[A-Z0-9]+", text.upper())) and not any(
+                _denied(text, w) for w in words
+            ):
+                yield (
+                    name,
+                    KnobValue(
+                        value=spelled("True", item.default),
+                        source="command",
+                        path=path,
+                        line=line,
+                        ambiguous=True,
+                    ),
+                )
+                break
+
+
+def _denied(text: str, word: str) -> bool:
+    return (
+        re.search(
+            rf"\b(?:no|not|non|without|w/o|sans|minus|excluding|instead of|before|pre)\W+(?:\w+\W+)?{word}\b",
+            text,
+            re.I,
+        )
+        is not None
+    )
+
+
+def _titles(files: SubmissionFiles) -> Iterator[tuple[str, int, str]]:
+    for path in files.readmes()[:1]:
+        for number, line in enumerate((files.text(path) or "").split("\n")[:20], 1):
+            if line.startswith("# "):
+                yield path, number, line
+                break
+    for path in files.ending("submission.json")[:1]:
+        try:
+            document = json.loads(files.text(path) or "")
+        except (ValueError, RecursionError):
+            continue
+        for key in ("name", "blurb"):
+            if isinstance(document, dict) and isinstance(text := document.get(key), str):
+                yield path, 1, text
+
+
+__all__ = ["doubtful"]

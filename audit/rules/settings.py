@@ -1,0 +1,86 @@
+"""Branches of a module's methods that the values of its attributes keep closed.
+
+No rule lives here. The trace knows which plain attributes the instances of a class were built with; a method that asks
+for one of them (``if not self.style_enabled: return x``) goes one way only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+from audit import ir
+
+
+def settings_of(models: Iterable[Any], name: str) -> dict[str, Any]:
+    """Attributes that every instance of a class holds at one known value."""
+    known: dict[str, Any] = {}
+    doubtful: set[str] = set()
+    for instance in models:
+        if getattr(instance.cls, "name", None) != name:
+            continue
+        for attribute, v in instance.attrs.items():
+            if v.kind != "const" or (attribute in known and known[attribute] != v.const):
+                doubtful.add(attribute)
+            known.setdefault(attribute, v.const)
+    return {k: v for k, v in known.items() if k not in doubtful}
+
+
+def closed_by(body: list[Any], settings: Mapping[str, Any]) -> Iterator[int]:
+    """Statements that the settings keep closed, those after a return that they force included."""
+    for n, s in enumerate(body):
+        if isinstance(s, ir.If):
+            test = _holds(s.test, settings)
+            for way, shut in ((s.body, test is False), (s.orelse, test is True)):
+                if shut:
+                    yield from (id(x) for x in ir.walk(way))
+                else:
+                    yield from closed_by(way, settings)
+            live = s.body if test is True else s.orelse if test is False else []
+            if live and isinstance(live[-1], (ir.Return, ir.Raise)):
+                yield from (id(x) for x in ir.walk(body[n + 1 :]))
+                return
+        elif isinstance(s, (ir.For, ir.While, ir.With)):
+            yield from closed_by(s.body, settings)
+
+
+def _holds(test: Any, settings: Mapping[str, Any]) -> bool | None:
+    if isinstance(test, ir.UnaryOp) and test.op == "not":
+        inner = _holds(test.operand, settings)
+        return None if inner is None else not inner
+    if isinstance(test, ir.BoolOp):
+        parts = [_holds(v, settings) for v in test.values]
+        decides = test.op == "or"
+        if decides in parts:
+            return decides
+        return None if None in parts else not decides
+    if isinstance(test, ir.Compare) and len(test.ops) == 1 and isinstance(test.comparators[0], ir.Const):
+        found, value = _setting(test.left, settings)
+        other, op = test.comparators[0].value, test.ops[0]
+        if not found:
+            return None
+        if op in ("==", "is"):
+            return bool(value == other)
+        if op in ("!=", "is not"):
+            return bool(value != other)
+        if isinstance(value, (int, float)) and isinstance(other, (int, float)):
+            return {"<": value < other, "<=": value <= other, ">": value > other, ">=": value >= other}.get(
+                op
+            )
+        return None
+    found, value = _setting(test, settings)
+    return bool(value) if found else None
+
+
+def _setting(node: Any, settings: Mapping[str, Any]) -> tuple[bool, Any]:
+    if (
+        isinstance(node, ir.Attr)
+        and isinstance(node.value, ir.Name)
+        and node.value.id == "self"
+        and node.attr in settings
+    ):
+        return True, settings[node.attr]
+    return False, None
+
+
+__all__ = ["closed_by", "settings_of"]
