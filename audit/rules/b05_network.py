@@ -26,7 +26,7 @@ from collections.abc import Iterator
 
 from audit import ir
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Confidence, Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.code import code_of, finding
 from audit.rules.flow import holds, violated
@@ -98,11 +98,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             if (tool := _FETCHER.search(words)) and (
                 tool[1] != "git" or re.search(r"git (clone|fetch|pull|lfs)", words)
             ):
-                found.append(
-                    finding(
-                        RULE, code, place, call, f"a shell command calls {tool[1]}, which fetches content"
-                    )
-                )
+                # A clone of the repository at the start is how scripts set themselves up; what it brings is not told.
+                sure: Confidence = "low" if tool[1] == "git" else "high"
+                message = f"a shell command calls {tool[1]}, which fetches content"
+                found.append(finding(RULE, code, place, call, message, confidence=sure))
             elif (tool := _INSTALLER.search(words)) and "install" in words:
                 found.append(
                     finding(RULE, code, place, call, f"{tool[1]} installs a package at run time, which needs the network",
