@@ -65,7 +65,7 @@ class SubmissionFiles:
     def shell_scripts(self) -> list[str]:
         """Run scripts beside the primary; where there are none, those that the submission changes at the root."""
         suffixes = (".sh", ".bash", ".slurm", ".sbatch", ".env")
-        outside = [p for p in self.changed if p.lower().endswith(suffixes) and not p.startswith("records/")]
+        outside = [p for p in self.changed if p.lower().endswith(suffixes) and "/" not in p]
         return self.ending(*suffixes) or outside
 
     def c_sources(self) -> list[str]:

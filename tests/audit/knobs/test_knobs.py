@@ -217,3 +217,9 @@ def test_logs_far_from_the_stated_score_are_of_other_runs():
     assert value(knobs(seed), "TTT_ENABLED") == ("1", "log")
     # Where nobody typed anything, such a log is still the best that there is.
     assert value(knobs({k: v for k, v in other.items() if k != "README.md"}), "TTT_ENABLED") == ("1", "log")
+
+
+def test_a_switch_is_as_it_was_printed_last():
+    log = "=== rehearsal (TTT_ENABLED=1) ===\nlr: 0.5\nmode:full\nttt_enabled:True lr_scale:1\n" + "step:1\n" * 9
+    found = knobs({"train.log": log + "backend:fast ttt_enabled:False\nlr: 0.5\nfinal val_bpb:1.1\n"})
+    assert value(found, "TTT_ENABLED") == ("0", "log")
