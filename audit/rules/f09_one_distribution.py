@@ -1,9 +1,10 @@
 '''F9 one distribution: what is mixed must sum to one over the official alphabet, fixed before the token is read.
 
-**What.** A score is -log p(x) of one distribution p. Four shapes break this: only the true token's probability is raised
+**What.** A score is -log p(x) of one distribution p. Five shapes break this: only the true token's probability is raised
 by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table; a row
-is mixed in only where it has seen the true token, and the model's probability stands where it has not; a token's
-probability is spread over its bytes (F10).
+is mixed in only where it has seen the true token, and the model's probability stands where it has not; an expert of a
+mixture is no distribution (the model's entropy, taken as if it were the token's loss, gives every token exp(-H)); a
+token's probability is spread over its bytes (F10).
 
 **Why.** A number that is not the probability of a distribution cannot be turned into a code of that length. The sums
 over the vocabulary of such "probabilities" were measured at 277 to 410 (#886, #978), and forcing them to one took a
@@ -17,7 +18,8 @@ point mass on a hint (#1518); counts divided by their own row's sum; soft caps, 
 before the softmax.
 
 **How it is decided.** Known shapes, by dataflow: which table reads meet in a division, and whose sum the divisor is.
-Other mixtures are not shown to be normalised from source; a run with every candidate as target shows it.
+In a log-sum-exp over stacked losses, an entry that is computed from the model's
+output without the token is no expert. Other mixtures are not shown to be normalised from source; a run with every candidate as target shows it.
 
 **See also.** F8, F10, F7.
 '''
@@ -83,6 +85,23 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
 """,
     ),
     example(
+        "the model's entropy mixed in as if it were a loss",
+        """\
+weights = torch.zeros(3)
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        logp = torch.log_softmax(model(x).float(), -1)
+    own = -logp.gather(2, y[..., None])[..., 0]
+    flat = torch.full_like(own, 6.93)
+    entropy = -(logp.exp() * logp).sum(-1)
+    losses = torch.stack([own, flat, entropy], dim=-1)  #!
+    total -= (torch.log_softmax(weights, 0) - losses).logsumexp(-1).sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
         "a row over all candidates, divided by the count of its context in another table",
         _ROWS.replace("@@", "    q = (true + 2.0 * p) / (contexts[key] + 2.0)  #!"),
     ),
@@ -108,6 +127,21 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
     ),
 ]
 LEGAL = [
+    example(
+        "experts mixed with weights made of the entropy",
+        """\
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        logp = torch.log_softmax(model(x).float(), -1)
+    own = -logp.gather(2, y[..., None])[..., 0]
+    flat = torch.full_like(own, 6.93)
+    trust = torch.sigmoid(2.0 - -(logp.exp() * logp).sum(-1))
+    total -= torch.stack([trust.log() - own, (1 - trust).log() - flat], dim=-1).logsumexp(-1).sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
     example(
         "the row divided by its own sum",
         _ROWS.replace("@@", "    q = (true + 2.0 * p) / (row.sum(1) + 2.0)"),

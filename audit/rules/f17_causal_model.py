@@ -1,7 +1,8 @@
 """F17 causal model: no score depends on later tokens through the architecture.
 
 **What.** Attention without a causal mask, a recurrence that also runs backwards, a filter padded on both
-sides, a statistic over the whole window (its mean, its last state) fed back to every position.
+sides, a statistic over the whole window (its mean, its last state) or over its beginning fed back to every position,
+slots filled by a softmax over time that every position reads.
 
 **Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end
 has seen the token that it is asked for.
@@ -15,9 +16,10 @@ sequence into the next round over the same sequence, behind a knob.
 token.
 
 **How it is decided.** The axes are followed from the token embedding: only what is taken along the time
-axis of activations and put back on all positions counts. Attention without a mask accuses where queries, keys and
-values are made of the same input; where they are not, or where a random part of the input is hidden (masked
-diffusion), the obligation is undetermined. A knob's branch decides whether it is active.
+axis of activations and put back on all positions counts, also through einsum, a layer's own methods and what one
+layer leaves for the next. Branches that the module's settings keep closed are left out. Attention without a mask
+accuses where queries, keys and values are made of the same input; where they are not, or where a random part of the
+input is hidden (masked diffusion), the obligation is undetermined. A knob's branch decides whether it is active.
 A static reading is weak here; flipping later tokens in a run is the proof.
 
 **See also.** F12 (previous token across documents), F16 (other ranks).
@@ -75,6 +77,16 @@ ILLEGAL = [
         "the window's mean on every position",
         _MODEL.format("        x = x - x.mean(dim=1, keepdim=True)  #!"),
     ),
+    example(
+        "slots filled by a softmax over time, read back by every position",
+        _MODEL.format(
+            """\
+        scores = torch.einsum("btd,nd->btn", x, self.mix.weight[:8])
+        share = torch.softmax(scores, dim=1)  #!
+        slots = torch.einsum("btn,btd->bnd", share, x)
+        x = x + torch.einsum("btn,bnd->btd", share, slots)"""
+        ),
+    ),
 ]
 LEGAL = [
     example(
@@ -84,6 +96,14 @@ LEGAL = [
     example(
         "a running mean",
         _MODEL.format("        x = x - x.cumsum(dim=1) / torch.arange(1, x.size(1) + 1)[None, :, None]"),
+    ),
+    example(
+        "a softmax over slots, each position by itself",
+        _MODEL.format(
+            """\
+        share = torch.softmax(torch.einsum("btd,nd->btn", x, self.mix.weight[:8]), dim=-1)
+        x = x + torch.einsum("btn,nd->btd", share, self.mix.weight[:8])"""
+        ),
     ),
 ]
 

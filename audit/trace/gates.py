@@ -145,8 +145,10 @@ class Gates:
     def note_flat(self: Any, parts: list[V], out: V, node: Any) -> None:
         """``stack([nll(token), …, entropy])``: beside what each expert gives the token, a figure that knows no token."""
         scores = [p for p in parts if p.flags & LOSS and p.flags & VAL]
+        if not scores or any(p.flags & LOGITS for p in scores):
+            return  # weights made of the model's output are in the stack already: the entry may be one of those
         for p in parts:
-            if p.flags & (LOGITS | PROB) and not p.flags & (LOSS | COUNT | TGT | MASK) and not mixed(p) and scores:
+            if p.flags & (LOGITS | PROB) and not p.flags & (LOSS | COUNT | TGT | MASK) and not mixed(p):
                 e = self.event("UNNORMALISED", node, p, keys=p.keys, flat=True)
                 out.keys = out.keys | {("flat", e.id)}
                 return
