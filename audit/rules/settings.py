@@ -13,16 +13,29 @@ from audit import ir
 
 
 def settings_of(models: Iterable[Any], name: str) -> dict[str, Any]:
-    """Attributes that every instance of a class holds at one known value."""
+    """Attributes that every instance of a class holds at one known value.
+
+    What an object that it holds has (``self.args.use_memory``) is listed under its name with a dot before it.
+    """
     known: dict[str, Any] = {}
     doubtful: set[str] = set()
+
+    def note(attribute: str, v: Any) -> None:
+        if v.kind != "const" or (attribute in known and known[attribute] != v.const):
+            doubtful.add(attribute)
+        known.setdefault(attribute, v.const)
+
     for instance in models:
         if getattr(instance.cls, "name", None) != name:
             continue
         for attribute, v in instance.attrs.items():
-            if v.kind != "const" or (attribute in known and known[attribute] != v.const):
-                doubtful.add(attribute)
-            known.setdefault(attribute, v.const)
+            note(attribute, v)
+            if v.kind == "obj" and not v.models:
+                held = {**getattr(v.data.cls, "attrs", {}), **v.data.attrs}
+            else:
+                held = v.data.attrs if v.kind == "class" else {}
+            for inner, value in held.items():
+                note("." + inner, value)
     return {k: v for k, v in known.items() if k not in doubtful}
 
 
@@ -73,13 +86,12 @@ def _holds(test: Any, settings: Mapping[str, Any]) -> bool | None:
 
 
 def _setting(node: Any, settings: Mapping[str, Any]) -> tuple[bool, Any]:
-    if (
-        isinstance(node, ir.Attr)
-        and isinstance(node.value, ir.Name)
-        and node.value.id == "self"
-        and node.attr in settings
-    ):
-        return True, settings[node.attr]
+    """Whether ``self.name``, or ``args.name`` of an object that the instance holds, is known, and its value."""
+    if isinstance(node, ir.Attr):
+        own = isinstance(node.value, ir.Name) and node.value.id == "self"
+        name = node.attr if own else "." + node.attr
+        if name in settings:
+            return True, settings[name]
     return False, None
 
 

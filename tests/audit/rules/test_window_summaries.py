@@ -107,3 +107,14 @@ def test_a_memory_of_the_windows_beginning_that_the_next_layer_adds_to_every_pos
     assert [source.splitlines()[f.line - 1].strip() for f in found] == ["return x + self.up(memory)[:, None, :]"]
     closed = source.replace("Wide(True)", "Wide(False)")
     assert not [f for f in audit_text(closed).findings if f.rule == "F17" and f.severity == "violation"]
+
+
+def test_a_switch_of_the_settings_object_that_the_module_holds():
+    held = MEMORY.replace("def __init__(self, enabled, layers=4):", "def __init__(self, args, layers=4):").replace(
+        "self.enabled = enabled", "self.args = args"
+    ).replace("if not self.enabled:", "args = self.args\n        if not args.use_memory:")
+    held = held.replace("x, memory = self.emb(ids), None", "x = self.emb(ids)\n        memory = None").replace("Wide(SWITCH)", "Wide(Args())")
+    for default, accused in (("1", True), ("0", False)):
+        knob = f'class Args:\n    use_memory = bool(int(os.environ.get("USE_MEMORY", "{default}")))\n\n'
+        found = audit_text(PRELUDE + knob + held).findings
+        assert bool([f for f in found if f.rule == "F17" and f.severity == "violation"]) is accused
