@@ -72,7 +72,7 @@ def settled(conditions: Sequence[Condition], stated: Sequence[str], default: str
 class Branch:
     """A line's pattern, and what its presence in a log shows."""
 
-    condition: Condition
+    conditions: tuple[Condition, ...]
     line: re.Pattern[str]
 
 
@@ -100,15 +100,10 @@ def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Modul
         printed = _Printed(module)
         for branch, local in tests:
             read = _Read(local, by_attr, declared)
-            for side, conditions in (
-                (branch.body, list(read.needed(branch.test))),
-                (branch.orelse, list(read.refused(branch.test))),
-            ):
-                if not conditions:
-                    continue
-                for pattern in printed.only_in(side):
-                    for condition in conditions:
-                        yield Branch(condition, pattern)
+            for side, holds in ((branch.body, True), (branch.orelse, False)):
+                if conditions := tuple(read.conditions(branch.test, holds)):
+                    for pattern in printed.only_in(side):
+                        yield Branch(conditions, pattern)
 
 
 def _bodies(body: list[ir.Stmt]) -> Iterator[list[ir.Stmt]]:
@@ -145,37 +140,21 @@ class _Read:
     by_attr: Mapping[str, str]
     declared: Mapping[str, Declaration]
 
-    def needed(self, test: ir.Expr, depth: int = 0) -> Iterator[Condition]:
-        """Conditions without which ``test`` cannot hold."""
+    def conditions(self, test: ir.Expr, holds: bool, depth: int = 0) -> Iterator[Condition]:
+        """Conditions without which ``test`` cannot hold; with ``holds`` False, without which it cannot fail."""
         if depth > 4:
             return
         if isinstance(test, ir.BoolOp):
-            if test.op == "and":
+            if test.op == ("and" if holds else "or"):
                 for part in test.values:
-                    yield from self.needed(part, depth + 1)
+                    yield from self.conditions(part, holds, depth + 1)
         elif isinstance(test, ir.UnaryOp):
             if test.op == "not":
-                yield from self.refused(test.operand, depth + 1)
+                yield from self.conditions(test.operand, not holds, depth + 1)
         elif (inner := self._inner(test)) is not None:
-            yield from self.needed(inner, depth + 1)
+            yield from self.conditions(inner, holds, depth + 1)
         elif (one := self._one(test)) is not None:
-            yield one
-
-    def refused(self, test: ir.Expr, depth: int = 0) -> Iterator[Condition]:
-        """Conditions without which ``test`` cannot fail."""
-        if depth > 4:
-            return
-        if isinstance(test, ir.BoolOp):
-            if test.op == "or":
-                for part in test.values:
-                    yield from self.refused(part, depth + 1)
-        elif isinstance(test, ir.UnaryOp):
-            if test.op == "not":
-                yield from self.needed(test.operand, depth + 1)
-        elif (inner := self._inner(test)) is not None:
-            yield from self.refused(inner, depth + 1)
-        elif (one := self._one(test)) is not None:
-            yield one.negated()
+            yield one if holds else one.negated()
 
     def _inner(self, test: ir.Expr) -> ir.Expr | None:
         if isinstance(test, ir.Name):

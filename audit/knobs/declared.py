@@ -1,7 +1,8 @@
 """Which knobs a script reads, off its text: environment variables and command-line options.
 
 A regular expression is enough here and works on what no parser accepts: the result only says under
-which names a value may be stated elsewhere. The script's own names for reading the environment are found first. What a knob *does* is the trace's business.
+which names a value may be stated elsewhere. The script's own names for reading the environment are found
+first. What a knob *does* is the trace's business.
 """
 
 from __future__ import annotations

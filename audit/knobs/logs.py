@@ -13,8 +13,8 @@ from audit.knobs.model import Claim, Declaration
 from audit.source.files import SubmissionFiles
 
 DUMP, BRANCH = 80, 70
-#: where no log comes near the stated score, all are of other runs: what was typed stands above them
-ELSEWHERE = 45
+#: where no log comes near the stated score, all are of other runs: what README and metadata state stands above them
+DUMP_ELSEWHERE, BRANCH_ELSEWHERE = 44, 43
 #: bits per byte within which seeds of one configuration lie, and how many of a log's last figures are looked at
 NEAR, LAST = 0.02, 4
 MAX_LOGS, MAX_LOG, MAX_HEAD = 8, 8 * 2**20, 120_000
@@ -107,16 +107,17 @@ def claims(
             if claim.name not in seen or claim.value in ("0", "1"):
                 seen[claim.name] = claim
         for claim in seen.values():
-            yield claim if log.behind else replace(claim, rank=ELSEWHERE - 1)
+            yield claim if log.behind else replace(claim, rank=DUMP_ELSEWHERE)
         met: dict[str, tuple[int, list[Condition]]] = {}
         for branch in shown:
             if (match := branch.line.search(log.text)) is not None:
                 number = log.line + log.text.count("\n", 0, match.start())
-                met.setdefault(branch.condition.name, (number, []))[1].append(branch.condition)
+                for condition in branch.conditions:
+                    met.setdefault(condition.name, (number, []))[1].append(condition)
         for name, (number, conditions) in met.items():
             value = settled(conditions, stated.get(name, ()), declared[name].default)
             if value is not None:
-                rank = BRANCH if log.behind else ELSEWHERE - 2
+                rank = BRANCH if log.behind else BRANCH_ELSEWHERE
                 yield Claim(name=name, value=value, source="log", path=log.path, line=number, rank=rank)
 
 

@@ -2,7 +2,7 @@
 
 A submission without logs and without commands leaves its switches at their defaults, or does not say how they were
 set. Where its title names what a switch turns on ("… + standard TTT", and ``TTT_ENABLED`` is off by default), the
-default is doubtful: the switch counts as on, and as ambiguous, so that what depends on it is not decided.
+title is the only statement that there is, and the weakest: the switch counts as on, and is marked as ambiguous.
 """
 
 from __future__ import annotations

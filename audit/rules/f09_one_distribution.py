@@ -64,6 +64,21 @@ for w in range(0, val.numel() - 1025, 1024):
 print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 """
 
+_EXPERTS = """\
+weights = torch.zeros(3)
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        logp = torch.log_softmax(model(x).float(), -1)
+    own = -logp.gather(2, y[..., None])[..., 0]
+    flat = torch.full_like(own, 6.93)
+    entropy = -(logp.exp() * logp).sum(-1)
+@@
+    total -= mixed.sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
 ILLEGAL = [
     example(
         "the hint's odds raised, and nothing taken off the others",
@@ -86,20 +101,12 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
     ),
     example(
         "the model's entropy mixed in as if it were a loss",
-        """\
-weights = torch.zeros(3)
-total = torch.zeros(())
-for w in range(0, val.numel() - 1025, 1024):
-    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
-    with torch.no_grad():
-        logp = torch.log_softmax(model(x).float(), -1)
-    own = -logp.gather(2, y[..., None])[..., 0]
-    flat = torch.full_like(own, 6.93)
-    entropy = -(logp.exp() * logp).sum(-1)
+        _EXPERTS.replace(
+            "@@",
+            """\
     losses = torch.stack([own, flat, entropy], dim=-1)  #!
-    total -= (torch.log_softmax(weights, 0) - losses).logsumexp(-1).sum()
-print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
-""",
+    mixed = (torch.log_softmax(weights, 0) - losses).logsumexp(-1)""",
+        ),
     ),
     example(
         "a row over all candidates, divided by the count of its context in another table",
@@ -129,18 +136,12 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
 LEGAL = [
     example(
         "experts mixed with weights made of the entropy",
-        """\
-total = torch.zeros(())
-for w in range(0, val.numel() - 1025, 1024):
-    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
-    with torch.no_grad():
-        logp = torch.log_softmax(model(x).float(), -1)
-    own = -logp.gather(2, y[..., None])[..., 0]
-    flat = torch.full_like(own, 6.93)
-    trust = torch.sigmoid(2.0 - -(logp.exp() * logp).sum(-1))
-    total -= torch.stack([trust.log() - own, (1 - trust).log() - flat], dim=-1).logsumexp(-1).sum()
-print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
-""",
+        _EXPERTS.replace(
+            "@@",
+            """\
+    trust = torch.sigmoid(2.0 - entropy)
+    mixed = torch.stack([trust.log() - own, (1 - trust).log() - flat], dim=-1).logsumexp(-1)""",
+        ),
     ),
     example(
         "the row divided by its own sum",

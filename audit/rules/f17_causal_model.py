@@ -40,7 +40,7 @@ from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import settings_of
-from audit.rules.window import Window
+from audit.rules.window import STATISTICS, Window, minus_one
 from audit.trace.values import RAND
 
 RULE = Rule(
@@ -109,20 +109,23 @@ LEGAL = [
 
 _DRAWS = frozenset({"rand", "rand_like", "bernoulli", "uniform", "randint", "random"})
 _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
-_STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median", "norm"})
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
-    found = [f for place in code.places if place.function is not None for f in _place(code, along, place)]
+    classes = _classes(code)
+    found = [f for p in code.places if p.function is not None for f in _place(code, along, p, classes)]
     left_out = ctx.trace.left_out if ctx.trace is not None else set()
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
         found.append(replace(made, active="no", gate=f"{layer} is not built") if layer in left_out else made)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
-    found = list({(f.path, f.line, f.message): f for f in reversed(found)}.values())[::-1]
+    once: dict[tuple[str, int, str], Finding] = {}
+    for f in found:
+        once.setdefault((f.path, f.line, f.message), f)
+    found = list(once.values())
     yield from found
     doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
@@ -137,14 +140,26 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
 
 
-def _place(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
+#: of a class: its methods by name, and what its instances' attributes are known to be
+_Class = tuple[dict[str, Place], dict[str, Any]]
+
+
+def _classes(code: Code) -> dict[int, _Class]:
+    models = code.ctx.trace.models.values() if code.ctx.trace is not None else ()
+    found: dict[int, _Class] = {}
+    for p in code.places:
+        if p.function is not None and p.owner is not None:
+            if id(p.owner) not in found:
+                found[id(p.owner)] = {}, settings_of(models, p.owner.name)
+            found[id(p.owner)][0][p.function.name] = p
+    return found
+
+
+def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class]) -> Iterator[Finding]:
     direct = list(_direct(code, along, place))
     yield from direct
     if not direct and place.owner is not None:
-        methods = {p.function.name: p for p in code.places if p.function is not None and p.owner is place.owner}
-        trace = code.ctx.trace
-        settings = settings_of(trace.models.values(), place.owner.name) if trace is not None else {}
-        for node in Window(along, place, methods, settings).put_back():
+        for node in Window(along, place, *classes[id(place.owner)]).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
 
@@ -297,7 +312,7 @@ def _whole_window(along: Sequences, place: Place, node: Any) -> str:
     while isinstance(node, ir.BinOp) and node.op in "*/":
         left, right = node.left, node.right
         node = right if isinstance(left, ir.Const) or not _mentions(along, place, left) else left
-    if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _STATISTICS:
+    if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in STATISTICS | {"norm"}:
         over = (
             node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
         )
@@ -310,13 +325,7 @@ def _whole_window(along: Sequences, place: Place, node: Any) -> str:
 
 
 def _mentions(along: Sequences, place: Place, node: Any) -> bool:
-    todo = [node]
-    while todo:
-        n = todo.pop()
-        if isinstance(n, ir.Name) and along.along(place, n):
-            return True
-        todo += ir.children(n)
-    return False
+    return any(isinstance(n, ir.Name) and along.along(place, n) for n in ir.walk(node))
 
 
 def _last_position(index: Any) -> bool:
@@ -327,12 +336,6 @@ def _last_position(index: Any) -> bool:
     if not (isinstance(first, ir.Slice) and first.lower is None and first.upper is None):
         return False
     if isinstance(time, ir.Slice):
-        return time.upper is None and _minus_one(time.lower)
-    return _minus_one(time) and len(index.elts) > 2
+        return time.upper is None and minus_one(time.lower)
+    return minus_one(time) and len(index.elts) > 2
     # a bare ``x[:, -1]`` is (B, C), which draws a token
-
-
-def _minus_one(node: Any) -> bool:
-    if isinstance(node, ir.UnaryOp) and node.op == "-" and isinstance(node.operand, ir.Const):
-        return bool(node.operand.value == 1)
-    return isinstance(node, ir.Const) and node.value == -1 and node.value is not True

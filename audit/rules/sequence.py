@@ -79,17 +79,9 @@ class Sequences:
             for node in place.steps:
                 if isinstance(node, ir.Assign) and self.along(place, node.value):
                     # A layer that also returns a state hands its activations back first.
-                    firsts = (
-                        t.elts[0] if isinstance(t, ir.Collection) and t.elts else t for t in node.targets
-                    )
-                    names |= {t.id for t in firsts if isinstance(t, ir.Name)}
+                    names |= {t.id for t in map(first_of, node.targets) if isinstance(t, ir.Name)}
                 elif isinstance(node, ir.Return) and node.value is not None:
-                    first = (
-                        node.value.elts[0]
-                        if isinstance(node.value, ir.Collection) and node.value.elts
-                        else node.value
-                    )
-                    if place.function.name not in ("forward", "__call__") and self.along(place, first):
+                    if place.function.name not in ("forward", "__call__") and self.along(place, first_of(node.value)):
                         self.methods.add(place.function.name)
                 elif isinstance(node, ir.Call):
                     self._pass_on(place, node, by_name)
@@ -147,7 +139,8 @@ class Sequences:
                 parts = node.args[0].elts
                 return bool(parts) and all(self.along(place, _base(p)) for p in parts)
             # A module or function of the script or of the library that is given activations first.
-            known = func.attr in _KEEPS | self.embeddings.layers or func.attr in self.embeddings.classes
+            made = self.embeddings
+            known = func.attr in _KEEPS or func.attr in made.layers or func.attr in made.classes
             return known and bool(node.args) and self.along(place, node.args[0])
         if isinstance(func, ir.Name):
             known = func.id in self.embeddings.classes or func.id in self.methods
@@ -163,6 +156,11 @@ def sequences_of(code: Code) -> Sequences:
     if "sequences" not in shared:
         shared["sequences"] = Sequences(code)
     return shared["sequences"]  # type: ignore[no-any-return]
+
+
+def first_of(node: Any) -> Any:
+    """The first of several values that are handed over together, or the only one."""
+    return node.elts[0] if isinstance(node, ir.Collection) and node.elts else node
 
 
 def _base(node: Any) -> Any:
@@ -253,4 +251,4 @@ def _made(code: Code, place: Place, call: ir.Call) -> str:
     return code.dotted(place, call.func)
 
 
-__all__ = ["Sequences"]
+__all__ = ["Sequences", "first_of", "sequences_of"]

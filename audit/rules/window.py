@@ -12,39 +12,25 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from audit import ir
-from audit.rules.carried import along_time as _along_time
+from audit.rules.carried import along_time
 from audit.rules.code import Place
-from audit.rules.sequence import Sequences
+from audit.rules.sequence import Sequences, first_of
 from audit.rules.settings import closed_by
 
 #: "along": one value per position; "window": a summary without a time axis; "mixed": per position, window included
 Kind = Literal["along", "window", "mixed"]
 
-_STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median"})
-_ENDS = frozenset(
-    """view reshape permute unbind chunk split flatten size numel item cross_entropy mse_loss argmax topk gather max min
-    cumsum cumprod cummax logcumsumexp norm nonzero new_zeros new_ones zeros_like ones_like full_like empty_like
-    scaled_dot_product_attention flash_attn_func index_select scatter roll pad flip sort""".split()
-)
+STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median"})
 #: what becomes of a summary that is no summary any more
 _SCALARS = frozenset(
-    [
-        "item",
-        "size",
-        "numel",
-        "cross_entropy",
-        "mse_loss",
-        "new_zeros",
-        "new_ones",
-        "zeros_like",
-        "ones_like",
-        "full_like",
-        "empty_like",
-    ]
+    """item size numel cross_entropy mse_loss new_zeros new_ones zeros_like ones_like full_like empty_like""".split()
+)
+_ENDS = _SCALARS | frozenset(
+    """view reshape permute unbind chunk split flatten argmax topk gather max min cumsum cumprod cummax logcumsumexp
+    norm nonzero scaled_dot_product_attention flash_attn_func index_select scatter roll pad flip sort""".split()
 )
 _PRODUCTS = frozenset({"bmm", "matmul", "mm"})
-
-
+#: of several returns the one that says most counts
 _WEIGHT: dict[Kind | None, int] = {None: 0, "along": 1, "window": 2, "mixed": 3}
 
 
@@ -82,7 +68,7 @@ class Window:
         top = {id(s) for s in function.body}
         # A loop along time may sum up what lies before: nothing is said about what it assigns.
         loops = [s for s in self.place.nodes() if isinstance(s, (ir.For, ir.While))]
-        timed = [s for s in loops if isinstance(s, ir.While) or _along_time(s)]
+        timed = [s for s in loops if isinstance(s, ir.While) or along_time(s)]
         looped = {id(n) for s in timed for n in ir.walk(s.body)}
         closed = set(closed_by(function.body, self.settings))
         found: list[Any] = []
@@ -102,7 +88,7 @@ class Window:
                     (None, None) if id(node) in looped else (self.kind(node.value), self.at(node.value))
                 )
                 for target in node.targets:
-                    first = target.elts[0] if isinstance(target, ir.Collection) and target.elts else target
+                    first = first_of(target)
                     # What one way of a branch does not know, the other may.
                     if isinstance(first, ir.Name) and (kind is not None or id(node) in top | looped):
                         if kind == "mixed" and at is not None and self.kind(first) == "along":
@@ -115,11 +101,7 @@ class Window:
                         found.append(at)
                     self.kinds[node.target.id], self.origin[node.target.id] = kind, at
             elif node.value is not None:
-                value = (
-                    node.value.elts[0]
-                    if isinstance(node.value, ir.Collection) and node.value.elts
-                    else node.value
-                )
+                value = first_of(node.value)
                 kind = self.kind(value)
                 if kind == "mixed" and (at := self.at(value)) is not None:
                     found.append(at)
@@ -230,13 +212,13 @@ class Window:
         if name in _PRODUCTS:
             pair = [func.value, *node.args] if own is not None and isinstance(func, ir.Attr) else node.args
             return self._product(pair[0], pair[1]) if len(pair) == 2 else None
-        if base is None and name in _STATISTICS and isinstance(func, ir.Attr) and self._prefix(func.value):
+        if base is None and name in STATISTICS and isinstance(func, ir.Attr) and self._prefix(func.value):
             base, rest = "along", node.args
         if base is None or name in (_SCALARS if base == "window" else _ENDS):
             return None
         over = rest[0] if rest else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
         time = isinstance(over, ir.Const) and over.value == 1 and over.value is not True
-        if name in _STATISTICS:
+        if name in STATISTICS:
             return (
                 "window" if time else None if over is None or (base == "along" and not _last(over)) else base
             )
@@ -286,10 +268,14 @@ def _module(node: Any) -> bool:
     return isinstance(node, ir.Name) and node.id in ("self", "torch", "F", "nn", "np", "mx", "jnp")
 
 
+def minus_one(node: Any) -> bool:
+    if isinstance(node, ir.UnaryOp) and node.op == "-" and isinstance(node.operand, ir.Const):
+        return bool(node.operand.value == 1)
+    return isinstance(node, ir.Const) and node.value == -1 and node.value is not True
+
+
 def _last(over: Any) -> bool:
-    if isinstance(over, ir.UnaryOp) and over.op == "-" and isinstance(over.operand, ir.Const):
-        return bool(over.operand.value == 1)
-    return isinstance(over, ir.Const) and over.value in (-1, 2)
+    return minus_one(over) or (isinstance(over, ir.Const) and over.value == 2)
 
 
-__all__ = ["Window"]
+__all__ = ["STATISTICS", "Window", "minus_one"]

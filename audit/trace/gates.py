@@ -12,7 +12,8 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import TOKENS, place_of, tokens_in
-from audit.trace.values import COUNT, LOGITS, LOSS, MASK, META, PROB, RATIO, TGT, VAL, V, clone
+from audit.trace.values import COUNT, LOGITS, LOSS, MASK, META, PROB, RATIO, TGT, VAL, V, clone, derive
+from audit.trace.words import normalised
 
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
@@ -153,9 +154,14 @@ class Gates:
                 out.keys = out.keys | {("flat", e.id)}
                 return
 
-    def mix_flat(self: Any, out: V) -> V:
-        """A log-sum-exp over such a stack mixes the figure in as if it were the token's probability."""
-        if out.flags & LOSS and any(k[0] == "flat" for k in out.keys):
+    def normalise(self: Any, name: str, values: list[V]) -> V:
+        """A softmax, log-sum-exp, exponential or logarithm of ``values``."""
+        out = normalised(name, derive(values))
+        if name in ("exp", "exp2"):
+            # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
+            self.trace.stabilisers |= {k[1] for v in values[:1] for k in v.keys if k[0] == "less"}
+        elif name == "logsumexp" and out.flags & LOSS and any(k[0] == "flat" for k in out.keys):
+            # Over a stack that `note_flat` found, it mixes the figure in as if it were the token's probability.
             out.keys = frozenset(("unnorm", k[1]) if k[0] == "flat" else k for k in out.keys)
         return out
 

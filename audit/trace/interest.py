@@ -124,7 +124,6 @@ class Interest:
         s = self.summary(fn)
         return s.own or s.size <= 160
 
-
     def assigned(self, body: list[ir.Stmt]) -> tuple[set[str], set[str]]:
         """`assigned_names`, looked up once per body."""
         found = self._assigned.get(id(body))

@@ -63,7 +63,6 @@ from audit.trace.words import (
     TRANSPARENT,
     canonical,
     found_places,
-    normalised,
 )
 
 
@@ -180,12 +179,8 @@ class Library(Builtins, Containers, Files):
         if name.endswith("backward") and first is not None and "autograd" in name:
             self.backward(summary(first))
             return const(None)
-        if last in ("exp", "exp2") and first is not None:
-            # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
-            self.trace.stabilisers |= {k[1] for k in first.keys if k[0] == "less"}
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
-            out = normalised(last, derive(args))
-            return self.mix_flat(out) if last == "logsumexp" else out
+            return self.normalise(last, args)
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
             return self.select(last, args, node)
         if last in ("where",) and len(args) >= 3:
@@ -603,12 +598,9 @@ class Library(Builtins, Containers, Files):
         if name == "scalars" and recv.flags & BPB:
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
-            out = normalised(name, derive([recv]))
-            return self.mix_flat(out) if name == "logsumexp" else out
-        if name in ("exp", "exp2") and recv.kind == "val":
-            self.trace.stabilisers |= {k[1] for k in recv.keys if k[0] == "less"}
+            return self.normalise(name, [recv])
         if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:
-            return normalised(name, derive([recv]))
+            return self.normalise(name, [recv])
         if name in PIECES and recv.kind != "const" and args and args[0].keys:
             out = derive(args)  # the text of a token
             out.flags = (out.flags & VAL) | BYTES
