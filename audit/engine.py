@@ -8,11 +8,13 @@ a crash or in ``clean``. Only a failure outside of these (the program's own fron
 from __future__ import annotations
 
 import hashlib
+import os
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,6 +27,7 @@ from audit.verdict import decide, in_force, missing_input, settle, weigh
 
 if TYPE_CHECKING:
     from audit.source import SubmissionFiles
+    from audit.source.program import Program
 
 #: source lines kept around a finding and around a step of its path
 FRAME, STEP = 3, 0
@@ -119,16 +122,19 @@ def audit_files(files: SubmissionFiles, options: Options, timings: Timings | Non
     """Audits one submission: its primary script with everything that was submitted beside it."""
     timings = timings or Timings()
     submission = Submission(target=files.target, commit=files.commit, primary=files.primary)
-    rules = _rules(options)
     if files.primary is None:
         submission.reason = files.reason or "no script among the submitted files"
         return submission
     ctx = build_context(files, options, timings)
+    rules = _rules(options)
     submission.sha256 = hashlib.sha256(files.read(files.primary) or b"").hexdigest()
     submission.peeled = list(ctx.peeled.layers) if ctx.peeled is not None else []
     findings, obligations = run_rules(rules, ctx, timings)
+    other: Context | None = None
+    with _guard(ctx, "doubt"):
+        findings, other = _other_reading(rules, ctx, timings, findings)
     with timings.stage("classify"), _guard(ctx, "classify"):
-        _classify(submission, ctx)
+        _classify(submission, ctx, other)
     with timings.stage("verdict"):
         _conclude(submission, rules, findings, obligations, ctx)
     if options.dump_source is not None:
@@ -136,14 +142,35 @@ def audit_files(files: SubmissionFiles, options: Options, timings: Timings | Non
     return submission
 
 
+def _other_reading(
+    rules: Iterable[Rule], ctx: Context, timings: Timings, findings: dict[str, list[Finding]]
+) -> tuple[dict[str, list[Finding]], Context | None]:
+    """The findings, with those in doubt that hang on settings which the papers contradict, and what the second
+    reading saw; see `audit.doubt`."""
+    from audit import doubt
+    from audit.knobs import other_reading
+
+    if ctx.trace is None or ctx.knobs is None or ctx.files is None:
+        return findings, None
+    names = doubt.doubtful(ctx.knobs, ctx.trace.deciding)
+    if not names:
+        return findings, None
+    other = replace(ctx, knobs=other_reading(ctx.knobs, names), trace=None, shared={}, problems=list(ctx.problems))
+    with timings.stage("trace"):
+        _trace(other, ctx.files)
+        _find_headline(other)
+    if not _scores(other.trace):
+        return findings, None  # no run that was scored had these settings
+    second, _stated = run_rules(rules, other, timings)
+    return doubt.merge(findings, second, ctx.knobs, other.knobs, names), other
+
+
 def build_context(files: SubmissionFiles, options: Options, timings: Timings) -> Context:
     """Runs every stage before the rules. A stage that fails leaves a `Problem`."""
-    from audit.source import load_program
-
     assert files.primary is not None
     ctx = Context(files=files, primary=files.primary, options=options)
     with timings.stage("source"), _guard(ctx, "source"):
-        program = load_program(files)
+        program = _load(files, options)
         ctx.modules, ctx.sources, ctx.peeled = program.modules, program.sources, program.peeled
         ctx.problems += program.problems
     with timings.stage("evidence"), _guard(ctx, "evidence"):
@@ -168,6 +195,32 @@ def build_context(files: SubmissionFiles, options: Options, timings: Timings) ->
             available.add("log")
     ctx.available = frozenset(available)
     return ctx
+
+
+def _load(files: SubmissionFiles, options: Options) -> Program:
+    """`load_program`; in a cold process of the command line on two cores, beside the import of the later stages.
+
+    libcst alone takes a fifth of a short audit to import. What goes wrong in the child (it died, its result cannot
+    be sent) goes wrong in this process again, with its reason.
+    """
+    from audit.source import load_program
+    from audit.source.program import mount
+
+    if options.limit_s is None or "libcst" in sys.modules or (os.cpu_count() or 1) < 2:
+        return load_program(files)
+    from audit.isolate import Started
+
+    started = Started(lambda: load_program(files), options.limit_s)
+    import audit.evidence, audit.knobs, audit.native, audit.trace.headline  # noqa: E401, F401
+
+    rule_modules()
+    try:
+        program = started.result()
+    except Exception:
+        return load_program(files)
+    if program.unpacked:
+        mount(files, program.unpacked)
+    return program
 
 
 def _trace(ctx: Context, files: SubmissionFiles) -> None:
@@ -333,18 +386,24 @@ def _conclude(
     )
 
 
-def _classify(submission: Submission, ctx: Context) -> None:
-    """What kind of test-time training and of cache the submission contains; unknown without a trace."""
+def _classify(submission: Submission, ctx: Context, other: Context | None = None) -> None:
+    """What kind of test-time training and of cache the submission contains; unknown without a trace.
+
+    With a second reading (`_other_reading`), what is active under one of the two only is ``unknown``.
+    """
     from audit import classify
 
     if ctx.trace is None:
         submission.ttt = {"kind": "none", "active": "unknown"}
         submission.cache = {"kind": "none", "active": "unknown"}
         return
-    kind, active = classify.ttt(ctx.trace)
-    submission.ttt = {"kind": kind, "active": active}
-    shape, active = classify.cache(ctx.trace)
-    submission.cache = {"kind": shape, "active": active}
+    for name, classified in (("ttt", classify.ttt), ("cache", classify.cache)):
+        kind, active = classified(ctx.trace)
+        if other is not None:
+            its_kind, its_active = classified(other.trace)
+            if (active == "yes") != (its_active == "yes"):
+                kind, active = (kind if active == "yes" else its_kind), "unknown"
+        setattr(submission, name, {"kind": kind, "active": active})
 
 
 def _excerpts(

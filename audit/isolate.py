@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 T = TypeVar("T")
 
@@ -27,42 +27,61 @@ class Lost(Exception):
 
 def isolated(work: Callable[[], T], limit_s: float) -> T:
     """The result of ``work`` (picklable), or what it raised. Raises `Lost` if there is neither."""
-    if not hasattr(os, "fork"):
-        return work()
-    for stream in (sys.stdout, sys.stderr):
-        if stream is not None:  # closed by the caller (`>&-`)
-            stream.flush()
-    reader, writer = os.pipe()
-    child = os.fork()
-    if child == 0:
-        os.close(reader)
-        _child(work, writer)
-    os.close(writer)
-    try:
-        data = _read(reader, limit_s)
-    except BaseException:
-        with suppress(ProcessLookupError):
-            os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        raise
-    finally:
-        os.close(reader)
-    _pid, status = os.waitpid(child, 0)
-    if not data:
-        if os.WIFSIGNALED(status):
-            raise Lost(f"its process was ended by {signal.Signals(os.WTERMSIG(status)).name}")
-        raise Lost(f"its process ended with exit code {os.waitstatus_to_exitcode(status)}")
-    worked, result = pickle.loads(data)
-    if worked:
-        return result  # type: ignore[no-any-return]
-    raise result
+    return Started(work, limit_s).result()
 
 
-def _child(work: Callable[[], T], writer: int) -> None:
+class Started(Generic[T]):
+    """``work`` begun in a child, while the caller goes on; `result` waits for it.
+
+    The child may use ``limit_s`` seconds of processor time, so that it ends even where its parent was stopped.
+    """
+
+    def __init__(self, work: Callable[[], T], limit_s: float) -> None:
+        self.limit_s = limit_s
+        self.work = work
+        self.child = 0
+        if not hasattr(os, "fork"):
+            return
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:  # closed by the caller (`>&-`)
+                stream.flush()
+        self.reader, writer = os.pipe()
+        self.child = os.fork()
+        if self.child == 0:
+            os.close(self.reader)
+            _child(work, writer, limit_s)
+        os.close(writer)
+
+    def result(self) -> T:
+        """As `isolated`; to be called once."""
+        if not self.child:
+            return self.work()
+        try:
+            data = _read(self.reader, self.limit_s)
+        except BaseException:
+            with suppress(ProcessLookupError):
+                os.kill(self.child, signal.SIGKILL)
+            os.waitpid(self.child, 0)
+            raise
+        finally:
+            os.close(self.reader)
+        _pid, status = os.waitpid(self.child, 0)
+        if not data:
+            if os.WIFSIGNALED(status):
+                raise Lost(f"its process was ended by {signal.Signals(os.WTERMSIG(status)).name}")
+            raise Lost(f"its process ended with exit code {os.waitstatus_to_exitcode(status)}")
+        worked, result = pickle.loads(data)
+        if worked:
+            return result  # type: ignore[no-any-return]
+        raise result
+
+
+def _child(work: Callable[[], T], writer: int, limit_s: float) -> None:
     """Never returns: nothing of the parent's clean-up may run twice."""
     code = 1
     gc.disable()  # the process ends with its one piece of work
     try:
+        _bound(limit_s)
         try:
             data = pickle.dumps((True, work()))
         except Exception as error:
@@ -75,6 +94,16 @@ def _child(work: Callable[[], T], writer: int) -> None:
         code = 0
     finally:
         os._exit(code)
+
+
+def _bound(limit_s: float) -> None:
+    """Ends this process after so much processor time; the waiting side keeps the clock on the wall."""
+    try:
+        import resource
+    except ImportError:  # not on this system
+        return
+    with suppress(OSError, ValueError):  # a lower limit stands already
+        resource.setrlimit(resource.RLIMIT_CPU, (int(limit_s) + 1, int(limit_s) + 2))
 
 
 def _read(reader: int, limit_s: float) -> bytes:

@@ -19,7 +19,7 @@ from audit.knobs.declared import declarations
 from audit.knobs.model import Claim, Declaration, Knobs, KnobValue
 from audit.source.files import SubmissionFiles
 
-__all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "alternatives", "resolve"]
+__all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "alternatives", "other_reading", "resolve"]
 
 
 def resolve(
@@ -76,6 +76,21 @@ def alternatives(knobs: Knobs) -> Iterator[Knobs]:
         chosen = {**values, **fixed}
         if {k: v.value for k, v in chosen.items()} != {k: v.value for k, v in knobs.values.items()}:
             yield Knobs(values=chosen, declared=knobs.declared, claims=knobs.claims)
+
+
+def other_reading(knobs: Knobs, names: Iterable[str]) -> Knobs:
+    """The same configuration with each of the doubtful ``names`` at the value that the next most statements give it.
+
+    What only a title names goes back to the code's default.
+    """
+    values = dict(knobs.values)
+    for name in names:
+        chosen, stated = values.pop(name), knobs.claims.get(name, ())
+        best = max((c.rank for c in stated), default=0)
+        rest = [c for c in stated if c.rank == best and _normal(c.value) != _normal(chosen.value)]
+        if rest:
+            values[name] = _settle(rest)
+    return Knobs(values=values, declared=knobs.declared, claims=knobs.claims)
 
 
 def _settle(found: Iterable[Claim]) -> KnobValue:

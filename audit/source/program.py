@@ -33,6 +33,8 @@ class Program:
     sources: dict[str, str] = field(default_factory=dict)
     peeled: Peeled
     problems: list[Problem] = field(default_factory=list)
+    #: files that the wrapper unpacked beside itself, by path in the tree
+    unpacked: dict[str, bytes] = field(default_factory=dict)
 
 
 def load_program(files: SubmissionFiles) -> Program:
@@ -75,14 +77,11 @@ def load_program(files: SubmissionFiles) -> Program:
         )
     if peeled.extra_files:
         # A runner may unpack a module under the wrapper's own name; the two must not share a key.
-        extra = MemoryTree(
-            {
-                (f"{prefix}{UNPACKED}/{k}" if prefix + k == files.primary else prefix + k): v
-                for k, v in peeled.extra_files.items()
-            }
-        )
-        files.paths = list(dict.fromkeys([*files.paths, *extra.walk()]))
-        files.tree = OverlayTree(extra, files.tree)
+        program.unpacked = {
+            (f"{prefix}{UNPACKED}/{k}" if prefix + k == files.primary else prefix + k): v
+            for k, v in peeled.extra_files.items()
+        }
+        mount(files, program.unpacked)
     _add(program, files, files.primary, peeled.text, peeled.path or files.primary)
     queue = [files.primary]
     twin = f"{prefix}{UNPACKED}/{files.primary.rpartition('/')[2]}"
@@ -113,6 +112,13 @@ def load_program(files: SubmissionFiles) -> Program:
             _add(program, files, path, unpacked.text, path)
             queue.append(path)
     return program
+
+
+def mount(files: SubmissionFiles, unpacked: dict[str, bytes]) -> None:
+    """Lays what a wrapper unpacked over the submission's files."""
+    extra = MemoryTree(unpacked)
+    files.paths = list(dict.fromkeys([*files.paths, *extra.walk()]))
+    files.tree = OverlayTree(extra, files.tree)
 
 
 def _add(program: Program, files: SubmissionFiles, key: str, text: str, path: str) -> None:

@@ -99,6 +99,7 @@ def trace(
         result.newest[symbols] = max(offset, result.newest.get(symbols, offset))
     result.dormant_entered = extra.entered - result.entered
     result.steps += extra.steps
+    result.deciding |= extra.deciding
     for k, v in extra.knobs_read.items():
         result.knobs_read.setdefault(k, v)
     return result

@@ -218,6 +218,7 @@ class Loops:
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = start.deps | stop.deps
         knobs = start.knobs | stop.knobs
+        self.trace.deciding.update(name for name, _value in knobs)
         values: list[Any]
         if None not in bounds:
             try:

@@ -304,6 +304,8 @@ class Statements(Loops):
     # ------------------------------------------------------------------ branches
     def truth(self: Any, v: V) -> bool | None:
         k = v.kind
+        if v.knobs:
+            self.trace.deciding.update(name for name, _value in v.knobs)
         if k == "const":
             try:
                 return bool(v.const)

@@ -200,13 +200,24 @@ def join_atoms(a: frozenset, b: frozenset) -> frozenset:
 
 
 def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) -> frozenset:
-    """The part of ``atoms`` chosen by an index that depends on ``deps``."""
+    """The part of ``atoms`` chosen by an index that depends on ``deps``.
+
+    A part of what one iteration of a loop chose stays that iteration's, whatever another one has to do with the
+    index (a mask made of counts that earlier iterations left).
+    """
     if not atoms or (not deps and lo is None and hi is None):
         return atoms
     return frozenset(
-        ((d | deps) if deps else d, lo if lo is not None else l0, hi if hi is not None else h0)
+        (_also(d, deps) if deps else d, lo if lo is not None else l0, hi if hi is not None else h0)
         for d, l0, h0 in atoms
     )
+
+
+def _also(chosen: frozenset, deps: frozenset) -> frozenset:
+    if chosen:
+        loops = {loop for loop, _ in chosen}
+        return chosen.union(d for d in deps if d[0] not in loops)
+    return chosen | deps
 
 
 def fewer(keys: frozenset) -> frozenset:
