@@ -153,7 +153,10 @@ class Trace:
 
 def another_way(e: Event, s: Event) -> bool:
     """``if short: total += nll; continue`` and what the rest of that turn scores: never both."""
-    return bool(e.detail.get("left")) and e.function == s.function and e.path == s.path and s.loops[: len(e.loops)] == e.loops
+    if "left" not in e.detail:
+        return False
+    loops, call = e.detail["left"]
+    return s.loops[: len(loops)] == loops and (call is None or s.stack[: len(call)] == call)
 
 
 def piecewise(u: Event, s: Event) -> bool:
@@ -183,6 +186,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue
             if u.kind == "STORE" and (any(k[0] == "spread" for k in s.detail.get("keys", ())) or piecewise(u, s)):
                 continue  # scored byte by byte: earlier bytes of the same token are its past
+            if u.kind == "STORE" and another_way(u, s):
+                continue
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
             if clash is None:
                 continue

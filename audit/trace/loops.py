@@ -122,6 +122,7 @@ class Loops:
             self.loops.append(at)
             try:
                 if target is not None:
+                    self.turn_of[at] = value
                     self.bind(target, value, s)
                 elif test is not None:
                     self.ev(test)

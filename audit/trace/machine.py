@@ -105,6 +105,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates, Selection):
         self.score_keys: dict[int, frozenset] = {}
         self.tables: list[Any] = []
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
+        self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()

@@ -410,8 +410,9 @@ class Statements(Loops):
         for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):
             if left in (CONTINUE, RETURN):
                 for e in events:
-                    if e.kind == "SCORE":
-                        e.detail["left"] = True  # what follows in this turn is another way
+                    if e.kind in ("SCORE", "STORE") and ("left" not in e.detail or left == CONTINUE):
+                        # What follows in this turn is another way; after a return, only in this call.
+                        e.detail["left"] = (tuple(self.loops), None if left == CONTINUE else tuple(self.stack))
         if first and second:
             # Neither way falls through: the statement after is not reached.
             names.update({k: v for k, v in after.items() if k not in names})

@@ -6,7 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.gates import NORM, PROPOSALS
-from audit.trace.positions import EVENTS, reach_origin, read_tokens, whole, written_at
+from audit.trace.positions import EVENTS, place_of, reach_origin, read_tokens, whole, written_at
 from audit.trace.values import (
     ART,
     BYTES,
@@ -389,8 +389,32 @@ class Subscripts:
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
         if base.flags & PARAM:
             self.write_param(base, value, node)
-        base.absorb(value)
+        base.absorb(self.own_row(value, elements))
         base.deps = base.deps | value.deps
+
+    def own_row(self: Any, value: V, elements: list) -> V:
+        """``mixed[t] = mix(logits[t], tree); tree.update(target[t])``: the row of a position, made before its token came in.
+
+        What earlier turns of the loop over positions stored is that row's past, whenever the rows are scored.
+        """
+        if not value.taint or not self.loops or not value.flags & (LOGITS | PROB) or value.flags & LOSS:
+            return value
+        for x in elements:
+            index = self.ev(x) if isinstance(x, ir.Name) else None
+            if index is None or index.lv is None or index.lv not in self.loops:
+                continue
+            loop, turn = index.lv
+            past = set()
+            for e in self.trace.events:
+                then = next((t for t in e.loops if t[0] == loop), None) if e.kind == "STORE" and e.id in value.taint else None
+                if then is not None and then[1] < turn:
+                    own = place_of(self.turn_of[then])[1] + 1  # where the token is that the row of that turn predicts
+                    if all(k[2] <= own for k in e.detail["keys"] if k[0] == "t"):
+                        past.add(e.id)
+            if past:
+                value = clone(value)
+                value.taint = value.taint - past
+        return value
 
 
 def chosen(part: V, deps: frozenset) -> V:

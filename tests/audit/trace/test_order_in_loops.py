@@ -1,0 +1,126 @@
+"""What a score in a loop rests on: earlier turns, this turn, or a way that excludes it."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+END = 'print(f"val_bpb:{float(total) / 0.6931471805599453 / n_bytes:.4f}")\n'
+
+
+def accused(body: str) -> set[str]:
+    return {f.rule for f in audit_text(PRELUDE + body + END).findings if f.severity == "violation" and f.active == "yes"}
+
+
+TREE = """\
+counts, context, total = {}, [], 0.0
+def predict():
+    row = torch.full((1024,), 1.0)
+    for token, n in counts.get(context[-1] if context else 0, {}).items():
+        row[token] += n
+    return row / row.sum()
+def learn(token):
+    here = counts.setdefault(context[-1] if context else 0, {})
+    here[token] = here.get(token, 0) + 1
+    context.append(token)
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    logits = model(x)
+    mixed = logits.clone()
+    for t in range(1024):
+        mixed[0, t] = torch.log(0.9 * torch.softmax(logits[0, t], -1) + 0.1 * predict())
+        learn(y[0, t].item())
+    total += F.cross_entropy(mixed[0], y[0], reduction="sum").item()
+"""
+
+
+def test_rows_mixed_before_their_token_came_in_may_be_scored_together():
+    assert not accused(TREE) & {"F2", "F3"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("learn(y[0, t].item())", "learn(y[0, t + 1].item())"),
+        (
+            "    for t in range(1024):\n        mixed",
+            "    for t in range(1024):\n        learn(y[0, t].item())\n    for t in range(1024):\n        mixed",
+        ),
+    ],
+)
+def test_rows_that_know_their_token_may_not(old, new):
+    assert accused(TREE.replace(old, new)) & {"F2", "F3", "F8"}
+
+
+CHUNKS = """\
+table, total, seen = np.zeros((1024, 1024)), 0.0, np.ones(8)
+tokens = val.numpy()
+n_chunks = (len(tokens) - 1) // 4096
+windows = [[] for _ in range(n_chunks)]
+for w in range(0, n_chunks * 4096, 1024):
+    windows[w // 4096].append(w)
+for c in range(n_chunks):
+    if not windows[c]:
+        np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)
+        continue
+    for w in windows[c]:
+        x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+        p = torch.softmax(model(x), -1)[0].numpy()
+        rows = table[tokens[w : w + 1024]]
+        known = np.nonzero(rows.sum(1) * seen[0] > 0)[0]
+        q = (rows + 1) / (rows.sum(1, keepdims=True) + 1024)
+        p[known] = 0.9 * p[known] + 0.1 * q[known]
+        total -= np.log(p[np.arange(1024), tokens[w + 1 : w + 1025]]).sum()
+    np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)
+"""
+
+
+def test_a_turn_that_only_learns_and_goes_on_comes_before_no_score_of_that_turn():
+    assert not accused(CHUNKS) & {"F2", "F3"}
+    assert "F2" in accused(CHUNKS.replace("        continue\n", ""))
+
+
+def test_what_a_function_returns_after_learning_is_another_way_in_that_call_only():
+    call = """\
+counts, total = np.zeros(1024), 0.0
+def visit(c):
+    global total
+    if int(os.environ.get("PHASE_OF", str(c))) == PHASE[c]:
+        np.add.at(counts, val[c * 1024 : (c + 1) * 1024].numpy(), 1)
+        return
+    x, y = val[None, c * 1024 : (c + 1) * 1024], val[None, c * 1024 + 1 : (c + 1) * 1024 + 1]
+    p = torch.softmax(model(x), -1)[0].numpy() * 0.9 + 0.1 * counts / counts.sum()
+    total -= np.log(p[np.arange(1024), y[0].numpy()]).sum()
+PHASE = val[:2].tolist()
+"""
+    assert not accused(call + "for c in range(1, 100):\n    visit(c)\n") & {"F2", "F3"}
+    assert "F2" in accused(call + "for c in range(1, 100):\n    visit(c)\n    visit(c)\n")
+
+
+MASKED = """\
+table, total, weight = np.zeros((1024, 1024)), 0.0, np.ones(8)
+tokens = val.numpy()
+for c in range((len(tokens) - 1) // 4096):
+    hits = np.zeros(8)
+    for w in range(c * 4096, (c + 1) * 4096, 1024):
+        x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+        p = torch.softmax(model(x), -1)[0].numpy()
+        counts = table[tokens[w : w + 1024]]
+        known = np.nonzero(counts.sum(1) * weight[0] > 0)[0]
+        q = (counts[known] + 1) / (counts[known].sum(1, keepdims=True) + 1024)
+        own = p[np.arange(1024), tokens[w + 1 : w + 1025]]
+        own[known] = 0.9 * own[known] + 0.1 * q[np.arange(len(known)), tokens[w + 1 : w + 1025][known]]
+        hits[0] += (own > 0.5).sum()
+        total -= np.log(own).sum()
+    weight[0] = hits[0] / 4096
+    np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)
+"""
+
+
+def test_a_mask_made_of_earlier_counts_chooses_no_earlier_tokens():
+    assert not accused(MASKED) & {"F2", "F3"}
+    ahead = MASKED.replace("np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)", "")
+    ahead = ahead.replace("    hits = np", "    np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)\n    hits = np")
+    assert "F2" in accused(ahead)
