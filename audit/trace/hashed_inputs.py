@@ -160,9 +160,12 @@ def hashed_inputs(modules: Iterable[ir.Module]) -> list[HashedInput]:
     """Every class, and every function by itself, that looks an embedding up at a hash of several views of its tokens."""
     found = []
     for module in modules:
+        free = {s.name: s for s in module.body if isinstance(s, ir.FunctionDef)}
         for node in ir.walk(module.body, into_functions=False):
             if isinstance(node, ir.ClassDef) and _embeds(node.body):
-                line = next((hit for fn in _methods(node) if (hit := _hit(fn))), 0)
+                line = next((hit for fn in _methods(node) if (hit := _hit(fn, method=True))), 0)
+                helpers = {n.func.id for n in ir.walk(node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)}
+                line = line or next((hit for name in sorted(helpers & free.keys()) if (hit := _hit(free[name]))), 0)
                 if line:
                     found.append(HashedInput(module.path, line, node.name))
             elif isinstance(node, ir.FunctionDef) and _embeds(node.body):
@@ -186,11 +189,11 @@ def _embeds(body: list[ir.Stmt]) -> bool:
     )
 
 
-def _hit(fn: ir.FunctionDef) -> int:
+def _hit(fn: ir.FunctionDef, method: bool = False) -> int:
     """The line at which a function reduces a hash of several views of an argument; 0 for none."""
     if fn.name == "__init__":
         return 0
-    params = fn.params[1:] or fn.params
+    params = fn.params[1:] or fn.params if method else fn.params
     method = _Method({p.name: _Made(frozenset([(p.name, "")])) for p in params})
     method.run(fn.body)
     return method.hits[0] if method.hits else 0

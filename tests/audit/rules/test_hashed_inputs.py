@@ -41,6 +41,13 @@ def test_hashes_of_inputs(body):
     assert [(h.owner, h.path) for h in found] == [("Part", "m.py")]
 
 
+@pytest.mark.parametrize("made", [True, False])
+def test_hashes_that_a_function_of_the_module_makes(made):
+    code = CLASS.format(body=f"        return {'addresses' if made else 'unknown'}(x, 4096)")
+    code += "def addresses(x, n):\n    return (torch.nn.functional.pad(x[:, :-1], (1, 0)) * 1009 + x) % n\n"
+    assert [h.owner for h in hashed_inputs([lower(code, "m.py")])] == ["Part"] * made
+
+
 @pytest.mark.parametrize("body", PLAIN.values(), ids=PLAIN.keys())
 def test_no_hashes(body):
     assert hashed_inputs([lower(CLASS.format(body=body), "m.py")]) == []
