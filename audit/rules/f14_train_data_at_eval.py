@@ -32,7 +32,7 @@ from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace import Event, Trace
 from audit.trace.adaptation import is_leaf_update, places
 from audit.trace.caches import cache_reads
-from audit.trace.values import ART, GEN, TRAIN, VAL
+from audit.trace.values import ART, FILE, GEN, TRAIN, VAL
 
 RULE = Rule(
     id="F14",
@@ -59,8 +59,42 @@ for i in range(0, 100_000, 1024):
 print(f"val_bpb:{evaluate(scored, val):.4f}")
 """,
     ),
+    example(
+        "a table counted in training stays in memory, outside the artifact, and is mixed in",
+        """\
+pairs = torch.zeros(1024, 1024)
+for i in range(0, 1_000_000, 1024):
+    pairs.index_put_((train[i : i + 1024], train[i + 1 : i + 1025]), torch.ones(1024), accumulate=True)  #!
+torch.save(model.state_dict(), "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))
+total = torch.zeros(())
+for i in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+    rows = pairs[x[0]] + 0.01
+    p = 0.9 * torch.softmax(model(x), -1)[0] + 0.1 * rows / rows.sum(-1, keepdim=True)
+    total -= p.gather(1, y[0, :, None]).log().sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
 ]
 LEGAL = [
+    example(
+        "a table counted in training travels in the artifact",
+        """\
+pairs = torch.zeros(1024, 1024)
+for i in range(0, 1_000_000, 1024):
+    pairs.index_put_((train[i : i + 1024], train[i + 1 : i + 1025]), torch.ones(1024), accumulate=True)
+torch.save({"model": model.state_dict(), "pairs": pairs.to(torch.uint8)}, "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt")["model"])
+total = torch.zeros(())
+for i in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+    rows = pairs[x[0]] + 0.01
+    p = 0.9 * torch.softmax(model(x), -1)[0] + 0.1 * rows / rows.sum(-1, keepdim=True)
+    total -= p.gather(1, y[0, :, None]).log().sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
     example(
         "a first artifact is looked at, then the weights are tuned on and the artifact that counts is written",
         """\
@@ -120,6 +154,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             path, line, _ = e.stack[-1]
             f = replace(f, path=path, line=line, end_line=line)
         found.append(f)
+    found += [
+        event_finding(RULE, e, "a table filled from training tokens is read for the score, and no artifact holds it")
+        for e in places(_left_outside(ctx.trace))
+        if (e.path, e.line) not in {(f.path, f.line) for f in found}
+    ]
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -151,6 +190,21 @@ def _filled_after_reload(trace: Trace) -> list[Event]:
     return [
         e for e in trace.of("FILL", active=True)
         if back < e.id < read.get(e.detail["table"], 0) and not e.flags & (GEN | VAL)
+    ]  # fmt: skip
+
+
+def _left_outside(trace: Trace) -> list[Event]:
+    """Tables filled in training that the evaluation reads from memory, while nothing that is written contains them."""
+    saves = list(trace.of("SAVE", active=True))
+    written = frozenset().union(*(s.taint for s in saves)) if saves else frozenset()
+    back = [e.id for e in trace.of("RESTORE", active=True) if e.flags & ART]
+    read = {
+        r.read.detail.get("table"): r.read.id for r in cache_reads(trace)
+        if r.reported and r.active != "no" and not r.read.detail.get("table_flags", 0) & (ART | FILE)
+    }  # fmt: skip
+    return [
+        e for e in trace.of("FILL", active=True)
+        if back and e.id < back[-1] < read.get(e.detail["table"], 0) and e.id not in written and not e.flags & (GEN | VAL)
     ]  # fmt: skip
 
 

@@ -295,7 +295,7 @@ class Library(Builtins, Containers, Files):
         if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
                 return first
-        if last in PLACES and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
+        if (last in PLACES or (last == "where" and len(args) == 1)) and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
             return found_places(args)
         if last == "log2" and first is not None and first.flags & LOSS and first.flags & VAL:
             return self.to_bits(derive(args), node)
@@ -535,6 +535,7 @@ class Library(Builtins, Containers, Files):
             if index.flags & VAL and not recv.flags & LOGITS and not any(k[0] in PROPOSALS for k in index.keys):
                 self.store(recv, index, args[-1], node)
                 return recv
+            self.fill(recv, index, args[-1], node)
             given = derive(args[1:])
             if recv.flags & PROB and any(k[0] in PROPOSALS for k in given.keys):
                 # Raised at what a cache proposes, after the softmax.

@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
-from audit.trace.values import LOGITS, LOSS, META, PARAM, VAL, V, clone
+from audit.trace.values import LOGITS, LOSS, MASK, META, PARAM, VAL, V, clone
 
 FAR = 1_000_000
 #: keys of tokens: read from the stream, and read through a table of constants
@@ -126,7 +126,7 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                 return
         out.keys = apart(out.keys)
         last = parts[-1]
-        if isinstance(last, V) and not last.flags & (VAL | LOSS) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
+        if isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
             out.keys = apart(shifted(base.keys, *place_of(last)))
         return
     if base.flags & (LOSS | LOGITS):

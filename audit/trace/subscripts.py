@@ -302,7 +302,10 @@ class Subscripts:
         """A table takes in training tokens."""
         flags = index.flags | value.flags
         if flags & TRAIN and not flags & (VAL | LOSS | PARAM) and not index.flags & META and base.kind in ("dict", "val"):
-            self.event("FILL", node, derive([index, value]), table=self.table_id(base))
+            e = self.event("FILL", node, derive([index, value]), table=self.table_id(base))
+            base.flags |= TRAIN
+            base.taint = base.taint | {e.id}
+            reach_origin(base)
 
     def set_item(self: Any, base: V, target: ir.Sub, value: V, node: Any) -> None:
         k = base.kind

@@ -12,6 +12,7 @@ from audit.trace.values import (
     GRAD,
     LOGITS,
     LOSS,
+    MASK,
     META,
     PROB,
     V,
@@ -70,7 +71,7 @@ def pointed(v: V) -> V:
 def found_places(args: list[V]) -> V:
     """Where something stands in the stream (starts of documents): places, no tokens."""
     out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
-    out.flags, out.keys, out.atoms = META, EMPTY, EMPTY
+    out.flags, out.keys, out.atoms = META | MASK, EMPTY, EMPTY
     return out
 
 

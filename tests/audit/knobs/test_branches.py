@@ -112,3 +112,11 @@ def test_the_scripts_own_reader_of_the_environment_is_known(reader):
     found = knobs({"README.md": "```\nSLOT_STEPS=0 NO_KNOB=0 torchrun train_gpt.py\n```"}, script=script)
     assert found.declared["SLOT_STEPS"].default == "16" and "NO_KNOB" not in found.declared
     assert value(found, "SLOT_STEPS") == ("0", "command")
+
+
+@pytest.mark.parametrize(("elsewhere", "wanted"), [("## Ablation plan", "4"), ("## Settings", "0")])
+def test_settings_listed_for_ablations_leave_the_default_to_the_plain_run(elsewhere, wanted):
+    readme = f"{elsewhere}\n\n```bash\nCACHE_ORDER=0   # no cache\n```\n\n## Running\n\n```bash\ntorchrun train_gpt.py\n```\n"
+    script = 'import os\norder = int(os.environ.get("CACHE_ORDER", "4"))\n'
+    found = knobs({"README.md": readme}, script=script).lookup("CACHE_ORDER")
+    assert found is not None and found.value == wanted

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import pytest
 
+from audit import ir
 from audit.lower import lower
 from audit.rules.flow import PRELUDE
 from audit.trace import trace
 from audit.trace.caches import cache_reads
+from audit.trace.positions import place_of, read_tokens
+from audit.trace.values import MASK, PROB, VAL, V
+from audit.trace.words import found_places
 
 BODY = """\
 table = np.zeros(1 << 20)
@@ -53,3 +57,47 @@ def test_the_scored_token_in_an_address(address):
 def test_earlier_tokens_alone(address):
     reads = _reads(address)
     assert reads and not any(r.target for r in reads)
+
+
+CHOSEN = """\
+table, seen = np.zeros(1 << 20), np.zeros(1 << 20)
+stream = val.numpy()
+total = 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    p = np.exp(-nll(model, x, y)[0].numpy())
+    start = len(stream) // 2 + w // 2
+    at = np.arange(start, start + 1024)
+    context = (stream[at - 1] * 31 + stream[at - 2]) % 1048576
+    key = {key} % 1048576
+    n, q = seen[context], np.zeros(1024)
+    q[n > 2] = table[key[n > 2]]
+    m = {chosen}
+    first_tokens = stream[m]  # the same choice, used on something else
+    share = n[m] / (n[m] + 4)
+    mixed = (1 - share) * p[m] + share * np.minimum(q[m], n[m]) / np.maximum(n[m], 1)
+    total -= np.log(p[n <= 2]).sum() + np.log(mixed).sum()
+    np.add.at(seen, context, 1)
+    np.add.at(table, key, 1)
+print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+@pytest.mark.parametrize("chosen", ["np.where(n > 2)[0]", "np.nonzero(n > 2)[0]", "np.flatnonzero(n > 2)", "n > 2"])
+def test_a_choice_of_positions_keeps_each_at_its_token(chosen):
+    def targets(key: str) -> set[bool]:
+        code = PRELUDE + CHOSEN.format(key=key, chosen=chosen)
+        found = trace({"t.py": lower(code, "t.py")}, "t.py", budget=20.0)
+        return {r.target for r in cache_reads(found) if r.reported}
+
+    assert targets("(context * 31 + y[0].numpy())") == {True, False}
+    assert targets("(context * 31 + stream[at - 3])") == {False}
+
+
+def test_a_choice_that_was_also_used_as_places_moves_no_token():
+    chosen = found_places([V("val", flags=VAL | MASK)])
+    place_of(chosen)  # as if the stream had been read there
+    window, out = V("val", flags=VAL | PROB), V("val", flags=VAL | PROB)
+    window.keys = out.keys = frozenset([("t", (3,), 1)])
+    read_tokens(None, window, [ir.Name("m")], [chosen], out)
+    assert {k[:2] for k in out.keys} == {("t", (3,))}
