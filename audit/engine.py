@@ -211,7 +211,6 @@ def _load(files: SubmissionFiles, options: Options) -> Program:
     from audit.isolate import Started
 
     started = Started(lambda: load_program(files), options.limit_s)
-    import audit.evidence, audit.knobs, audit.native, audit.trace.headline  # noqa: E401, F401
 
     rule_modules()
     try:
