@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from audit import ir
@@ -34,7 +35,7 @@ class Program:
     peeled: Peeled
     problems: list[Problem] = field(default_factory=list)
     #: files that the wrapper unpacked beside itself, by path in the tree
-    unpacked: dict[str, bytes] = field(default_factory=dict)
+    unpacked: dict[str, str] = field(default_factory=dict)
 
 
 def load_program(files: SubmissionFiles) -> Program:
@@ -114,7 +115,7 @@ def load_program(files: SubmissionFiles) -> Program:
     return program
 
 
-def mount(files: SubmissionFiles, unpacked: dict[str, bytes]) -> None:
+def mount(files: SubmissionFiles, unpacked: Mapping[str, str]) -> None:
     """Lays what a wrapper unpacked over the submission's files."""
     extra = MemoryTree(unpacked)
     files.paths = list(dict.fromkeys([*files.paths, *extra.walk()]))

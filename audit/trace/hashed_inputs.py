@@ -194,6 +194,6 @@ def _hit(fn: ir.FunctionDef, method: bool = False) -> int:
     if fn.name == "__init__":
         return 0
     params = fn.params[1:] or fn.params if method else fn.params
-    method = _Method({p.name: _Made(frozenset([(p.name, "")])) for p in params})
-    method.run(fn.body)
-    return method.hits[0] if method.hits else 0
+    run = _Method({p.name: _Made(frozenset([(p.name, "")])) for p in params})
+    run.run(fn.body)
+    return run.hits[0] if run.hits else 0
