@@ -431,6 +431,13 @@ class Calls:
             if owner is not None:
                 self.write_model(owner, value, node)
 
+    def note_reset(self: Any, target: V, value: V, node: Any) -> None:
+        """`p.zero_()` in a walk over parameters: some of them start afresh; which, is not followed."""
+        # A method of the model that lists parameters gives, like every method, something of the model's.
+        given = target.flags & SOURCES and not target.flags & PARAM
+        if self.loops and target.models and not (given or target.flags & (GRAD | LOSS) or value.flags):
+            self.event("RESET", node, target, models=target.models)
+
     def restores(self: Any, target: V, value: V) -> bool:
         """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen.
 
@@ -506,6 +513,8 @@ class Calls:
                 self.restore_part(recv, summary(args[0]), node)
                 return V("val")
             if name.endswith("_"):
+                if name in WIPES:
+                    self.note_reset(recv, derive(args), node)
                 self.write_param(recv, derive(args), node)
                 return recv
             if any(a.flags & SOURCES for a in args) and not args[0].flags & PARAM:

@@ -165,6 +165,20 @@ def piecewise(u: Event, s: Event) -> bool:
     return bool(u.flags & BYTES) and kinds == {"l"} and len(u.loops) > len(s.loops) > 0 and u.loops[: len(s.loops)] == s.loops
 
 
+def _reset_between(resets: list[Event], u: Event, s: Event) -> Event | None:
+    """Where parameters of the updated model are set to a constant or at random, after ``u`` and before the run that ends in ``s``."""
+    trained = u.detail.get("models") or frozenset()
+    learning = u.loops[-1][0] if u.loops else None  # a reset inside that loop is part of the learning
+    return next(
+        (
+            r
+            for r in resets
+            if u.id < r.id < s.id and r.active != "no" and r.detail["models"] & trained and all(x != learning for x, _ in r.loops)
+        ),
+        None,
+    )
+
+
 def find_conflicts(trace: Trace) -> list[Conflict]:
     """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
     by_id = {e.id: e for e in trace.events}
@@ -173,10 +187,13 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     scored: list[Event] = []
     reported = trace.reported_scores()
     saves: dict[int, int] = {}
+    resets: list[Event] = []
     for e in trace.events:
         if e.kind == "SAVE" and e.detail.get("weights"):
             for uid in e.taint:
                 saves[uid] = e.id
+        elif e.kind == "RESET":
+            resets.append(e)
     for s in trace.events:
         if s.kind != "SCORE" or not s.flags & VAL:
             continue
@@ -215,6 +232,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             at_u, at_s = dict(u.loops), dict(s.loops)
             state = "no" if "no" in (u.active, s.active) else "unknown" if "unknown" in (u.active, s.active) else "yes"
             closed = u.gate if u.active == "no" else s.gate if s.active == "no" else u.gate or s.gate
+            if state == "yes" and u.kind == "UPDATE" and (reset := _reset_between(resets, u, s)) is not None:
+                state, closed = "unknown", f"line {reset.line} resets parameters in between; whether all that had learned is not shown"
             c = Conflict(
                 update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
                 shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared),

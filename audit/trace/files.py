@@ -84,8 +84,11 @@ class Files:
             if found is not None:
                 scope = found.data
                 if name == "*":
-                    for k, v in scope.names.items():
-                        self.scope.set(k, v)
+                    listed = scope.names.get("__all__")
+                    public = {x.const for x in listed.data or () if x.kind == "const"} if listed is not None and listed.kind == "seq" else None
+                    for k, v in list(scope.names.items()):
+                        if k in public if public is not None else not k.startswith("_"):
+                            self.scope.set(k, v)
                 else:
                     v = scope.names.get(name)
                     self.scope.set(alias or name, v if v is not None else V("val"))

@@ -630,6 +630,7 @@ class Library(Builtins, Containers, Files):
                 # A buffer that starts afresh.
                 recv.taint, recv.atoms, recv.keys = EMPTY, EMPTY, EMPTY
                 recv.flags &= ~(VAL | TRAIN | LOSS)
+            self.note_reset(recv, given, node)
             return recv
         if name in ("requires_grad_", "share_memory_", "clamp_", "resize_"):
             return recv

@@ -70,7 +70,9 @@ class Subscripts:
                     if found is not None:
                         return found
                     return base.rest if base.rest is not None else self.missing(base, i)
-                out = self.element(base)
+                if names_shard(i) and VAL_SHARD in base.data:
+                    return base.data[VAL_SHARD]
+                out = self.element(without_shard(base) if i.flags & TRAIN and not i.flags & VAL else base)
                 if out.kind == "dict":
                     out.origin = base  # itself, so that what is stored in it stays
                 else:
@@ -326,6 +328,9 @@ class Subscripts:
                     value = self.commit_score(value, node, "stored")
                 base.data[i.const] = value
                 return
+            if names_shard(i):
+                base.data[VAL_SHARD] = value
+                return
             if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
                 self.store(base, i, value, node)
             else:
@@ -418,6 +423,24 @@ class Subscripts:
                 value = clone(value)
                 value.taint = value.taint - past
         return value
+
+
+#: the key under which a dictionary by file name keeps what belongs to validation shards
+VAL_SHARD = ("file", VAL)
+
+
+def names_shard(key: V) -> bool:
+    """Is the key the name of a validation shard, and no token of one."""
+    return key.kind == "val" and key.flags == VAL and not key.atoms and not key.keys
+
+
+def without_shard(base: V) -> V:
+    """A dictionary of opened files as the name of a training shard finds it."""
+    if VAL_SHARD not in base.data:
+        return base
+    out = clone(base)
+    out.data = {k: v for k, v in base.data.items() if k != VAL_SHARD}
+    return out
 
 
 def chosen(part: V, deps: frozenset) -> V:

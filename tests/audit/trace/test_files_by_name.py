@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.engine import audit_text
+from audit.context import Options
+from audit.engine import audit_files, audit_text, text_files
 from audit.rules.flow import PRELUDE
 
 READ = """
@@ -70,3 +71,44 @@ def test_a_long_parser_in_a_function_of_its_own_is_followed():
         "@@", 'args = options().parse_args()\n    return sorted(Path(".").glob(args.files or os.path.join(d, "fineweb_val_*.bin")))'
     )
     assert scored(source)
+
+
+OPENED = """\
+import glob, os
+import numpy as np
+import torch
+_open = {}
+def shard(path):
+    key = str(path)
+    if key not in _open:
+        _open[key] = np.memmap(path, dtype="<u2", mode="r", offset=1024)
+    return torch.from_numpy(_open[key])
+"""
+
+
+def opened(training: str) -> set[str]:
+    tail = PRELUDE[PRELUDE.index("class Model") :]
+    code = OPENED + "import torch.nn as nn, torch.nn.functional as F\n" + tail
+    code = code.replace('shard("data/fineweb_train_*.bin")', "torch.cat([shard(p) for p in glob.glob('data/fineweb_train_*.bin')])")
+    code = code.replace('shard("data/fineweb_val_*.bin")', "torch.cat([shard(p) for p in glob.glob('data/fineweb_val_*.bin')])")
+    assert "memmap" in code and code.count("glob.glob") == 2
+    code += f"""
+opt = torch.optim.SGD(model.parameters(), lr=1e-2)
+for i in range(0, 1_000_000, 1024):
+    nll(model, {training}[None, i : i + 1024], {training}[None, i + 1 : i + 1025]).mean().backward()
+    opt.step()
+print(f"val_bpb:{{evaluate(model, val):.4f}}")
+"""
+    return {f.rule for f in audit_text(code).findings if f.severity == "violation"}
+
+
+def test_a_dictionary_of_opened_shards_keeps_them_apart():
+    assert opened("train") == set()
+    assert "F1" in opened("val") or "F15" in opened("val")
+
+
+@pytest.mark.parametrize(("listed", "found"), [("", True), ("__all__ = ['evaluate', 'model', 'val']\n", True), ("__all__ = ['model']\n", False)])
+def test_a_star_import_brings_what_a_module_shows_and_not_its_name(listed, found):
+    main = 'from base import *\nif __name__ == "__main__":\n    print(f"val_bpb:{evaluate(model, val):.4f}")\n'
+    files = text_files({"base.py": PRELUDE + listed, "train_gpt.py": main}, "train_gpt.py")
+    assert (audit_files(files, Options()).verdict == "clean") is found

@@ -124,3 +124,35 @@ def test_a_mask_made_of_earlier_counts_chooses_no_earlier_tokens():
     ahead = MASKED.replace("np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)", "")
     ahead = ahead.replace("    hits = np", "    np.add.at(table, (tokens[c * 4096 : (c + 1) * 4096], tokens[c * 4096 + 1 : (c + 1) * 4096 + 1]), 1)\n    hits = np")
     assert "F2" in accused(ahead)
+
+
+TWICE = """\
+def adapted_bpb(lr):
+    opt = torch.optim.SGD(model.parameters(), lr=lr)
+    total = torch.zeros(())
+    for i in range(0, val.numel() - 1025, 1024):
+        x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+        with torch.no_grad():
+            total += nll(model, x, y).sum()
+        opt.zero_grad()
+        nll(model, x, y).mean().backward()
+        opt.step()
+    return total
+adapted_bpb(1e-3)
+RESET
+total = adapted_bpb(1e-2)
+"""
+
+
+@pytest.mark.parametrize(
+    ("reset", "active"),
+    [
+        ("pass", "yes"),
+        ("for name, p in model.named_parameters():\n    p.zero_() if 'down' in name else p.normal_()", "unknown"),
+        ("for p in model.parameters():\n    p.grad.zero_()", "yes"),
+    ],
+)
+def test_parameters_reset_between_two_runs_leave_the_second_undetermined(reset, active):
+    found = audit_text(PRELUDE + TWICE.replace("RESET", reset) + END)
+    assert {f.active for f in found.findings if f.rule in ("F1", "F2", "F3") and f.severity == "violation"} == {active}
+    assert found.verdict == ("violation" if active == "yes" else "undetermined")
