@@ -27,7 +27,7 @@ from contextlib import contextmanager
 from typing import TypeVar
 
 from audit import ir
-from audit.lower import repair
+from audit.lower import repair, store
 from audit.lower.errors import TooDeep, Unparsable
 from audit.lower.from_ast import lower_ast
 
@@ -47,7 +47,11 @@ def lower(text: str, path: str) -> ir.Module:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     lines = text.split("\n")
-    module = _best(text, path, lines)
+    if (module := store.kept(digest)) is not None:
+        module.path = path
+    else:
+        module = _best(text, path, lines)
+        store.keep(digest, module, len(text))
     module.sha256, module.lines = digest, lines
     return module
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
@@ -101,12 +102,14 @@ def sweep_refs(
             yield ref.name, [_labelled(line, ref) for line in lines], kept
 
     yield from flush()
-    for key, lines, lost in _audited(list(tasks.values()), plan, audit):
-        if not lost:
-            # What a hang or a lost process left behind depends on the machine: not kept.
-            cache.put(key, lines)
-        ready[key] = (lines, False)
-        yield from flush()
+    with tempfile.TemporaryDirectory(prefix="referee-") as modules:
+        todo = [replace(task, modules=modules) for task in tasks.values()]
+        for key, lines, lost in _audited(todo, plan, audit):
+            if not lost:
+                # What a hang or a lost process left behind depends on the machine: not kept.
+                cache.put(key, lines)
+            ready[key] = (lines, False)
+            yield from flush()
 
 
 def _labelled(line: dict[str, Any], ref: Ref) -> dict[str, Any]:

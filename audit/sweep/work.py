@@ -27,6 +27,8 @@ class Task:
     options: Options
     key: str
     skip: int = 0
+    #: folder of modules that other refs of the same sweep parsed (`audit.lower.store`)
+    modules: str | None = None
 
 
 @lru_cache(maxsize=1)
@@ -46,8 +48,10 @@ def _repository(path: str) -> Any:
 def audit_ref(task: Task) -> Iterator[dict[str, Any]]:
     """Messages: ``begin`` with the identity of a submission, then ``line`` with its result."""
     from audit.engine import audit_files
+    from audit.lower import store
     from audit.source import open_git
 
+    store.keep_in(task.modules)
     try:
         opened = open_git(_repository(task.repo), task.rev, task.options.base, task.ref)
     except InputError as error:
