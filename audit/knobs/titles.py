@@ -2,7 +2,7 @@
 
 A submission without logs and without commands leaves its switches at their defaults, or does not say how they were
 set. Where its title names what a switch turns on ("… + standard TTT", and ``TTT_ENABLED`` is off by default), the
-title is the only statement that there is, and the weakest: the switch counts as on, and is marked as ambiguous.
+title is the only statement that there is, and the weakest: the switch is marked as ambiguous, and judged both ways.
 """
 
 from __future__ import annotations
