@@ -37,6 +37,9 @@ def merge(first: Found, second: Found, knobs: Knobs, other: Knobs, names: Sequen
             kept = [f for f in kept if (f.path, f.line) not in places or f.active == "unknown"]
             kept += [_doubt(f, gate) for f in stands]
         merged[rule] = kept
+    if any(f.severity == "violation" and f.active == "yes" for found in merged.values() for f in found):
+        # The verdict does not hang on them: a reader should know, and need not count.
+        return {rule: [replace(f, severity="warning") if f.gate == gate else f for f in found] for rule, found in merged.items()}
     return merged
 
 

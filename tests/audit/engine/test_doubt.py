@@ -62,6 +62,15 @@ def test_what_is_illegal_either_way_is_a_violation():
     assert found.verdict == "violation" and "F1" in {f.rule for f in found.findings if f.active == "yes"}
 
 
+def test_beside_a_certain_breach_a_doubtful_one_is_a_warning():
+    certain = SCRIPT.replace('print(f"val_bpb', "model.load_state_dict(torch.load('a.pt'))\nfor i in range(0, train.numel() - 1025, 1024):\n    nll(model, train[None, i : i + 1024], train[None, i + 1 : i + 1025]).mean().backward()\n    torch.optim.SGD(model.parameters(), lr=1e-3).step()\nprint(f\"val_bpb")
+    certain = certain.replace("if bool(int", "torch.save(model.state_dict(), 'a.pt')\nif bool(int")
+    found = audit({"README.md": RUNS}, script=certain)
+    assert found.verdict == "violation"
+    assert {(f.rule, f.severity) for f in found.findings if f.active == "unknown"} <= {("F1", "warning"), ("F3", "warning")}
+    assert "F14" in {f.rule for f in found.findings if f.severity == "violation"}
+
+
 def test_a_doubt_that_decides_nothing_changes_nothing():
     runs = RUNS.replace("TTT_ENABLED", "SEED")
     assert audit({"README.md": runs}, script=SCRIPT.replace("TTT_ENABLED", "OTHER") + 'if int(os.environ.get("SEED", "7")):\n    print("seeded")\n').verdict == "clean"
