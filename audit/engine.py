@@ -8,6 +8,7 @@ a crash or in ``clean``. Only a failure outside of these (the program's own fron
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import sys
 import time
@@ -211,8 +212,9 @@ def _load(files: SubmissionFiles, options: Options) -> Program:
     from audit.isolate import Started
 
     started = Started(lambda: load_program(files), options.limit_s)
-
     rule_modules()
+    for later in ("audit.knobs", "audit.native", "audit.trace.headline", "audit.classify"):
+        importlib.import_module(later)
     try:
         program = started.result()
     except Exception:

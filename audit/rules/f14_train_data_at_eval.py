@@ -1,7 +1,8 @@
 """F14 training data at evaluation: no training shard is read once the artifact is being scored.
 
-**What.** Training tokens are read after the artifact was loaded back (to prefill a table, to adapt, to calibrate), or
-statistics are taken from training shards after a training loop that used the whole time limit.
+**What.** Training tokens are read after the artifact was loaded back (to prefill a table, to adapt, to calibrate), a
+table that was filled in training is read from memory for the score while no artifact holds it, or statistics are taken
+from training shards after a training loop that used the whole time limit.
 
 **Why.** What is sent from training to evaluation has to be paid for in the 16 MB.
 
@@ -14,8 +15,8 @@ reads training data counts as training time. #634 and later submissions reserve 
 
 **How it is decided.** The order of reads, updates and calibration runs on training tokens against the point where the
 scored model is read back from the artifact (what a later write and read back of the artifact follows belongs to making
-it); and for calibration after training, whether the loop's time limit is
-reduced by any reserve.
+it); for a table, whether anything that is written contains it; and for calibration after training, whether the loop's
+time limit is reduced by any reserve.
 
 **See also.** F11, B3 (the time itself), B7.
 """

@@ -4,7 +4,7 @@
 returns a `Trace`:
 
 - ``trace.events``: ordered `Event` objects (kinds SCORE, UPDATE, STORE, LOOKUP, CALIBRATE, SELECT, SAVE, READ,
-  RESTORE, REPORT, GENERATE, COMPILE); ``trace.of("UPDATE", active=True)`` selects. ``event.flags`` says what
+  RESTORE, RESET, FILL, REPORT, GENERATE, COMPILE); ``trace.of("UPDATE", active=True)`` selects. ``event.flags`` says what
   data was involved (``VAL``, ``TRAIN``, ``RAND``, ``GEN``, ``ART`` of `audit.trace.values`), ``event.atoms`` which
   part of the validation stream (a set of ``(loop iterations, lower bound, upper bound)``), ``event.taint`` the ids
   of validation-data UPDATE/STORE events that the value depends on, ``event.active`` and ``event.gate`` whether the
