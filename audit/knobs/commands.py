@@ -29,6 +29,9 @@ _DEFAULTED = re.compile(r"^\$\{\w+:?[-=](.*)\}$")
 #: a script whose commands are ways of one choice
 _MODES = re.compile(r"^\s*(?:case\b.*\bin\b|elif\b)", re.M)
 _CODE = re.compile(r"`([^`\n]+)`")
+_TO = r"\bto (?:re-?)?(?:enable|disable|activate|deactivate|fall back|turn (?:\w+ )?o(?:n|ff)|switch (?:\w+ )?o(?:n|ff))\b"
+#: "`X=1` to re-enable it", "to disable it: `X=0`" in prose
+_OTHER_WAY = re.compile(rf"`…`[^`.;]{{0,20}}{_TO}|{_TO}[^`.;]{{0,40}}`…`", re.I)
 _HISTORY = re.compile(
     r"ablat|baseline|previous|negative|did ?n.t|fail|prior|optional|alternativ|smoke|debug|sanity|prepare|data prep",
     re.I,
@@ -179,7 +182,10 @@ def _readme(
             continue
         if line.startswith("#"):
             heading = line
-        for code in _CODE.findall(line):
+        for span in _CODE.finditer(line):
+            if _OTHER_WAY.search(line[: span.start()][-60:] + "`…`" + line[span.end() :][:40]):
+                continue  # how to have it otherwise: by that the reported run did not
+            code = span[1]
             rank = SCRIPT if _RUNS.search(code) and ".py" in code else PROSE
             yield from _assignments(declared, code, path, number, rank)
     if block:

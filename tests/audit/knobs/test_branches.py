@@ -120,3 +120,18 @@ def test_settings_listed_for_ablations_leave_the_default_to_the_plain_run(elsewh
     script = 'import os\norder = int(os.environ.get("CACHE_ORDER", "4"))\n'
     found = knobs({"README.md": readme}, script=script).lookup("CACHE_ORDER")
     assert found is not None and found.value == wanted
+
+
+@pytest.mark.parametrize(
+    ("prose", "wanted"),
+    [
+        ("- `CACHE_ORDER=0` to re-enable the plain model", None),
+        ("Set `CACHE_ORDER=0` to disable the cache.", None),
+        ("To turn it off: `CACHE_ORDER=0`.", None),
+        ("The cache is switched off (`CACHE_ORDER=0`), which made it faster to enable everything.", "0"),
+        ("We ran `CACHE_ORDER=0`; see below for how to enable adapters: `OTHER=1`", "0"),
+    ],
+)
+def test_prose_that_says_how_to_have_it_otherwise_is_no_statement_about_the_run(prose, wanted):
+    found = knobs({"README.md": f"# Title\n\n{prose}\n"}, script=SCRIPT).lookup("CACHE_ORDER")
+    assert (found.value if found else None) == wanted
