@@ -26,29 +26,27 @@ def doubtful(knobs: Knobs, deciding: set[str]) -> list[str]:
 def merge(first: Found, second: Found, knobs: Knobs, other: Knobs, names: Sequence[str]) -> dict[str, list[Finding]]:
     """The findings of the first reading, and the breaches of the second; what only one reading has is ``unknown``."""
     gate = "; ".join(_said(name, knobs, other) for name in names[:3])
+    stands = {rule: [f for f in second.get(rule, ()) if _breach(f)] for rule in first}
+    # A rule that is broken either way is broken; where it shows may differ.
+    both = {rule for rule, found in first.items() if stands[rule] and any(_breach(f) for f in found)}
+    papers = any(f.severity == "violation" and f.active == "yes" and not _breach(f) for found in first.values() for f in found)
+
+    def doubt(f: Finding) -> Finding:
+        # Where the verdict does not hang on it, a reader should know, and need not count.
+        return replace(f, active="unknown", gate=gate, severity="warning" if both or papers else f.severity)
+
     merged: dict[str, list[Finding]] = {}
     for rule, found in first.items():
-        stands = [f for f in second.get(rule, ()) if _breach(f)]
-        both = bool(stands) and any(_breach(f) for f in found)
-        # A rule that is broken either way is broken; where it shows may differ.
-        kept = [f if both or not _breach(f) else _doubt(f, gate) for f in found]
-        if not both:
-            places = {(f.path, f.line) for f in stands}
-            kept = [f for f in kept if (f.path, f.line) not in places or f.active == "unknown"]
-            kept += [_doubt(f, gate) for f in stands]
-        merged[rule] = kept
-    if any(f.severity == "violation" and f.active == "yes" for found in merged.values() for f in found):
-        # The verdict does not hang on them: a reader should know, and need not count.
-        return {rule: [replace(f, severity="warning") if f.gate == gate else f for f in found] for rule, found in merged.items()}
+        places = {(f.path, f.line) for f in stands[rule]}
+        merged[rule] = list(found) if rule in both else [
+            *(doubt(f) if _breach(f) else f for f in found if _breach(f) or (f.path, f.line) not in places),
+            *map(doubt, stands[rule]),
+        ]  # fmt: skip
     return merged
 
 
 def _breach(finding: Finding) -> bool:
     return finding.severity == "violation" and finding.active == "yes" and finding.basis == "source"
-
-
-def _doubt(finding: Finding, gate: str) -> Finding:
-    return replace(finding, active="unknown", gate=gate)
 
 
 def _said(name: str, knobs: Knobs, other: Knobs) -> str:

@@ -145,10 +145,10 @@ class _Runs:
 
     def note(self, number: int, line: str, found: list[Claim], aside: bool = False) -> None:
         names = {c.name for c in found}
-        if not _RUNS.search(line) or self.primary not in line or line.startswith(("echo", "printf")):
-            (self.aside if aside else self.elsewhere).update(names)
-        elif aside:
+        if aside:
             self.aside |= names
+        elif not _RUNS.search(line) or self.primary not in line or line.startswith(("echo", "printf")):
+            self.elsewhere |= names
         else:
             self.commands.append((number, names))
 

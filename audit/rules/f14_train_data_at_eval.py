@@ -44,6 +44,26 @@ RULE = Rule(
     severity="violation",
 )
 
+_COUNTED = """\
+pairs = torch.zeros(1024, 1024)
+for i in range(0, 1_000_000, 1024):
+    pairs.index_put_((train[i : i + 1024], train[i + 1 : i + 1025]), torch.ones(1024), accumulate=True)
+@@
+total = torch.zeros(())
+for i in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+    rows = pairs[x[0]] + 0.01
+    p = 0.9 * torch.softmax(model(x), -1)[0] + 0.1 * rows / rows.sum(-1, keepdim=True)
+    total -= p.gather(1, y[0, :, None]).log().sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+_WEIGHTS_ALONE = """\
+torch.save(model.state_dict(), "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))"""
+_WITH_THE_TABLE = """\
+torch.save({"model": model.state_dict(), "pairs": pairs.to(torch.uint8)}, "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt")["model"])"""
+
 ILLEGAL = [
     example(
         "the reloaded model is tuned on a training shard before it is scored",
@@ -62,39 +82,13 @@ print(f"val_bpb:{evaluate(scored, val):.4f}")
     ),
     example(
         "a table counted in training stays in memory, outside the artifact, and is mixed in",
-        """\
-pairs = torch.zeros(1024, 1024)
-for i in range(0, 1_000_000, 1024):
-    pairs.index_put_((train[i : i + 1024], train[i + 1 : i + 1025]), torch.ones(1024), accumulate=True)  #!
-torch.save(model.state_dict(), "final_model.pt")
-model.load_state_dict(torch.load("final_model.pt"))
-total = torch.zeros(())
-for i in range(0, val.numel() - 1025, 1024):
-    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
-    rows = pairs[x[0]] + 0.01
-    p = 0.9 * torch.softmax(model(x), -1)[0] + 0.1 * rows / rows.sum(-1, keepdim=True)
-    total -= p.gather(1, y[0, :, None]).log().sum()
-print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
-""",
+        _COUNTED.replace("accumulate=True)", "accumulate=True)  #!").replace("@@", _WEIGHTS_ALONE),
     ),
 ]
 LEGAL = [
     example(
         "a table counted in training travels in the artifact",
-        """\
-pairs = torch.zeros(1024, 1024)
-for i in range(0, 1_000_000, 1024):
-    pairs.index_put_((train[i : i + 1024], train[i + 1 : i + 1025]), torch.ones(1024), accumulate=True)
-torch.save({"model": model.state_dict(), "pairs": pairs.to(torch.uint8)}, "final_model.pt")
-model.load_state_dict(torch.load("final_model.pt")["model"])
-total = torch.zeros(())
-for i in range(0, val.numel() - 1025, 1024):
-    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
-    rows = pairs[x[0]] + 0.01
-    p = 0.9 * torch.softmax(model(x), -1)[0] + 0.1 * rows / rows.sum(-1, keepdim=True)
-    total -= p.gather(1, y[0, :, None]).log().sum()
-print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
-""",
+        _COUNTED.replace("@@", _WITH_THE_TABLE),
     ),
     example(
         "a first artifact is looked at, then the weights are tuned on and the artifact that counts is written",
@@ -155,11 +149,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             path, line, _ = e.stack[-1]
             f = replace(f, path=path, line=line, end_line=line)
         found.append(f)
+    named = {(f.path, f.line) for f in found}
     found += [
         event_finding(RULE, e, "a table filled from training tokens is read for the score, and no artifact holds it")
-        for e in places(_left_outside(ctx.trace))
-        if (e.path, e.line) not in {(f.path, f.line) for f in found}
-    ]
+        for e in places(_left_outside(ctx.trace)) if (e.path, e.line) not in named
+    ]  # fmt: skip
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -182,12 +176,17 @@ def _after_reload(trace: Trace) -> list[Event]:
     ]  # fmt: skip
 
 
+def _reported_reads(trace: Trace) -> list[Event]:
+    """The table reads that the reported score rests on."""
+    return [r.read for r in cache_reads(trace) if r.reported and r.active != "no"]
+
+
 def _filled_after_reload(trace: Trace) -> list[Event]:
     """Tables that take in training tokens after the artifact's return and are read for a score."""
     back = next((e.id for e in trace.of("RESTORE", active=True) if e.flags & ART), None)
     if back is None:
         return []
-    read = {r.read.detail.get("table"): r.read.id for r in cache_reads(trace) if r.reported and r.active != "no"}
+    read = {r.detail.get("table"): r.id for r in _reported_reads(trace)}
     return [
         e for e in trace.of("FILL", active=True)
         if back < e.id < read.get(e.detail["table"], 0) and not e.flags & (GEN | VAL)
@@ -197,12 +196,9 @@ def _filled_after_reload(trace: Trace) -> list[Event]:
 def _left_outside(trace: Trace) -> list[Event]:
     """Tables filled in training that the evaluation reads from memory, while nothing that is written contains them."""
     saves = list(trace.of("SAVE", active=True))
-    written = frozenset().union(*(s.taint for s in saves)) if saves else frozenset()
+    written = frozenset().union(*(s.taint for s in saves))
     back = [e.id for e in trace.of("RESTORE", active=True) if e.flags & ART]
-    read = {
-        r.read.detail.get("table"): r.read.id for r in cache_reads(trace)
-        if r.reported and r.active != "no" and not r.read.detail.get("table_flags", 0) & (ART | FILE)
-    }  # fmt: skip
+    read = {r.detail.get("table"): r.id for r in _reported_reads(trace) if not r.detail.get("table_flags", 0) & (ART | FILE)}
     return [
         e for e in trace.of("FILL", active=True)
         if back and e.id < back[-1] < read.get(e.detail["table"], 0) and e.id not in written and not e.flags & (GEN | VAL)

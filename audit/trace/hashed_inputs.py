@@ -163,14 +163,20 @@ def hashed_inputs(modules: Iterable[ir.Module]) -> list[HashedInput]:
         free = {s.name: s for s in module.body if isinstance(s, ir.FunctionDef)}
         for node in ir.walk(module.body, into_functions=False):
             if isinstance(node, ir.ClassDef) and _embeds(node.body):
-                line = next((hit for fn in _methods(node) if (hit := _hit(fn, method=True))), 0)
-                helpers = {n.func.id for n in ir.walk(node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)}
-                line = line or next((hit for name in sorted(helpers & free.keys()) if (hit := _hit(free[name]))), 0)
-                if line:
+                if line := _hit_by_methods(node) or _hit_by_helpers(node, free):
                     found.append(HashedInput(module.path, line, node.name))
             elif isinstance(node, ir.FunctionDef) and _embeds(node.body):
                 found += _inside(module, node, ())
     return found
+
+
+def _hit_by_methods(cls: ir.ClassDef) -> int:
+    return next((hit for fn in _methods(cls) if (hit := _hit(fn, method=True))), 0)
+
+
+def _hit_by_helpers(cls: ir.ClassDef, free: dict[str, ir.FunctionDef]) -> int:
+    called = {n.func.id for n in ir.walk(cls.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)}
+    return next((hit for name in sorted(called & free.keys()) if (hit := _hit(free[name]))), 0)
 
 
 def _inside(module: ir.Module, fn: ir.FunctionDef, around: tuple[int, ...]) -> Iterator[HashedInput]:

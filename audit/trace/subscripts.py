@@ -366,6 +366,7 @@ class Subscripts:
         elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
         deps = EMPTY
         store_index: V | None = None
+        places: list[V] = []
         for x in elements:
             if isinstance(x, ir.Slice):
                 if x.lower is not None:
@@ -379,6 +380,8 @@ class Subscripts:
             else:
                 i = self.ev(x)
                 deps |= i.deps
+                if isinstance(x, ir.Name):
+                    places.append(i)
                 if i.flags & VAL and not i.flags & META:
                     store_index = i
                 if i.flags & RAND and i.flags & MASK and base.flags & VAL:
@@ -397,32 +400,29 @@ class Subscripts:
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
         if base.flags & PARAM:
             self.write_param(base, value, node)
-        base.absorb(self.own_row(value, elements))
+        base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
 
-    def own_row(self: Any, value: V, elements: list) -> V:
+    def own_row(self: Any, value: V, places: list[V]) -> V:
         """``mixed[t] = mix(logits[t], tree); tree.update(target[t])``: the row of a position, made before its token came in.
 
         What earlier turns of the loop over positions stored is that row's past, whenever the rows are scored.
         """
-        if not value.taint or not self.loops or not value.flags & (LOGITS | PROB) or value.flags & LOSS:
+        if not value.taint or not value.flags & (LOGITS | PROB) or value.flags & LOSS:
             return value
-        for x in elements:
-            index = self.ev(x) if isinstance(x, ir.Name) else None
-            if index is None or index.lv is None or index.lv not in self.loops:
-                continue
-            loop, turn = index.lv
-            past = set()
-            for e in self.trace.events:
-                then = next((t for t in e.loops if t[0] == loop), None) if e.kind == "STORE" and e.id in value.taint else None
-                if then is not None and then[1] < turn:
-                    own = place_of(self.turn_of[then])[1] + 1  # where the token is that the row of that turn predicts
-                    if all(k[2] <= own for k in e.detail["keys"] if k[0] == "t"):
-                        past.add(e.id)
-            if past:
-                value = clone(value)
-                value.taint = value.taint - past
+        turns = {i.lv[0]: i.lv[1] for i in places if i.lv is not None and i.lv in self.loops}
+        past = frozenset(e.id for e in self.trace.events if turns and e.id in value.taint and e.kind == "STORE" and self.is_past(e, turns))
+        if past:
+            value = clone(value)
+            value.taint = value.taint - past
         return value
+
+    def is_past(self: Any, store: Any, turns: dict[int, int]) -> bool:
+        """Did an earlier turn of one of these loops store it, and no token beyond the one that its own row predicts."""
+        return any(
+            at < turns[loop] and all(k[2] <= place_of(self.turn_of[loop, at])[1] + 1 for k in store.detail["keys"] if k[0] == "t")
+            for loop, at in store.loops if loop in turns
+        )  # fmt: skip
 
 
 #: the key under which a dictionary by file name keeps what belongs to validation shards

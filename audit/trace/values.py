@@ -214,10 +214,8 @@ def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) 
 
 
 def _also(chosen: frozenset, deps: frozenset) -> frozenset:
-    if chosen:
-        loops = {loop for loop, _ in chosen}
-        return chosen.union(d for d in deps if d[0] not in loops)
-    return chosen | deps
+    loops = {loop for loop, _ in chosen}
+    return chosen.union(d for d in deps if d[0] not in loops)
 
 
 def fewer(keys: frozenset) -> frozenset:
