@@ -70,10 +70,24 @@ def settled(conditions: Sequence[Condition], stated: Sequence[str], default: str
 
 @dataclass(frozen=True, slots=True)
 class Branch:
-    """A line's pattern, and what its presence in a log shows."""
+    """A line's pattern, and what its presence in a log shows. ``word``: the longest text that every such line has."""
 
     conditions: tuple[Condition, ...]
     line: re.Pattern[str]
+    word: str
+
+    def found(self, log: str) -> re.Match[str] | None:
+        """The first such line; only lines with ``word`` are tried: on whole logs, gaps in a pattern cost seconds."""
+        if "\n" in self.line.pattern:
+            return self.line.search(log) if self.word in log else None
+        at = log.find(self.word)
+        while at >= 0:
+            end = log.find("\n", at)
+            end = len(log) if end < 0 else end
+            if (match := self.line.search(log, log.rfind("\n", 0, at) + 1, end)) is not None:
+                return match
+            at = log.find(self.word, end)
+        return None
 
 
 def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Module]) -> Iterator[Branch]:
@@ -102,8 +116,8 @@ def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Modul
             read = _Read(local, by_attr, declared)
             for side, holds in ((branch.body, True), (branch.orelse, False)):
                 if conditions := tuple(read.conditions(branch.test, holds)):
-                    for pattern in printed.only_in(side):
-                        yield Branch(conditions, pattern)
+                    for pattern, word in printed.only_in(side):
+                        yield Branch(conditions, pattern, word)
 
 
 def _bodies(body: list[ir.Stmt]) -> Iterator[list[ir.Stmt]]:
@@ -204,8 +218,8 @@ class _Printed:
     def __init__(self, module: ir.Module) -> None:
         self.text = "\n".join(module.lines)
 
-    def only_in(self, side: list[ir.Stmt] | ir.Expr) -> list[re.Pattern[str]]:
-        """Patterns of what one side of a test prints."""
+    def only_in(self, side: list[ir.Stmt] | ir.Expr) -> list[tuple[re.Pattern[str], str]]:
+        """Patterns of what one side of a test prints, each with its longest text."""
         if isinstance(side, ir.Expr):
             pattern = self._pattern(side)
             return [] if pattern is None else [pattern]
@@ -225,7 +239,7 @@ class _Printed:
             else:
                 yield statement
 
-    def _pattern(self, e: ir.Expr) -> re.Pattern[str] | None:
+    def _pattern(self, e: ir.Expr) -> tuple[re.Pattern[str], str] | None:
         if isinstance(e, ir.Const) and isinstance(e.value, str):
             pieces: list[str | None] = [e.value]
         elif isinstance(e, ir.FString):
@@ -240,6 +254,5 @@ class _Printed:
             return None
         if self.text.count(json.dumps(longest, ensure_ascii=False)[1:-1]) != 1:
             return None  # printed elsewhere too
-        return re.compile(
-            "".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces)
-        )
+        line = "".join(r"[^\n]{0,120}?" if p is None else re.escape(p.strip("\n")) for p in pieces)
+        return re.compile(line), longest.strip("\n")

@@ -201,12 +201,14 @@ def _block(
     heading: str,
     runs: _Runs,
 ) -> Iterator[Claim]:
+    starts = any(_RUNS.search(line) for _number, line in block)
     for number, line, comment in _logical(block):
         if _runs_another(files, line):
             continue
         aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment))
         found = list(_assignments(declared, line, path, number, PROSE if aside else BLOCK))
-        yield from found
+        if starts or not aside:  # else a list of switches, which says how to have it otherwise
+            yield from found
         runs.note(number, line, found, aside)
 
 

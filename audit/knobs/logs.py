@@ -110,7 +110,7 @@ def claims(
             yield claim if log.behind else replace(claim, rank=DUMP_ELSEWHERE)
         met: dict[str, tuple[int, list[Condition]]] = {}
         for branch in shown:
-            if (match := branch.line.search(log.text)) is not None:
+            if (match := branch.found(log.text)) is not None:
                 number = log.line + log.text.count("\n", 0, match.start())
                 for condition in branch.conditions:
                     met.setdefault(condition.name, (number, []))[1].append(condition)

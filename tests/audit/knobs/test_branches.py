@@ -122,6 +122,13 @@ def test_settings_listed_for_ablations_leave_the_default_to_the_plain_run(elsewh
     assert found is not None and found.value == wanted
 
 
+def test_switches_listed_for_ablations_alone_are_no_statement_about_the_run():
+    listed = "## Ablation variables\n\n```bash\nCACHE_ORDER=0   # no cache\n```\n"
+    assert knobs({"README.md": listed}, script=SCRIPT).lookup("CACHE_ORDER") is None
+    command = listed.replace("   # no cache", " torchrun train_gpt.py")
+    assert value(knobs({"README.md": command}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+
+
 @pytest.mark.parametrize(
     ("prose", "wanted"),
     [
