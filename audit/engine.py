@@ -153,7 +153,7 @@ def _other_reading(
 
     if ctx.trace is None or ctx.knobs is None or ctx.files is None:
         return findings, None
-    names = doubt.doubtful(ctx.knobs, ctx.trace.deciding)
+    names = doubt.doubtful(ctx.knobs, ctx.trace.deciding - ctx.trace.seeds)
     if not names:
         return findings, None
     other = replace(ctx, knobs=other_reading(ctx.knobs, names), trace=None, shared={}, problems=list(ctx.problems))

@@ -100,6 +100,7 @@ def trace(
     result.dormant_entered = extra.entered - result.entered
     result.steps += extra.steps
     result.deciding |= extra.deciding
+    result.seeds |= extra.seeds
     for k, v in extra.knobs_read.items():
         result.knobs_read.setdefault(k, v)
     return result

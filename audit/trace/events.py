@@ -93,6 +93,8 @@ class Trace:
     knobs_read: dict[str, Any] = field(default_factory=dict)
     #: knobs that some condition or some number of turns depends on
     deciding: set[str] = field(default_factory=set)
+    #: knobs that seed a generator: runs with other values of them are the same configuration
+    seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
     time_limits: list[tuple[int, bool]] = field(default_factory=list)
     #: assignments of a clock's reading, by the id of the node: the next event's id each time

@@ -32,6 +32,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    embedded,
     join,
     mapping,
     seq,
@@ -428,7 +429,7 @@ class Expressions(Subscripts):
             return out
         out = const(result)
         for v in values:
-            out.knobs |= v.knobs
+            out.knobs |= v.knobs - embedded(v) if e.ops[0] in ("is", "is not") else v.knobs
             if v.deps:
                 out.deps |= v.deps
         return out

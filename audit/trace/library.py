@@ -66,6 +66,10 @@ from audit.trace.words import (
 )
 
 
+#: what starts a generator of random numbers, in torch, numpy, mlx and the standard library
+SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random", "PRNGKey"))
+
+
 class Library(Builtins, Containers, Files):
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -121,6 +125,8 @@ class Library(Builtins, Containers, Files):
             return V("val", flags=TIME)
         if name.startswith("math."):
             return self.math_call(last, args)
+        if last in SEEDS and first is not None:
+            self.trace.seeds.update(name for name, _value in first.knobs)
         if last in RANDOMS and ("random" in name or "torch" in name or "mlx" in name or last.startswith("rand")):
             out = derive([*args, *kwargs.values()])
             out.flags = (out.flags & META) | RAND

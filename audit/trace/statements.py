@@ -26,6 +26,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    embedded,
     join,
     join_atoms,
     seq,
@@ -304,9 +305,9 @@ class Statements(Loops):
     # ------------------------------------------------------------------ branches
     def truth(self: Any, v: V) -> bool | None:
         k = v.kind
-        if v.knobs:
-            self.trace.deciding.update(name for name, _value in v.knobs)
         if k == "const":
+            if v.knobs:
+                self.trace.deciding.update(name for name, _value in v.knobs - embedded(v))
             try:
                 return bool(v.const)
             except Exception:

@@ -373,6 +373,16 @@ def join(a: V, b: V) -> V:
     return derive([a, b])
 
 
+def embedded(v: V) -> frozenset:
+    """Knobs whose value is but a part of a text (``logs/<RUN_ID>.txt``): they do not decide whether there is one."""
+    if not v.knobs or v.kind != "const" or not isinstance(v.const, str):
+        return EMPTY
+    text = v.const
+    return frozenset(
+        k for k in v.knobs if isinstance(k[1], str) and len(k[1]) > 3 and k[1] != text and k[1] in text
+    )
+
+
 def summary_or_self(v: V) -> V:
     return summary(v) if v.kind in ("seq", "dict") and (v.data or v.rest is not None) else v
 
