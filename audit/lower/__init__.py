@@ -23,7 +23,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from audit import ir
@@ -47,11 +47,7 @@ def lower(text: str, path: str) -> ir.Module:
     digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     lines = text.split("\n")
-    if (module := store.kept(digest)) is not None:
-        module.path = path
-    else:
-        module = _best(text, path, lines)
-        store.keep(digest, module, len(text))
+    module = _best(text, path, lines)
     module.sha256, module.lines = digest, lines
     return module
 
@@ -88,16 +84,23 @@ def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Modul
 
     from audit.lower.cursor import Cursor
     from audit.lower.from_libcst import lower_libcst
+    from audit.lower.pieces import lower_pieces
 
-    def parse() -> ir.Module:
+    def parse(text: str) -> ir.Module:
         with _unvalidated():
             tree = libcst.parse_module(text)
         return lower_libcst(tree, path, Cursor(text, inserted))
 
+    def work() -> ir.Module:
+        if store.active() and not inserted:
+            with suppress(Exception):  # then the module is parsed whole, which says what is wrong
+                return lower_pieces(text, path, lambda piece: parse(piece).body)
+        return parse(text)
+
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # newer interpreters print one for "\\d"
-            return _with_stack(parse)
+            return _with_stack(work)
     except Exception as error:  # its parser raises several kinds; any means "ask the next front end"
         return error
 

@@ -65,7 +65,6 @@ from audit.trace.words import (
     found_places,
 )
 
-
 #: what starts a generator of random numbers, in torch, numpy, mlx and the standard library
 SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random", "PRNGKey"))
 
