@@ -14,13 +14,17 @@ from functools import lru_cache
 
 from audit.knobs.model import Declaration
 
-#: ``os.environ.get("NAME", default``, ``os.environ["NAME"]``, ``getenv(...)``, ``_env_int("NAME", 3``; ``@@`` stands
-#: for the names that the script gives to such readers
-_READ = (
-    r"""(?:environ|getenv|[Ee]nv\w*|ENV\w*|_e|_b|_f|_i|_int|_bool|_float|_str|\bE|\bg@@)\s*(?:\.\s*(?:get|setdefault|pop)\s*)?"""
+#: ``os.environ.get("NAME", default``, ``os.environ["NAME"]``, ``getenv(...)``, ``_env_int("NAME", 3``: the bracket and
+#: what follows, and what stands before it; ``@@`` stands for the names that the script gives to such readers
+_ARGUMENTS = re.compile(
     r"""[(\[]\s*(?P<q>["'])(?P<name>[A-Za-z_]\w*)(?P=q)\s*(?:,\s*(?:default\s*=\s*)?(?:str\(|int\(|float\()?\s*"""
     r"""(?P<default>"[^"\n]*"|'[^'\n]*'|[-+]?[\d.][\d_.eE+-]*|True|False|None))?"""
 )
+_READER = (
+    r"""(?:environ|getenv|[Ee]nv\w*|ENV\w*|_e|_b|_f|_i|_int|_bool|_float|_str|\bE|\bg@@)\s*(?:\.\s*(?:get|setdefault|pop)\s*)?$"""
+)
+#: characters before a bracket that hold the reader's name
+BEFORE = 80
 #: ``name = os.environ.get``, ``name = lambda k, d: int(os.environ.get(k, d))``, a short function that reads the environment
 _ALIAS = re.compile(
     r"""\b(\w+)\s*=\s*(?:(?:os\s*\.\s*)?(?:environ(?:\s*\.\s*get)?|getenv)[ \t]*(?=[;,\n#]|$)"""
@@ -53,12 +57,15 @@ def declarations(sources: Mapping[str, str]) -> dict[str, Declaration]:
 
 def _of(text: str, path: str) -> Iterator[Declaration]:
     starts = [0, *(m.end() for m in re.finditer("\n", text))]
-    for match in _reader(text).finditer(text):
+    reader = _reader(text)
+    for match in _ARGUMENTS.finditer(text):
         name = match["name"]
-        if not name.isupper() and "environ" not in match[0] and "getenv" not in match[0]:
+        read = reader.search(text[max(0, match.start() - BEFORE) : match.start()])
+        if read is None or (not name.isupper() and "environ" not in read[0] and "getenv" not in read[0]):
             continue
-        line = bisect_right(starts, match.start())
-        head = text[max(0, match.start() - 200) : match.start()]
+        start = match.start() - len(read[0])
+        line = bisect_right(starts, start)
+        head = text[max(0, start - 200) : start]
         head = head[max(head.rfind(";"), _statement(head)) + 1 :]
         attr = _ATTR.search(head)
         yield Declaration(
@@ -75,14 +82,14 @@ def _of(text: str, path: str) -> Iterator[Declaration]:
 
 
 def _reader(text: str) -> re.Pattern[str]:
-    """The pattern of a read, with the script's own names for it."""
+    """What stands before the bracket of a read, with the script's own names for it."""
     return _compiled(frozenset(m[1] or m[2] for m in _ALIAS.finditer(text)))
 
 
 @lru_cache(maxsize=256)
 def _compiled(names: frozenset[str]) -> re.Pattern[str]:
     own = "".join(rf"|\b{re.escape(name)}\b" for name in sorted(names))
-    return re.compile(_READ.replace("@@", own))
+    return re.compile(_READER.replace("@@", own))
 
 
 def _statement(head: str) -> int:

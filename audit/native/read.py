@@ -16,6 +16,8 @@ MAX_TEXT = 400_000
 MAX_UNITS = 12
 #: a definition: a type, a name, parentheses, an opening brace, and a loop or return somewhere
 LIKE_C = re.compile(r"\b(?:void|int|float|double|static|extern|u?int\d+_t|size_t)\b[\w\s*]*\([^;{}]*\)\s*\{", re.S)
+#: how any such definition looks in Python source, quotes and escapes included; without one the tree is not walked
+_HEAD = re.compile(r"\)(?:\s|\\[nrt]|[\"'\\])*\{")
 
 
 @cache
@@ -30,6 +32,8 @@ def embedded(modules: Iterable[ir.Module]) -> list[tuple[str, int, str]]:
     """(path, first line, text) of C source that a module holds as a string constant."""
     found = []
     for module in modules:
+        if _HEAD.search("\n".join(module.lines)) is None:
+            continue
         for n in ir.walk(module.body):
             if isinstance(n, ir.Const) and isinstance(n.value, str) and len(n.value) > 200 and LIKE_C.search(n.value):
                 # The position is that of the first quote; a triple-quoted text starts on that line.

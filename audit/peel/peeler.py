@@ -26,7 +26,11 @@ _DECODES = re.compile(
     r"|codecs\s*\.\s*decode|\bexec\s*\(\s*\w*\s*\(?"
 )
 #: Starting programs alone makes no wrapper of a script that learns; these run Python text in place.
-_RUNS_TEXT = re.compile(r"(?<![.\w])(?:exec|eval)\s*\(|\brunpy\b|\bexec_module\b|\bSourceFileLoader\b")
+#: A text's first letters first: `re` skips to them ten times faster than to a lookbehind.
+_RUNS_TEXT = re.compile(
+    r"exec(?<![.\w]exec)\s*\(|eval(?<![.\w]eval)\s*\(|runpy(?<!\wrunpy)\b|exec_module(?<!\wexec_module)\b"
+    r"|SourceFileLoader(?<!\wSourceFileLoader)\b"
+)
 _LONG = re.compile(r"(\"\"\"|\'\'\')(?:(?!\1).){400,}?\1|\"[^\"\n]{400,}\"|'[^'\n]{400,}'", re.S)
 _C_SUFFIXES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py")
 

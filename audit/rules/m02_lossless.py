@@ -22,7 +22,7 @@ names, options and log lines; SentencePiece's standard ``nmt_nfkc`` normalisatio
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from audit import ir
@@ -113,9 +113,10 @@ def _may_fold(text: str) -> bool:
 
 
 def _folds(module: ir.Module) -> Iterator[Finding]:
-    folded = _folded_names(module)
+    nodes = list(ir.walk(module))
+    folded = _folded_names(nodes)
     seen: set[int] = set()
-    for node in ir.walk(module):
+    for node in nodes:
         if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ENCODES:
             for part in ir.walk(node.args[:1]):
                 at = (
@@ -141,10 +142,10 @@ def _is_fold(node: Any) -> bool:
     )
 
 
-def _folded_names(module: ir.Module) -> dict[str, int]:
+def _folded_names(nodes: Iterable[Any]) -> dict[str, int]:
     """Names assigned from a folding call, as the value itself or inside a chain of string methods."""
     names: dict[str, int] = {}
-    for node in ir.walk(module):
+    for node in nodes:
         if isinstance(node, ir.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ir.Name):
             value: Any = node.value
             while isinstance(value, (ir.Call, ir.Attr, ir.Sub)):
