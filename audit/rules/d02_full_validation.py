@@ -15,6 +15,8 @@ outside, and only for evaluations whose printed score is the reported one. Trimm
 sequences is inside the limits. Where the token count is the full set's and the product is off by less
 than two per cent, loss and score were averaged over slightly different tokens (a tail left out, chunks
 weighted unequally): accepted records have that, and it is a warning.
+Where no log settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
+configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
 
 **Look-alikes.** Other tokenizers (the identity does not depend on the tokenizer); smoke tests and
 ablations on few tokens beside the reported run; totals that include a trimmed tail.
@@ -31,6 +33,7 @@ from audit.evidence.identities import readings
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
+from audit.trace.coverage import Cut, cut_of
 
 RULE = Rule(
     id="D2",
@@ -39,7 +42,7 @@ RULE = Rule(
     illegal="INVALID",
     authority="README",
     severity="violation",
-    needs=("log",),
+    needs=("log", "source"),
 )
 
 _SCRIPT = "print('see the log')\n"
@@ -115,8 +118,20 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             unknown = unknown or reading.message
     if full:
         yield Obligation(rule=RULE.id, status="holds", reason=f"{full[0].run.path}: {full[0].message}")
+    elif (cut := _cut(ctx)) is not None:
+        yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
     else:
         yield Obligation(
             rule=RULE.id, status="not-applicable",
             reason=unknown or "no log prints a validation token count with loss and score",
         )  # fmt: skip
+
+
+def _cut(ctx: Context) -> Cut | None:
+    """The limit under which all reported scores stand."""
+    trace = ctx.trace
+    if trace is None:
+        return None
+    reported = trace.reported_scores()
+    limits = [cut_of(trace, e) for e in trace.of("SCORE", active=True) if e.id in reported and e.on_val]
+    return limits[-1] if limits and None not in limits else None

@@ -213,6 +213,8 @@ class Builtins:
             out = derive([summary(args[0])])
         else:
             out = derive(args)
+        if last == "min":
+            self.note_least(args, out, node)
         if last == "max" and len(args) == 1:
             out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:

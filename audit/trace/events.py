@@ -93,6 +93,9 @@ class Trace:
     knobs_read: dict[str, Any] = field(default_factory=dict)
     #: knobs that some condition or some number of turns depends on
     deciding: set[str] = field(default_factory=set)
+    #: where the stream, or the number of turns of a loop over it, is limited (`audit.trace.coverage`)
+    cuts: list[Any] = field(default_factory=list)
+    stops: dict[int, Any] = field(default_factory=dict)
     #: knobs that seed a generator: runs with other values of them are the same configuration
     seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)

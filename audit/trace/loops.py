@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
 from audit.trace.values import (
+    CUT,
     EMPTY,
     META,
     PARAM,
@@ -70,6 +71,7 @@ class Loops:
         known = self.truth(test)
         if known is False and not (self.dormant and test.knobs):
             return NORMAL
+        self.note_stop(s.test, loop, ("<", "<="))
         return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
@@ -94,7 +96,7 @@ class Loops:
                     fresh = clone(v)
                     fresh.deps = v.deps | {at}
                     scope.names[name] = fresh
-            elif not v.atoms and not v.flags & ~(META | VAL) and not v.models and not v.taint:
+            elif not v.atoms and not v.flags & ~(META | VAL | CUT) and not v.models and not v.taint:
                 # A tensor that a caller handed in stays the tensor that the caller reads afterwards.
                 fresh = v if id(v) in self.born else clone(v)
                 fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}
@@ -219,6 +221,7 @@ class Loops:
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = start.deps | stop.deps
         knobs = start.knobs | stop.knobs
+        self.note_range(stop, loop)
         self.trace.deciding.update(name for name, _value in knobs)
         values: list[Any]
         if None not in bounds:

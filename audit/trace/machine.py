@@ -15,6 +15,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.calls import Calls
+from audit.trace.coverage import Coverage
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
@@ -61,7 +62,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Library, Gates, Selection):
+class Machine(Statements, Expressions, Calls, Library, Gates, Selection, Coverage):
     def __init__(
         self,
         modules: dict[str, ir.Module],

@@ -341,6 +341,7 @@ class Statements(Loops):
                 self.guards.pop()
             return status
         if known is None:
+            self.note_break(s)
             if test.scores and test.flags & VAL and (kept := self.kept_by(s)):
                 self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.

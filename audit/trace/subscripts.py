@@ -219,6 +219,7 @@ class Subscripts:
             out.atoms = restrict(out.atoms, deps, lo, hi)
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
+        self.note_prefix(base, elements, parts, out, e)
         read_tokens(self, base, elements, parts, out)
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places

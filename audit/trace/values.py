@@ -32,6 +32,7 @@ TIME = 65536  # read from a clock
 FILE = 131072  # content of a file that is no shard
 MATCH = 1048576  # stream tokens compared with a file's content
 ORDER = 524288  # tokens of the stream in another order
+CUT = 2097152  # the stream was cut to a known number of tokens
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice

@@ -1,0 +1,112 @@
+"""Coverage: where the program evaluates a known number of tokens or turns and leaves the rest of the stream out.
+
+The score has to be over the full validation set (rule D2). Three shapes tell that it is not: the stream is cut to a
+number of tokens (``val_tokens[:131072]``), the number of turns is bounded (``range(min(n, 32))``), or the
+loop over the stream is left after a number of turns (``if batch == 50: break``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from audit import ir
+from audit.trace.events import Event, Trace
+from audit.trace.values import BPB, CUT, LOSS, META, TIME, VAL, WHOLE_ATOMS, V
+
+#: tokens; fewer than any tokenizer's full set has (SP8192: 40.5 million)
+FEWEST = 30_000_000
+#: turns; the set has 50,000 documents, and so many turns may be all of them
+MOST_TURNS = 50_000
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """``amount`` of ``unit`` (tokens, turns) at ``path:line``; ``knobs``: the settings that say so, as text."""
+
+    path: str
+    line: int
+    amount: int
+    unit: str
+    knobs: str
+    #: it leaves a loop that would go on
+    leaves: bool = False
+
+    def __str__(self) -> str:
+        said = f" ({self.knobs})" if self.knobs else ""
+        what = f"the first {self.amount:,} tokens" if self.unit == "tokens" else f"at most {self.amount:,} turns of its loop"
+        return f"{self.path}:{self.line}: the evaluation keeps to {what}{said}"
+
+
+def cut_of(trace: Trace, score: Event) -> Cut | None:
+    """What the tokens of a score were limited to, if to anything known."""
+    for chosen, _low, _high in score.atoms:
+        loops = sorted(loop for loop, _turn in chosen)
+        for loop in loops:
+            found: Cut | None = trace.stops.get(loop)
+            # A number of turns may be that of a batch, unless no other loop over the stream is around it.
+            if found is not None and (found.leaves or loop == loops[0]):
+                return found
+    if score.flags & CUT and trace.cuts:
+        first: Cut = trace.cuts[0]
+        return first
+    return None
+
+
+class Coverage:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def cut(self: Any, bound: V, most: int, unit: str, node: Any) -> Cut | None:
+        """The limit that ``bound`` sets; None where it is unknown, or too high to leave anything out."""
+        amount = bound.const if bound.kind == "const" else None
+        if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 1 < amount < most:
+            return None
+        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound))
+
+    def note_prefix(self: Any, base: V, elements: list, parts: list, out: V, node: Any) -> None:
+        """``stream[:n]``"""
+        if len(elements) != 1 or not base.flags & VAL or base.flags & (META | LOSS) or base.atoms != WHOLE_ATOMS:
+            return
+        x = elements[0]
+        if not isinstance(x, ir.Slice) or x.upper is None or x.step is not None:
+            return
+        low, high = parts[0]
+        if low is not None and not (low.kind == "const" and low.const == 0):
+            return
+        if high.flags & META and high.flags & CUT:
+            out.flags |= CUT
+        elif (cut := self.cut(high, FEWEST, "tokens", node)) is not None:
+            self.trace.cuts.append(cut)
+            out.flags |= CUT
+
+    def note_least(self: Any, args: list[V], out: V, node: Any) -> None:
+        """``min(number of sequences, n)``, outside of loops."""
+        if len(args) == 2 and not out.deps and out.flags & META and not out.flags & CUT:
+            for bound in args:
+                if (cut := self.cut(bound, MOST_TURNS, "turns", node)) is not None:
+                    self.trace.cuts.append(cut)
+                    out.flags |= CUT
+
+    def note_range(self: Any, stop: V, loop: int) -> None:
+        """``range(min(...))``"""
+        if stop.flags & META and stop.flags & CUT and self.trace.cuts:
+            self.trace.stops.setdefault(loop, self.trace.cuts[-1])
+
+    def note_break(self: Any, s: ir.If) -> None:
+        """``if count >= n: break``"""
+        if self.loops and any(isinstance(x, ir.Jump) and x.kind == "break" for x in s.body):
+            self.note_stop(s.test, self.loops[-1][0], (">=", ">", "=="))
+
+    def note_stop(self: Any, test: ir.Expr, loop: int, ops: tuple[str, ...]) -> None:
+        """A test on the number of turns that ends ``loop``."""
+        for part in test.values if isinstance(test, ir.BoolOp) else [test]:
+            if not isinstance(part, ir.Compare) or len(part.ops) != 1 or part.ops[0] not in ops:
+                continue
+            counter, bound = self.ev(part.left), self.ev(part.comparators[0])
+            counts = any(d[0] == loop for d in counter.deps) and not counter.flags & (LOSS | BPB | TIME)
+            if counts and (not counter.flags & VAL or counter.flags & META):
+                if (cut := self.cut(bound, MOST_TURNS, "turns", part)) is not None:
+                    self.trace.stops.setdefault(loop, replace(cut, leaves=True))
+
+
+__all__ = ["Coverage", "Cut", "cut_of"]

@@ -1,0 +1,90 @@
+"""D2 by source: an evaluation that is known to leave out most of the validation set is not shown to be over all of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.context import Options
+from audit.engine import audit_files, text_files
+from audit.rules.flow import PRELUDE
+
+LOOP = """\
+def score(model, val, L=1024, most=None):
+    total, done = torch.zeros(()), 0
+    for n, i in enumerate(range(0, @@)):
+        ^^
+        with torch.no_grad():
+            total += nll(model, val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()
+        done += 1
+    return total.item() / 0.6931471805599453 / n_bytes
+
+print(f"val_bpb:{score(model, val):.4f}")
+"""
+WHOLE = "val.numel() - 1, L"
+LOG = "val_loader:shards pattern=./data/fineweb_val_*.bin tokens:62021632\nfinal_int6_exact val_loss:1.88000000 val_bpb:1.11344758\n"
+
+
+def d2(code: str, files: dict[str, str] | None = None, **env: str):
+    found = audit_files(text_files({"train_gpt.py": PRELUDE + code} | (files or {}), "train_gpt.py"), Options(env=env))
+    (status,) = [o for o in found.obligations if o.rule == "D2"]
+    return status.status, status.reason, found.verdict
+
+
+def loop(turns: str = WHOLE, guard: str = "pass", call: str = "score(model, val)") -> str:
+    return LOOP.replace("@@", turns).replace("^^", guard).replace("score(model, val)", call)
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        (loop(call="score(model, val[:131073])"), "131,073 tokens"),
+        (loop(call="score(model, val[: int(os.environ.get('VAL_TOKENS', '65536')) + 1])"), "VAL_TOKENS=65536"),
+        (loop(guard="if n >= 50: break"), "50 turns"),
+        (loop(guard="if most is not None and n >= most:\n            break", call="score(model, val, most=32)"), "32 turns"),
+        (loop(guard="if done == 64: break"), "64 turns"),
+        (loop("min(val.numel() - 1, 32), 1"), "32 turns"),
+        (loop("(min((val.numel() - 1) // L, 32)) * L, L"), "32 turns"),
+        (loop(call="score(model, val[: min((val.numel() - 1) // 1024, 10) * 1024 + 1])"), "10 turns"),
+        (
+            "def score(model, val, L=1024):\n    total, i, n = torch.zeros(()), 0, 0\n    while n < 100:\n        total += nll(model, "
+            "val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()\n        i += L\n        n += 1\n"
+            "    return total.item() / 0.6931471805599453 / n_bytes\nprint(f'val_bpb:{score(model, val):.4f}')\n",
+            "100 turns",
+        ),
+    ],
+)
+def test_a_known_part_is_undetermined_until_a_log_shows_the_full_set(code, said):
+    status, reason, verdict = d2(code)
+    assert (status, verdict) == ("undetermined", "undetermined") and said in reason and "train_gpt.py:" in reason
+    papers = {"train.log": LOG, "submission.json": '{"val_bpb": 1.11344758}'}
+    assert d2(code, papers)[0] == "holds"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        loop(),
+        loop(call="score(model, val[: (val.numel() - 1) // 1024 * 1024 + 1])"),
+        loop(call="score(model, val[:100_000_000])"),
+        loop(guard="if n >= 121_000: break"),
+        loop(guard="if i + L > val.numel(): break"),
+        loop(guard="if most is not None and n >= most:\n            break"),
+        loop("min(val.numel() - 1, 50_000), 1"),
+        loop(guard="chunk = min(L, val.numel())"),
+        # a rehearsal on a part, then the full evaluation that is reported
+        "warm = score(model, val[:4096])\n".join(loop().rsplit("print", 1)).replace("score(model, val[:4096])\n(", "score(model, val[:4096])\nprint("),
+        # a batch is no part
+        loop().replace("total += nll(model, val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()",
+                       "for j in range(min(8, 1 + L)):\n                a = i + j * 128\n                total += "
+                       "nll(model, val[None, a : a + 128], val[None, a + 1 : a + 129]).sum()"),
+    ],
+)  # fmt: skip
+def test_what_may_be_all_of_it_is_not(code):
+    status, reason, _verdict = d2(code)
+    assert status == "not-applicable", reason
+
+
+def test_a_setting_opens_the_whole_set():
+    code = loop(call="score(model, val, most=int(os.environ.get('MOST', '8')))", guard="if most > 0 and n >= most: break")
+    assert d2(code)[0] == "undetermined"
+    assert d2(code, MOST="0")[0] == "not-applicable"
