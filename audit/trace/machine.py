@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 import time
+from functools import lru_cache
 from typing import Any
 
 from audit import ir
@@ -27,6 +28,11 @@ from audit.trace.values import TRAIN, VAL, V, const
 
 VAL_PATH = re.compile(r"fineweb_val|(?<![a-z])val(?:id|idation)?(?![a-z]).*(?:\.bin|\*|\.npy|\.pt)|(?:\.bin|/).*(?<![a-z])val(?:id|idation)?_(?:\*|0)")
 TRAIN_PATH = re.compile(r"fineweb_train|(?<![a-z])train(?:ing)?(?![a-z]).*(?:\.bin|\*|\.npy)")
+
+
+@lru_cache(maxsize=4096)
+def _path_flags(text: str) -> int:
+    return (VAL if VAL_PATH.search(text) else 0) | (TRAIN if TRAIN_PATH.search(text) else 0)
 
 
 class Exhausted(Exception):
@@ -112,11 +118,11 @@ class Machine(Statements, Expressions, Calls, Library, Gates, Selection, Coverag
         self._prepare_dispatch()
 
     # ------------------------------------------------------------------ budget
-    def tick(self) -> None:
-        self.steps += 1
+    def check_budget(self) -> None:
+        """Called once in 256 steps (statements and expressions)."""
         if self.steps > self.max_steps:
             raise Exhausted(f"step budget of {self.max_steps} used up")
-        if not self.steps & 255 and time.process_time() > self.deadline:
+        if time.process_time() > self.deadline:
             raise Exhausted("time budget used up")
 
     def note_read(self, place: tuple) -> None:
@@ -155,14 +161,7 @@ class Machine(Statements, Expressions, Calls, Library, Gates, Selection, Coverag
 
     # ------------------------------------------------------------------ strings and files
     def text_flags(self, text: str) -> int:
-        if len(text) > 300:
-            return 0
-        found = 0
-        if VAL_PATH.search(text):
-            found |= VAL
-        if TRAIN_PATH.search(text):
-            found |= TRAIN
-        return found
+        return _path_flags(text) if len(text) <= 300 else 0
 
     # ------------------------------------------------------------------ running
     def run(self) -> Trace:

@@ -61,7 +61,9 @@ class Statements(Loops):
     def block(self: Any, body: list[ir.Stmt]) -> int:
         on = self.on_stmt
         for stmt in body:
-            self.tick()
+            self.steps = steps = self.steps + 1
+            if not steps & 255:
+                self.check_budget()
             status = on[type(stmt)](stmt)
             if status:
                 return status
@@ -179,7 +181,6 @@ class Statements(Loops):
                 else:
                     if isinstance(stmt, ir.AnnAssign) and isinstance(stmt.target, ir.Name):
                         c.fields.append(stmt.target.id)
-                    self.tick()
                     self.on_stmt[type(stmt)](stmt)
         finally:
             self.scope = outer
