@@ -74,3 +74,37 @@ def test_beside_a_certain_breach_a_doubtful_one_is_a_warning():
 def test_a_doubt_that_decides_nothing_changes_nothing():
     runs = RUNS.replace("TTT_ENABLED", "SEED")
     assert audit({"README.md": runs}, script=SCRIPT.replace("TTT_ENABLED", "OTHER") + 'if int(os.environ.get("SEED", "7")):\n    print("seeded")\n').verdict == "clean"
+
+
+NAMED = """\
+name = os.environ.get("RUN_NAME", "plain-run")
+log = f"logs/{name}.txt"
+if log is not None:
+    print(log)
+"""
+SEEDED = """\
+seed = int(os.environ.get("SEED", "7"))
+torch.manual_seed(seed)
+if seed > 20:
+    print("high")
+"""
+
+
+@pytest.mark.parametrize(
+    ("more", "runs", "read"),
+    [
+        (NAMED, ("RUN_NAME=first-run", "RUN_NAME=second-run"), []),
+        (SEEDED, ("SEED=42", "SEED=1337"), []),
+        (SEEDED.replace("torch.manual_seed(seed)\n", ""), ("SEED=42", "SEED=1337"), ["SEED"]),
+        (NAMED.replace('f"logs/{name}.txt"', "name").replace("log is not None", "log"), ("RUN_NAME=first-run", "RUN_NAME=second-run"), ["RUN_NAME"]),
+    ],
+)  # fmt: skip
+def test_names_of_files_and_seeds_are_no_contradiction(more, runs, read, monkeypatch):
+    from audit import doubt
+
+    asked: list[list[str]] = []
+    real = doubt.doubtful
+    monkeypatch.setattr(doubt, "doubtful", lambda *a: asked.append(real(*a)) or asked[-1])
+    papers = {"README.md": "".join(f"```\n{run} python train_gpt.py\n```\n\n" for run in runs)}
+    assert audit(papers, script=PRELUDE + more + SCRIPT[len(PRELUDE) :]).verdict == "clean"
+    assert asked == [read]
