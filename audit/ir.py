@@ -388,6 +388,19 @@ def walk(root: Any, into_functions: bool = True) -> Iterator[Any]:
             stack += read(node)
 
 
+def functions(body: list[Stmt]) -> Iterator[FunctionDef]:
+    """All functions below statements, methods and nested ones included, in the order of `walk`."""
+    stack: list[Any] = list(body)
+    while stack:
+        node = stack.pop()
+        if type(node) is FunctionDef:
+            yield node
+        for name in ("body", "handlers", "cases", "orelse", "finalbody"):
+            inner = getattr(node, name, None)
+            if inner:
+                stack += inner
+
+
 _SCOPES = frozenset((FunctionDef, Lambda, ClassDef))
 _READERS: dict[type, Callable[[Any], list[Any]]] = {}
 

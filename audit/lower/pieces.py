@@ -1,8 +1,8 @@
 """A module in pieces: statements that many scripts of a contest's history share are parsed once.
 
 A third of the scripts in a history are copies, and two thirds of the text of the others stand in another one too,
-mostly whole functions and stretches of long ones. A sweep therefore cuts a script at statements (`split`), looks up what it has lowered
-before (`audit.lower.store`) and parses the rest piece by piece.
+mostly whole functions and stretches of long ones. A sweep therefore cuts a script at statements (`split`), looks up
+what it has lowered before (`audit.lower.store`) and parses the rest piece by piece.
 
 A cut needs no parser: it is made before a line that begins a statement by its indentation, outside strings of several
 lines. A cut in the wrong place cannot go unseen, because the piece before it ends inside a string or a bracket, which
@@ -23,13 +23,13 @@ from audit.lower import store
 
 _STATEMENT = re.compile(r"[^\W\d]|@|\"\"\"|'''")
 _CONTINUES = re.compile(r"(?:else|elif|except|finally|case)\b")
-_SCOPE = re.compile(r"(?:async[ \t]+)?(?:def|class)\b")
+_OPENS = re.compile(r"(?:async[ \t]+)?(?:def|class|for|while|with|if)\b")
 _HEADER_ENDS = re.compile(r":[ \t]*(?:#.*)?$")
 _QUOTED = re.compile(r"'[^'\n\\]*'|\"[^\"\n\\]*\"|#.*")
 _LITERAL = re.compile(
     r"""#[^\n]*|\"\"\"(?:\\.|[^\\])*?\"\"\"|'''(?:\\.|[^\\])*?'''|"(?:\\.|[^"\\\n])*"|'(?:\\.|[^'\\\n])*'""", re.S
 )
-#: lines from which a statement is a piece of its own, and from which a function or class is cut inside
+#: lines from which a statement is a piece of its own, and from which it is cut inside
 ALONE, LONG = 8, 30
 #: one in so many short statements ends a piece; which ones, their text decides, so that copies are cut alike
 ENDS = 6
@@ -55,11 +55,11 @@ class Piece:
 
 
 @dataclass(frozen=True, slots=True)
-class Scope:
-    """A function or class: its header with ``pass`` for a body, and the pieces of its body."""
+class Block:
+    """A compound statement with one block: its header with ``pass`` for a body, and the pieces of its body."""
 
     head: Piece
-    body: list[Piece | Scope]
+    body: list[Piece | Block]
 
 
 def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) -> ir.Module:
@@ -89,11 +89,11 @@ def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) ->
             node.end_line += offset
         return found
 
-    def build(part: Piece | Scope) -> list[ir.Stmt]:
+    def build(part: Piece | Block) -> list[ir.Stmt]:
         if isinstance(part, Piece):
             return nodes(part)
         (head,) = nodes(part.head)
-        if not isinstance(head, (ir.FunctionDef, ir.ClassDef)):
+        if not isinstance(head, (ir.FunctionDef, ir.ClassDef, ir.For, ir.While, ir.With, ir.If)):
             raise ValueError("a header with something before it")
         head.body = [statement for inner in part.body for statement in build(inner)]
         head.end_line = head.body[-1].end_line
@@ -103,7 +103,7 @@ def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) ->
     return ir.Module(path, body, line=1, col=0, end_line=text.count("\n") + 1)
 
 
-def _all(parts: list[Piece | Scope]) -> Iterator[Piece]:
+def _all(parts: list[Piece | Block]) -> Iterator[Piece]:
     for part in parts:
         if isinstance(part, Piece):
             yield part
@@ -112,7 +112,7 @@ def _all(parts: list[Piece | Scope]) -> Iterator[Piece]:
             yield from _all(part.body)
 
 
-def split(text: str) -> list[Piece | Scope]:
+def split(text: str) -> list[Piece | Block]:
     """Cuts ``text``; every line is in a piece, in order."""
     return _Cutter(text).block(0, text.count("\n") + 1, "")
 
@@ -133,17 +133,17 @@ class _Cutter:
     def piece(self, start: int, end: int, indent: str) -> Piece:
         return Piece(start, "\n".join(self.lines[start:end]) + "\n", bool(indent))
 
-    def block(self, start: int, end: int, indent: str) -> list[Piece | Scope]:
+    def block(self, start: int, end: int, indent: str) -> list[Piece | Block]:
         """The pieces of the lines from ``start`` to before ``end``, whose statements are indented by ``indent``."""
         starts = [*self.statements(start, end, indent), end]
         starts[0] = start
-        out: list[Piece | Scope] = []
+        out: list[Piece | Block] = []
         open_at = start
         for at, behind in pairwise(starts):
             if behind - at >= ALONE:
                 if open_at < at:
                     out.append(self.piece(open_at, at, indent))
-                inner = self.scope(at, behind, indent) if behind - at > LONG else None
+                inner = self.inside_of(at, behind, indent) if behind - at > LONG else None
                 out.append(inner or self.piece(at, behind, indent))
             elif behind < end and zlib.crc32("\n".join(self.lines[at:behind]).encode("utf-8", "surrogatepass")) % ENDS:
                 continue
@@ -165,12 +165,12 @@ class _Cutter:
                 yield at
             decorated = line[width] == "@"
 
-    def scope(self, start: int, end: int, indent: str) -> Scope | None:
-        """A function or class cut inside; None where its header is not plain."""
+    def inside_of(self, start: int, end: int, indent: str) -> Block | None:
+        """A compound statement cut inside; None where its header is not plain."""
         width, at = len(indent), start
         while at < end and self.lines[at].startswith(indent + "@"):
             at += 1
-        if at == end or not _SCOPE.match(self.lines[at], width):
+        if at == end or not _OPENS.match(self.lines[at], width):
             return None
         depth = 0
         while at < end:
@@ -185,8 +185,10 @@ class _Cutter:
         inner = self.lines[body][: len(self.lines[body]) - len(self.lines[body].lstrip())]
         if len(inner) <= width or not inner.startswith(indent):
             return None
+        if any(self.lines[i].startswith(indent) and _CONTINUES.match(self.lines[i], width) for i in range(at, end)):
+            return None  # the statement has another block
         head = Piece(start, "\n".join([*self.lines[start:at], inner + "pass\n"]), bool(indent))
-        return Scope(head, self.block(at, end, inner))
+        return Block(head, self.block(at, end, inner))
 
 
 __all__ = ["lower_pieces", "split"]

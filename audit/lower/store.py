@@ -1,7 +1,8 @@
 """Lowered nodes of one sweep, by the digest of their text; see `audit.lower.pieces`.
 
-Parsing takes half of an audit, and reading lowered nodes back an eighth of that. The file belongs to one sweep: who makes its folder (`tempfile`, readable by the user alone) removes it. Nothing in it
-comes from outside: it holds this program's own nodes.
+Parsing takes half of an audit, and reading lowered nodes back an eighth of that. The file belongs to one sweep: who
+makes its folder (`tempfile`, readable by the user alone) removes it. Nothing in it comes from outside: it holds this
+program's own nodes.
 """
 
 from __future__ import annotations

@@ -128,6 +128,8 @@ def _identifiers(code: Code, variable: str, function: str) -> set[str]:
         for node in place.nodes():
             if not isinstance(node, ir.Assign):
                 continue
+            if not any(variable in row or function in row for row in place.module.lines[node.line - 1 : node.end_line]):
+                continue
             pairs = [(t, node.value) for t in node.targets]
             if (
                 len(node.targets) == 1

@@ -47,9 +47,8 @@ def cut_of(trace: Trace, score: Event) -> Cut | None:
             # A number of turns may be that of a batch, unless no other loop over the stream is around it.
             if found is not None and (found.leaves or loop == loops[0]):
                 return found
-    if score.flags & CUT and trace.cuts:
-        first: Cut = trace.cuts[0]
-        return first
+    if score.flags & CUT:
+        return next((cut for begun, cut in reversed(trace.cuts) if begun <= score.id), None)
     return None
 
 
@@ -76,7 +75,7 @@ class Coverage:
         if high.flags & META and high.flags & CUT:
             out.flags |= CUT
         elif (cut := self.cut(high, FEWEST, "tokens", node)) is not None:
-            self.trace.cuts.append(cut)
+            self.trace.cuts.append((self.next_id, cut))
             out.flags |= CUT
 
     def note_least(self: Any, args: list[V], out: V, node: Any) -> None:
@@ -84,29 +83,46 @@ class Coverage:
         if len(args) == 2 and not out.deps and out.flags & META and not out.flags & CUT:
             for bound in args:
                 if (cut := self.cut(bound, MOST_TURNS, "turns", node)) is not None:
-                    self.trace.cuts.append(cut)
+                    self.trace.cuts.append((self.next_id, cut))
                     out.flags |= CUT
 
     def note_range(self: Any, stop: V, loop: int) -> None:
         """``range(min(...))``"""
         if stop.flags & META and stop.flags & CUT and self.trace.cuts:
-            self.trace.stops.setdefault(loop, self.trace.cuts[-1])
+            self.trace.stops.setdefault(loop, self.trace.cuts[-1][1])
 
     def note_break(self: Any, s: ir.If) -> None:
         """``if count >= n: break``"""
         if self.loops and any(isinstance(x, ir.Jump) and x.kind == "break" for x in s.body):
-            self.note_stop(s.test, self.loops[-1][0], (">=", ">", "=="))
+            self.note_stop(s.test, self.loops[-1][0], (">=", ">", "=="), "or")
 
-    def note_stop(self: Any, test: ir.Expr, loop: int, ops: tuple[str, ...]) -> None:
-        """A test on the number of turns that ends ``loop``."""
-        for part in test.values if isinstance(test, ir.BoolOp) else [test]:
-            if not isinstance(part, ir.Compare) or len(part.ops) != 1 or part.ops[0] not in ops:
+    def note_stop(self: Any, test: ir.Expr, loop: int, ops: tuple[str, ...], enough: str) -> None:
+        """A test on the number of turns that ends ``loop``.
+
+        ``enough``: the operator of which one operand suffices to end it; with the other one the rest has to be so anyway.
+        """
+        parts = [test]
+        if isinstance(test, ir.BoolOp):
+            parts = [p for p in test.values if test.op == enough or self.known(p) is not (enough == "or")]
+            if test.op != enough and len(parts) != 1:
+                return
+        for part in parts:
+            if not isinstance(part, ir.Compare) or len(part.ops) != 1 or part.ops[0] not in ops or not plain(part):
                 continue
             counter, bound = self.ev(part.left), self.ev(part.comparators[0])
             counts = any(d[0] == loop for d in counter.deps) and not counter.flags & (LOSS | BPB | TIME)
             if counts and (not counter.flags & VAL or counter.flags & META):
                 if (cut := self.cut(bound, MOST_TURNS, "turns", part)) is not None:
                     self.trace.stops.setdefault(loop, replace(cut, leaves=True))
+
+    def known(self: Any, test: ir.Expr) -> bool | None:
+        known: bool | None = self.truth(self.ev(test)) if plain(test) else None
+        return known
+
+
+def plain(e: ir.Expr) -> bool:
+    """Nothing is called: to evaluate it once more does nothing twice."""
+    return not any(isinstance(n, (ir.Call, ir.NamedExpr, ir.Await, ir.Yield)) for n in ir.walk(e))
 
 
 __all__ = ["Coverage", "Cut", "cut_of"]

@@ -94,7 +94,7 @@ class Trace:
     #: knobs that some condition or some number of turns depends on
     deciding: set[str] = field(default_factory=set)
     #: where the stream, or the number of turns of a loop over it, is limited (`audit.trace.coverage`)
-    cuts: list[Any] = field(default_factory=list)
+    cuts: list[tuple[int, Any]] = field(default_factory=list)  # with the next event's id
     stops: dict[int, Any] = field(default_factory=dict)
     #: knobs that seed a generator: runs with other values of them are the same configuration
     seeds: set[str] = field(default_factory=set)

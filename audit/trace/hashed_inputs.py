@@ -162,10 +162,10 @@ def hashed_inputs(modules: Iterable[ir.Module]) -> list[HashedInput]:
     for module in modules:
         free = {s.name: s for s in module.body if isinstance(s, ir.FunctionDef)}
         for node in ir.walk(module.body, into_functions=False):
-            if isinstance(node, ir.ClassDef) and _embeds(node.body):
+            if isinstance(node, ir.ClassDef) and _embeds(module, node):
                 if line := _hit_by_methods(node) or _hit_by_helpers(node, free):
                     found.append(HashedInput(module.path, line, node.name))
-            elif isinstance(node, ir.FunctionDef) and _embeds(node.body):
+            elif isinstance(node, ir.FunctionDef) and _embeds(module, node):
                 found += _inside(module, node, ())
     return found
 
@@ -189,9 +189,11 @@ def _inside(module: ir.Module, fn: ir.FunctionDef, around: tuple[int, ...]) -> I
             yield from _inside(module, node, here)
 
 
-def _embeds(body: list[ir.Stmt]) -> bool:
+def _embeds(module: ir.Module, node: ir.ClassDef | ir.FunctionDef) -> bool:
+    if not any("mbedding" in line for line in module.lines[node.line - 1 : node.end_line]):
+        return False  # as most; their text is looked at faster than their nodes
     return any(
-        isinstance(n, (ir.Attr, ir.Name)) and (n.attr if isinstance(n, ir.Attr) else n.id) in LOOKS_UP for n in ir.walk(body)
+        isinstance(n, (ir.Attr, ir.Name)) and (n.attr if isinstance(n, ir.Attr) else n.id) in LOOKS_UP for n in ir.walk(node.body)
     )
 
 

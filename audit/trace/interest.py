@@ -90,12 +90,11 @@ class Interest:
         self._settle()
 
     def _collect(self, root: Any) -> None:
-        for n in ir.walk(root):
-            if isinstance(n, ir.FunctionDef):
-                s = summarise(n)
-                self.summaries[id(n)] = s
-                self.by_name.setdefault(n.name, []).append(s)
-                self.nodes.setdefault(n.name, []).append(n)
+        for n in ir.functions(root):
+            s = summarise(n)
+            self.summaries[id(n)] = s
+            self.by_name.setdefault(n.name, []).append(s)
+            self.nodes.setdefault(n.name, []).append(n)
 
     def _settle(self) -> None:
         hot = {name for name, group in self.by_name.items() if any(s.own for s in group)}

@@ -71,7 +71,7 @@ class Loops:
         known = self.truth(test)
         if known is False and not (self.dormant and test.knobs):
             return NORMAL
-        self.note_stop(s.test, loop, ("<", "<="))
+        self.note_stop(s.test, loop, ("<", "<="), "and")
         return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
