@@ -16,6 +16,7 @@ import re
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 from audit import ir
@@ -37,7 +38,7 @@ ENDS = 6
 _AROUND = "if 1:\n"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Piece:
     """Statements. ``first``: index of the line that ``text`` begins at. ``nested``: they are indented."""
 
@@ -49,7 +50,7 @@ class Piece:
     def source(self) -> str:
         return _AROUND + self.text if self.nested else self.text
 
-    @property
+    @cached_property
     def key(self) -> str:
         return hashlib.sha256(self.source.encode("utf-8", "surrogatepass")).hexdigest()
 

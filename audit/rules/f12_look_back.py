@@ -86,7 +86,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     along = sequences_of(code)
     found = []
     for place in code.places:
-        if place.function is None or not _looks_back(place) or _compares(place):
+        if place.function is None or _compares(place):
             continue
         for node in place.nodes():
             if isinstance(node, ir.BinOp) and node.op == "+" and _mixes(along, place, node):
@@ -102,11 +102,6 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
                 break
     yield from found
     yield holds(RULE, "see the warning" if found else "no unmasked look-back by one token was found")
-
-
-def _looks_back(place: Place) -> bool:
-    """Is anything sliced that `_mixes` asks for."""
-    return any(isinstance(n, ir.Sub) and _slice(n.index) == "before" for n in place.nodes())
 
 
 def _compares(place: Place) -> bool:

@@ -55,9 +55,7 @@ class Expressions(Subscripts):
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def ev(self: Any, e: ir.Expr) -> V:
-        self.steps = steps = self.steps + 1
-        if not steps & 255:
-            self.check_budget()
+        self.tick()
         return self.on_expr[type(e)](e)
 
     def x_const(self: Any, e: ir.Const) -> V:

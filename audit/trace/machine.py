@@ -118,11 +118,11 @@ class Machine(Statements, Expressions, Calls, Library, Gates, Selection, Coverag
         self._prepare_dispatch()
 
     # ------------------------------------------------------------------ budget
-    def check_budget(self) -> None:
-        """Called once in 256 steps (statements and expressions)."""
+    def tick(self) -> None:
+        self.steps += 1
         if self.steps > self.max_steps:
             raise Exhausted(f"step budget of {self.max_steps} used up")
-        if time.process_time() > self.deadline:
+        if not self.steps & 255 and time.process_time() > self.deadline:
             raise Exhausted("time budget used up")
 
     def note_read(self, place: tuple) -> None:

@@ -61,9 +61,7 @@ class Statements(Loops):
     def block(self: Any, body: list[ir.Stmt]) -> int:
         on = self.on_stmt
         for stmt in body:
-            self.steps = steps = self.steps + 1
-            if not steps & 255:
-                self.check_budget()
+            self.tick()
             status = on[type(stmt)](stmt)
             if status:
                 return status
@@ -181,6 +179,7 @@ class Statements(Loops):
                 else:
                     if isinstance(stmt, ir.AnnAssign) and isinstance(stmt.target, ir.Name):
                         c.fields.append(stmt.target.id)
+                    self.tick()
                     self.on_stmt[type(stmt)](stmt)
         finally:
             self.scope = outer
