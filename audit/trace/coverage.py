@@ -92,8 +92,8 @@ class Coverage:
             self.trace.stops.setdefault(loop, self.trace.cuts[-1][1])
 
     def note_break(self: Any, s: ir.If) -> None:
-        """``if count >= n: break``"""
-        if self.loops and any(isinstance(x, ir.Jump) and x.kind == "break" for x in s.body):
+        """``if count >= n: break``, from the second turn on: what a sum of losses is does not show in the first."""
+        if self.loops and self.loops[-1][1] > 1 and any(isinstance(x, ir.Jump) and x.kind == "break" for x in s.body):
             self.note_stop(s.test, self.loops[-1][0], (">=", ">", "=="), "or")
 
     def note_stop(self: Any, test: ir.Expr, loop: int, ops: tuple[str, ...], enough: str) -> None:

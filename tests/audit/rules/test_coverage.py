@@ -34,6 +34,14 @@ def loop(turns: str = WHOLE, guard: str = "pass", call: str = "score(model, val)
     return LOOP.replace("@@", turns).replace("^^", guard).replace("score(model, val)", call)
 
 
+def batch(size: str, guard: str = "pass") -> str:
+    """Windows of 128 tokens, ``size`` of them in a turn of the loop over the set."""
+    inner = f"for j in range(size):\n                {guard}\n                a = i + j * 128\n                total += "
+    inner += "nll(model, val[None, a : a + 128], val[None, a + 1 : a + 129]).sum()"
+    whole = "total += nll(model, val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()"
+    return loop().replace(whole, inner).replace("total, done =", f"size = {size}\n    total, done =")
+
+
 @pytest.mark.parametrize(
     ("code", "said"),
     [
@@ -43,6 +51,7 @@ def loop(turns: str = WHOLE, guard: str = "pass", call: str = "score(model, val)
         (loop(guard="if most is not None and n >= most:\n            break", call="score(model, val, most=32)"), "32 turns"),
         (loop(guard="if done == 64: break"), "64 turns"),
         (loop(guard="if i + L > val.numel() or n > 50: break"), "50 turns"),
+        (batch("val.numel() // 8", guard="if j >= 2: break"), "2 turns"),
         (loop("min(val.numel() - 1, 32), 1"), "32 turns"),
         (loop("(min((val.numel() - 1) // L, 32)) * L, L"), "32 turns"),
         (loop(call="score(model, val[: min((val.numel() - 1) // 1024, 10) * 1024 + 1])"), "10 turns"),
@@ -71,15 +80,15 @@ def test_a_known_part_is_undetermined_until_a_log_shows_the_full_set(code, said)
         loop(guard="if i + L > val.numel(): break"),
         loop(guard="if n >= 50 and i + L > val.numel(): break"),
         loop(guard="if next(iter([n])) >= 50: break"),
+        loop(guard="if total > 5000: break"),
+        loop(guard="import time\n        now = time.time() + n\n        if now > 500: break"),
         loop(guard="if most is not None and n >= most:\n            break"),
         loop("min(val.numel() - 1, 50_000), 1"),
         loop(guard="chunk = min(L, val.numel())"),
         # a rehearsal on a part, then the full evaluation that is reported
         "warm = score(model, val[:4096])\n".join(loop().rsplit("print", 1)).replace("score(model, val[:4096])\n(", "score(model, val[:4096])\nprint("),
         # a batch is no part
-        loop().replace("total += nll(model, val[None, i : i + L], val[None, i + 1 : i + L + 1]).sum()",
-                       "for j in range(min(8, 1 + L)):\n                a = i + j * 128\n                total += "
-                       "nll(model, val[None, a : a + 128], val[None, a + 1 : a + 129]).sum()"),
+        batch("min(8, val.numel())"),
     ],
 )  # fmt: skip
 def test_what_may_be_all_of_it_is_not(code):
