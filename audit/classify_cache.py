@@ -38,6 +38,8 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
         elif r.context:
             add("context-only", r.active)
     for p in proposals(trace):
+        if p.source.detail.get("edit"):
+            continue  # a prediction changed at its own token: a breach, and no cache
         if p.shut is None and p.leak:
             add("target-in-key" if p.keyed else "other", p.active)
         elif p.source.kind == "COMPILE" and (p.helper is None or p.helper.hints):

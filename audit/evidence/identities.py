@@ -20,6 +20,8 @@ from audit.model import Fact
 
 #: UTF-8 bytes of the 50,000 validation documents, less what trimming to whole sequences drops
 FULL_BYTES = Interval(151.06e6, 151.10e6)
+#: fewer tokens than this are a part of the set: the coarsest tokenizer seen makes 36 million of it
+LEAST_TOKENS = 30_000_000
 #: the set as it was first published, on which the contest's own baseline was scored: 63,779,840 tokens
 FIRST_TOKENS, FIRST_BYTES = 63_779_840, Interval(155.74e6, 155.80e6)
 
@@ -199,7 +201,7 @@ def _judge(run: Run, evaluation: Evaluation, count: int, fact: Fact, ratio: Inte
 def _by_count(run: Run, evaluation: Evaluation, counts: dict[int, Fact]) -> Reading:
     """No usable loss: the token count alone can only show a set that is far too small."""
     largest = max(counts)
-    if largest < 30_000_000:  # the coarsest tokenizer seen has 36 million tokens
+    if largest < LEAST_TOKENS:
         message = f"{largest:,} validation tokens; the 50,000 documents have 36 million or more with any tokenizer seen"
         return Reading("subset", run, evaluation, counts[largest], message=message)
     return Reading("unknown", run, evaluation, counts[largest], message="no loss beside the score")
@@ -222,7 +224,7 @@ def _mixture_subset(run: Run, evaluation: Evaluation, counts: dict[int, Fact]) -
             part = int(str(fact.value))
         except ValueError:
             continue
-        if 0 < part < min(total or 30_000_000, 30_000_000):
+        if 0 < part < min(total or LEAST_TOKENS, LEAST_TOKENS):
             message = f"the reported mixture was scored on {part:,} tokens" + (
                 f" of {total:,}" if total else ""
             )

@@ -51,7 +51,7 @@ _PARAMS = re.compile(
 _TOKENIZER = re.compile(r"\btokenizer_path[=:]\s*(\S+)")
 _DATASET = re.compile(r"\b(?:dataset|datasets_dir|data_path|train_files|shards pattern)[=:]\s*(\S+)")
 _VAL_TOKENS = re.compile(
-    r"(?:\bval_tokens|\bval_loader:.*?tokens|\bval tokens|\bvalidation tokens)\s*[:=]\s*([\d,]+)", re.I
+    r"(?:\bval_tokens|\beval_tokens|\bval_loader:.*?tokens|\bval tokens|\bvalidation tokens)\s*[:=]\s*([\d,]+)", re.I
 )
 _SUBSET = re.compile(r"\b(?:ppm_)?subset(?:_tokens)?\s*[:=]\s*(\d+)")
 _SCORED = re.compile(r"\b(?:tokens_scored|scored_tokens|N_tokens)\s*[:=]\s*(\d+)")
@@ -265,7 +265,7 @@ Handler = Callable[[_Reader, str], Iterator[Fact]]
 EVERY: dict[bytes, Handler] = {
     b"val_bpb": _evaluation, b" bpb:": _evaluation, b"mix_bpb": _evaluation, b"ubmission": _sizes, b"erialized": _sizes,
     b"ode size": _sizes, b"rtifact": _sizes, b"otal size": _sizes, b"total_bytes": _sizes, b"total:": _sizes,
-    b"train_shards": _shards, b"val_tokens": _val_tokens, b"val_loader": _val_tokens,
+    b"train_shards": _shards, b"val_tokens": _val_tokens, b"eval_tokens": _val_tokens, b"val_loader": _val_tokens,
     b"al tokens": _val_tokens, b"alidation tokens": _val_tokens, b"stopping_early": _stop,
     b"model_params": _counts, b"seed:": _counts, b"seed=": _counts, b"Seed:": _counts, b"SEED=": _counts,
     b"world_size:": _counts, b"arams:": _counts, b"hints total": _gate, b"precompute": _precompute,

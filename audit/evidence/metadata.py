@@ -22,6 +22,8 @@ _IDENTITY = ("author", "github_id", "name", "date", "track", "blurb")
 _SETTING = re.compile(
     r"^(num_layers|n_layers|layers|model_dim|num_heads|num_kv_heads|mlp_mult|vocab_size|eval_stride|ttt_epochs|seq_len)$"
 )
+#: how many tokens the stated score is over
+_SCORED = frozenset({"eval_tokens", "val_tokens", "validation_tokens", "scored_tokens"})
 MAX_LEAVES = 4000
 
 
@@ -132,6 +134,9 @@ def _leaf(
             yield fact("seed", int(raw), scope=scope or f"seed:{raw}")
         else:
             yield fact("num_seeds", int(raw))
+        return
+    if kind == "number" and named.lower() in _SCORED and (digits := raw.replace("_", "")).isdigit():
+        yield fact("val_tokens", int(digits), scope=scope)
         return
     if kind == "number" and (match := _SETTING.match(named.lower())):
         yield fact(f"setting.{match[1].replace('n_layers', 'num_layers')}", raw, scope=scope)

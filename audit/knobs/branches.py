@@ -75,6 +75,17 @@ class Branch:
     conditions: tuple[Condition, ...]
     line: re.Pattern[str]
     word: str
+    #: what the same call prints next before and next after the test, whichever way the test goes
+    around: tuple[Branch, ...] = ()
+    #: what holds where the line was not printed though its neighbours were
+    otherwise: tuple[Condition, ...] = ()
+
+    def missed(self, log: str) -> re.Match[str] | None:
+        """The line that was printed next, in a log that passed the place and does not have this line."""
+        if not self.around or not self.otherwise or self.found(log) is not None:
+            return None
+        seen = [near.found(log) for near in self.around]
+        return seen[-1] if all(seen) else None
 
     def found(self, log: str) -> re.Match[str] | None:
         """The first such line; only lines with ``word`` are tried: on whole logs, gaps in a pattern cost seconds."""
@@ -98,6 +109,8 @@ def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Modul
         by_attr.setdefault(item.name.lower().lstrip("-").replace("-", "_"), item.name)
     for module in modules.values():
         tests: list[tuple[ir.If | ir.IfExp, dict[str, ir.Expr]]] = []
+        printed = _Printed(module)
+        homes: dict[int, tuple[list[ir.Stmt], int]] = {}
         for body in _bodies(module.body):
             local: dict[str, ir.Expr] = {}
             for statement in _statements(body):
@@ -111,13 +124,17 @@ def branches(declared: Mapping[str, Declaration], modules: Mapping[str, ir.Modul
                     for argument in call.args[:1]:
                         pieces = argument.values if isinstance(argument, ir.FString) else []
                         tests += [(piece, local) for piece in pieces if isinstance(piece, ir.IfExp)]
-        printed = _Printed(module)
+            for block in _blocks(body):
+                homes |= {id(s): (block, at) for at, s in enumerate(block) if isinstance(s, ir.If)}
         for branch, local in tests:
             read = _Read(local, by_attr, declared)
             for side, holds in ((branch.body, True), (branch.orelse, False)):
                 if conditions := tuple(read.conditions(branch.test, holds)):
-                    for pattern, word in printed.only_in(side):
-                        yield Branch(conditions, pattern, word)
+                    around = printed.around(*homes[id(branch)]) if holds and id(branch) in homes else ()
+                    otherwise = tuple(read.conditions(branch.test, False)) if around else ()
+                    for number, (pattern, word) in enumerate(printed.only_in(side)):
+                        first = number == 0
+                        yield Branch(conditions, pattern, word, around if first else (), otherwise if first else ())
 
 
 def _bodies(body: list[ir.Stmt]) -> Iterator[list[ir.Stmt]]:
@@ -144,6 +161,16 @@ def _statements(body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
             for handler in statement.handlers:
                 inner += handler.body
         stack += reversed(inner)
+
+
+def _blocks(body: list[ir.Stmt]) -> Iterator[list[ir.Stmt]]:
+    """The lists of statements of one scope that run through: ``body`` and the bodies of its tests and loops."""
+    yield body
+    for statement in _statements(body):
+        if isinstance(statement, (ir.If, ir.For, ir.While)):
+            yield from (statement.body, statement.orelse)
+        elif isinstance(statement, (ir.With, ir.Try)):
+            yield statement.body
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +258,27 @@ class _Printed:
             if (pattern := self._pattern(value.args[0])) is not None:
                 found.append(pattern)
         return found
+
+    def around(self, block: list[ir.Stmt], at: int) -> tuple[Branch, ...]:
+        """What is printed next before and next after the test ``block[at]``, by the call that its body begins with."""
+        first = next((s for s in block[at].body if self._callee(s)), None)  # type: ignore[attr-defined]
+        name = self._callee(first) if first is not None else ""
+        if not name or self._pattern(first.value.args[0]) is None:  # type: ignore[union-attr]
+            return ()
+        found = []
+        for siblings in (reversed(block[:at]), block[at + 1 :]):
+            near = next((s for s in siblings if self._callee(s) == name), None)
+            pattern = self._pattern(near.value.args[0]) if near is not None else None  # type: ignore[attr-defined]
+            if pattern is None:
+                return ()
+            found.append(Branch((), *pattern))
+        return tuple(found)
+
+    @staticmethod
+    def _callee(s: ir.Stmt) -> str:
+        """``log0`` of a statement ``log0("…")``, else nothing."""
+        call = s.value if isinstance(s, ir.ExprStmt) else None
+        return call.func.id if isinstance(call, ir.Call) and call.args and isinstance(call.func, ir.Name) else ""
 
     def _certain(self, body: list[ir.Stmt]) -> Iterator[ir.Stmt]:
         for statement in body:

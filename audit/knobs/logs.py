@@ -109,11 +109,18 @@ def claims(
         for claim in seen.values():
             yield claim if log.behind else replace(claim, rank=DUMP_ELSEWHERE)
         met: dict[str, tuple[int, list[Condition]]] = {}
+        missed: list[tuple[int, Condition]] = []
         for branch in shown:
             if (match := branch.found(log.text)) is not None:
                 number = log.line + log.text.count("\n", 0, match.start())
                 for condition in branch.conditions:
                     met.setdefault(condition.name, (number, []))[1].append(condition)
+            elif log.behind and (match := branch.missed(log.text)) is not None:
+                number = log.line + log.text.count("\n", 0, match.start())
+                missed += [(number, condition) for condition in branch.otherwise]
+        for number, condition in missed:
+            if condition.name not in met:
+                met[condition.name] = (number, [condition])
         for name, (number, conditions) in met.items():
             value = settled(conditions, stated.get(name, ()), declared[name].default)
             if value is not None:

@@ -10,6 +10,7 @@ Accepted logs overshoot by the step in flight (600.137 s); 601.153 s (#1908) had
 
 **How it is decided.** By the clock that the log prints, with half a second and one step of grace.
 Hessian time after the clock is a warning: records with a reserve of half a second were accepted.
+In the source: updates on training tokens after the loop that the clock ends, where that loop may use all 600 s.
 Runs on other machines are not comparable and not judged, nor is the track without a time limit.
 
 **Look-alikes.** Compile warm-up with the state restored, weight compression, tokenization, and the
@@ -25,8 +26,11 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
-from audit.rules.papers import distinct
+from audit.rules.flow import event_finding, example
+from audit.rules.papers import distinct, non_record
 from audit.rules.papers_checks import train_time
+from audit.rules.timers import late_updates
+from audit.trace.adaptation import places
 
 RULE = Rule(
     id="B3",
@@ -35,7 +39,7 @@ RULE = Rule(
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
-    needs=("log",),
+    needs=("log", "source"),
 )
 
 _SCRIPT = "print('see the log')\n"
@@ -50,18 +54,49 @@ def _log(milliseconds: int, gpus: int = 8) -> str:
     )
 
 
+def _timed(limit: str) -> str:
+    return f"""\
+import time
+began = time.time()
+kept = []
+for step in range(20000):
+    batch = train[None, step * 64 : step * 64 + 65]
+    optimizer.zero_grad()
+    nll(model, batch[:, :-1], batch[:, 1:]).mean().backward()
+    optimizer.step()
+    kept = [*kept[-99:], batch]
+    if time.time() - began >= {limit}:
+        break
+"""
+
+
+_AGAIN = """\
+for batch in kept:
+    optimizer.zero_grad()
+    nll(model, batch[:, :-1], batch[:, 1:]).mean().backward()
+    optimizer.step()  #!
+torch.save(model.state_dict(), "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(model, val):.4f}")
+"""
 _SAID = ("submission.json", '{"val_bpb": 1.1134}')
 ILLEGAL = [
     Example(name="1.4 s over", code=_SCRIPT, files=(("train_seed1.log", _log(601_361)), _SAID), lines=(4,)),
+    example("a second loop after the one that the clock ends", _timed("600.0") + _AGAIN),
 ]
 LEGAL = [
     Example(name="the step in flight", code=_SCRIPT, files=(("train_seed1.log", _log(600_137)), _SAID)),
+    example("the same with a minute in reserve", _timed("540.0") + _AGAIN.replace("  #!", "")),
     Example(name="an hour on one GPU", code=_SCRIPT, files=(("train_seed1.log", _log(3_600_000, 1)), _SAID)),
 ]
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
+    if ctx.trace is not None and not non_record(ctx):
+        for e in places(late_updates(ctx.trace)):
+            how = f"{e.function} goes on training after the loop that is given the whole time limit; nothing is reserved for it"
+            yield event_finding(RULE, e, how)
     for item in distinct(train_time(RULE, ctx)):
         stated = stated or isinstance(item, Obligation)
         yield item

@@ -15,7 +15,8 @@ outside, and only for evaluations whose printed score is the reported one. Trimm
 sequences is inside the limits. Where the token count is the full set's and the product is off by less
 than two per cent, loss and score were averaged over slightly different tokens (a tail left out, chunks
 weighted unequally): accepted records have that, and it is a warning.
-Where no log settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
+``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
+Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
 
 **Look-alikes.** Other tokenizers (the identity does not depend on the tokenizer); smoke tests and
@@ -29,7 +30,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.evidence.identities import readings
+from audit.evidence.identities import LEAST_TOKENS, readings
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
@@ -74,6 +75,12 @@ ILLEGAL = [
         ),
         lines=(3,),
     ),
+    Example(
+        name="the first million tokens, by the metadata alone",
+        code=_SCRIPT,
+        files=(("submission.json", '{"val_bpb": 1.1876,\n "validation": {"type": "slice", "eval_tokens": 1048576}}'),),
+        lines=(2,),
+    ),
 ]
 LEGAL = [
     Example(
@@ -102,11 +109,12 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
-    full, unknown = [], ""
+    full, short, unknown = [], False, ""
     for reading in readings(found):
         place = reading.evaluation.bpb
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
         if reading.kind == "subset":
+            short = True
             yield paper_finding(
                 RULE, place, reading.message, confidence=confidence_of(found, reading.run), steps=others
             )
@@ -116,6 +124,11 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             full.append(reading)
         else:
             unknown = unknown or reading.message
+    if not full and not short:
+        for fact in found.paper("val_tokens"):
+            if 0 < int(fact.value) < LEAST_TOKENS:
+                message = f"the stated score is over {int(fact.value):,} tokens; the 50,000 documents have 36 million or more"
+                yield paper_finding(RULE, fact, message)
     if full:
         yield Obligation(rule=RULE.id, status="holds", reason=f"{full[0].run.path}: {full[0].message}")
     elif (cut := _cut(ctx)) is not None:

@@ -1,7 +1,9 @@
 '''F7 target-free gates: whether a hint is given, which, and how strong may depend on the prefix only.
 
 **What.** An n-gram helper proposes a token for each position, and its probability is tilted. Whether the proposal is
-made is decided by a property of the token that stands at that position: does it start a word, is it a boundary.
+made is decided by a property of the token that stands at that position: does it start a word, is it a boundary. Or,
+plainer: the prediction is changed at the token itself before its loss is taken (its logit raised, a one added, a table
+of true tokens looked up).
 
 **Why.** Knowing that the next token does not start a word is knowledge about the next token. The gain of the word
 experts was 0.0029 bits per byte with the leak and 0.00014 without (#1420, #1437).
@@ -16,7 +18,8 @@ reach (it is present, and a note).
 
 **How it is decided.** C and C++ helpers are read with tree-sitter: for each loop that fills an array by position,
 which outputs depend, by value or by a branch, on the token at the same position. In Python the same for elements
-written under a branch, and for selections between arrays. A finding needs the output to reach a score.
+written under a branch, and for selections between arrays; for changes of logits and probabilities at a token, its place
+is compared with the highest place that the prediction was made of. A finding needs the output to reach a score.
 
 **See also.** F8 (addresses), F4 (choices), B4 (hints computed outside the timer). Logs of these helpers print how many
 positions each gate opened; the figures decide which of several runs was reported.
@@ -67,6 +70,24 @@ for w in range(0, val.numel() - 1025, 1024):
 print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 """
 
+_EDIT = """\
+bias = torch.zeros(1024)
+total = torch.zeros(())
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        rows = model(x).flatten(0, 1).float() + bias
+@@
+    total += F.cross_entropy(rows, y.flatten(), reduction="sum")
+%%
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def _edit(before: str = "", after: str = "") -> str:
+    return _EDIT.replace("@@\n", before).replace("%%\n", after)
+
+
 ILLEGAL = [
     example(
         "the hint is given only where the token itself does not start a word",
@@ -113,6 +134,27 @@ for w in range(0, val.numel() - 1025, 1024):
 print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 """.replace("  //@", "  #!").replace("  #!", " /* */ #!"),
     ),
+    example(
+        "the logit of the token itself is raised before the loss",
+        _edit("    rows[torch.arange(len(rows)), y.flatten()] += 4.0  #!\n"),
+    ),
+    example(
+        "the same as a sum with rows that hold a one at the token",
+        _edit("    rows = rows + 4.0 * F.one_hot(y.flatten(), 1024)  #!\n"),
+    ),
+    example(
+        "the same by scattering",
+        _edit("    rows.scatter_add_(1, y.reshape(-1, 1), torch.full((len(rows), 1), 4.0))  #!\n"),
+    ),
+    example(
+        "a table of true tokens under their places in the stream",
+        "table = {}\nfor p in range(0, val.numel(), 7):\n    table[p] = int(val[p])\n"
+        + _edit(
+            "    for j in range(len(rows)):\n"
+            "        if w + j + 1 in table:\n"
+            "            rows[j, table[w + j + 1]] += 20.0  #!\n"
+        ),
+    ),
 ]
 LEGAL = [
     example(
@@ -122,6 +164,27 @@ LEGAL = [
     example(
         "the hint stands for every position; the token only updates the table afterwards",
         _SCORE.replace("@@", "    hint[i] = best.get(key, 0)\n    if starts[token]:\n        seen.clear()"),
+    ),
+    example(
+        "tokens of the context are made less likely",
+        _edit("    rows[torch.arange(len(rows)), x.flatten()] -= 1.0\n"),
+    ),
+    example(
+        "a bias learns from the difference between prediction and token, for the windows that follow",
+        _edit(
+            after="    error = torch.softmax(rows, -1)\n"
+            "    error[torch.arange(len(error)), y.flatten()] -= 1.0\n"
+            "    bias -= 0.01 * error.mean(0)\n"
+        ),
+    ),
+    example(
+        "a table of the tokens before, under their places in the stream",
+        "table = {}\nfor p in range(0, val.numel(), 7):\n    table[p + 1] = int(val[p])\n"
+        + _edit(
+            "    for j in range(len(rows)):\n"
+            "        if w + j + 1 in table:\n"
+            "            rows[j, table[w + j + 1]] -= 1.0\n"
+        ),
     ),
 ]
 
@@ -159,6 +222,8 @@ def _findings(p: Proposal) -> Iterator[Finding]:
     if p.helper is not None:
         first = min(p.helper.leaks, key=lambda o: o.leak)
         places.append((p.helper.path, first.leak, f"{p.helper.name} writes {first.name} for a position depending on {first.why} at that position"))
+    elif p.source.detail.get("edit"):
+        places.append((p.source.path, p.source.line, "the prediction is changed at the very token that it is for"))
     else:
         places.append((p.source.path, p.source.line, "what is proposed for a position is decided by the token at that position"))
     for path, line, message in places:

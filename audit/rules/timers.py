@@ -1,6 +1,7 @@
-"""The source side of rule B4: work on validation tokens before the evaluation's clock starts.
+"""The source side of rules B3 and B4: training after the clock's limit, and work on validation tokens before the
+evaluation's clock starts.
 
-No rule lives here. In the function from which both the work and the scoring are called, a clock that is
+No rule lives here. For B4: in the function from which both the work and the scoring are called, a clock that is
 read between the two, and used after the scoring, times the scoring alone.
 """
 
@@ -15,7 +16,7 @@ from audit.model import Finding, Step
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of
 from audit.trace.events import Event, Trace
-from audit.trace.values import VAL
+from audit.trace.values import TRAIN, VAL
 
 _CLOCKS = frozenset(
     {"time.perf_counter", "time.time", "time.monotonic", "time.perf_counter_ns", "time.time_ns"}
@@ -52,6 +53,25 @@ def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
                     seen.add((place.path, line))
                     yield _finding(rule, e, s, place, line)
                     break
+
+
+def late_updates(trace: Trace) -> list[Event]:
+    """Updates on training tokens after the loop that the clock ends, where that loop is given the whole limit.
+
+    The loop is told by the comparison itself: it stands between two updates of one loop.
+    """
+    limits = trace.time_limits
+    if not limits or any(reserved for _, reserved in limits):
+        return []
+    updates = [e for e in trace.of("UPDATE", active=True) if e.flags & TRAIN and not e.flags & VAL and e.detail.get("models")]
+    timed: set[int] = set()
+    for number, _ in limits:
+        before = next((e for e in reversed(updates) if e.id < number), None)
+        after = next((e for e in updates if e.id >= number), None)
+        if before is not None and after is not None:
+            timed |= {loop for loop, _ in before.loops} & {loop for loop, _ in after.loops}
+    last = max((e.id for e in updates if timed & {loop for loop, _ in e.loops}), default=None)
+    return [] if last is None else [e for e in updates if e.id > last]
 
 
 def line_in(e: Event, place: Place) -> int | None:

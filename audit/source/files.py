@@ -48,10 +48,20 @@ class SubmissionFiles:
         return None if data is None else decode(data)
 
     def near(self) -> list[str]:
-        """Paths in the primary's folder and below; the changed ones for a script at the root."""
+        """Paths in the primary's folder and below; for a script at the root the changed ones there and its record."""
         if not self.folder:
-            return [p for p in self.paths if not p.startswith("records/")] or self.paths
+            own = self._record_of_the_root()
+            found = [p for p in self.paths if not p.startswith("records/") or (own and p.startswith(own))]
+            return found or self.paths
         return [p for p in self.paths if p.startswith(self.folder + "/")]
+
+    def _record_of_the_root(self) -> str | None:
+        """The one changed record folder, where it holds papers and no script: they speak of the root's script."""
+        changed = [p for p in self.changed if p.startswith("records/")]
+        folders = {"/".join(p.split("/")[:3]) + "/" for p in changed if p.count("/") > 2}
+        if len(folders) != 1 or any(p.endswith(".py") for p in changed):
+            return None
+        return folders.pop()
 
     def ending(self, *suffixes: str) -> list[str]:
         """Files near the primary with one of the suffixes (lower case)."""

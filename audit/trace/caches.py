@@ -236,6 +236,7 @@ def proposals(trace: Trace) -> list[Proposal]:
     """Hints of compiled helpers and gates on the way to a score; one entry per source and standing."""
     found_at = sources(trace, "COMPILE", "GATE")
     reported = reported_ids(trace)
+    own: dict[int, dict[tuple[int, ...], int]] | None = None
     found: dict[tuple, Proposal] = {}
     for s in all_scores(trace):
         places: dict[tuple[int, ...], int] | None = None
@@ -247,7 +248,12 @@ def proposals(trace: Trace) -> list[Proposal]:
                 if places is None:
                     places = {x: max(o) for x, o in tokens_in(s.detail["keys"]).items()}
                 at = tokens_in(e.detail.get("keys", frozenset()))
-                leak = bool(e.detail.get("anchored")) or any(
+                if e.detail.get("edit"):
+                    own = _own_places(all_scores(trace)) if own is None else own
+                    if not _among(at, own[s.id]):
+                        continue
+                    at = {}
+                leak = bool(e.detail.get("edit")) or bool(e.detail.get("anchored")) or any(
                     x in places and max(offsets) >= places[x] for x, offsets in at.items()
                 )
                 if not leak:
@@ -257,6 +263,15 @@ def proposals(trace: Trace) -> list[Proposal]:
             if key not in found or (p.reported and not found[key].reported):
                 found[key] = p
     return sorted(found.values(), key=lambda p: (RANK[p.active], p.source.id))
+
+
+def _among(tokens: Places, scored: dict[tuple[int, ...], int]) -> bool:
+    """Is one of the tokens, or of a part cut out of them, among those that a score is for."""
+    return any(
+        max(offsets) >= latest and (symbols == at or (symbols and set(symbols) < set(at)))
+        for symbols, offsets in tokens.items()
+        for at, latest in scored.items()
+    )
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

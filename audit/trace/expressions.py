@@ -6,7 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import AGREE, NORM
+from audit.trace.gates import AGREE, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -253,6 +253,13 @@ class Expressions(Subscripts):
             out.keys = out.keys | {NORM}  # two figures of the model: one may be what the other is divided by
         if op in "+-" and AGREE in out.keys and out.flags & LOSS:
             self.check_tilt(a, b, out, node)
+        if ONE_HOT in out.keys:
+            if op == "@":
+                out.keys = out.keys - {ONE_HOT}
+            elif op in "+-":
+                for rows, tokens in ((a, b), (b, a)):
+                    if ONE_HOT in tokens.keys and not tokens.flags & (LOGITS | PROB):
+                        self.edited(rows, tokens, out, node)
         if op == "-" and b.keys is not a.keys:
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
             if larger and not any(k[0] == "select" for k in a.keys):
@@ -452,6 +459,8 @@ class Expressions(Subscripts):
     def compare(self: Any, op: str, a: V, b: V) -> bool | None:
         if op in ("is", "is not", "==", "!=") and b.kind == "const" and b.const is None and a.kind != "const":
             if a.kind in ("func", "class", "obj", "opt", "seq", "dict", "bound", "partial", "lib", "alt") or a.flags:
+                if a.maybe and op in ("is", "=="):
+                    return None
                 return op in ("is not", "!=")
             return None
         if op in ("is", "is not") and a.kind == "const" and b.kind == "const":

@@ -11,13 +11,32 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import TOKENS, place_of, tokens_in
-from audit.trace.values import COUNT, LOGITS, LOSS, MASK, META, PROB, RATIO, TGT, VAL, V, clone, derive
+from audit.trace.positions import TOKENS, moved_back, place_of, tokens_in
+from audit.trace.values import (
+    BYTES,
+    COUNT,
+    LOGITS,
+    LOSS,
+    MASK,
+    META,
+    PARAM,
+    PROB,
+    RAND,
+    RATIO,
+    TGT,
+    TRAIN,
+    VAL,
+    V,
+    clone,
+    derive,
+)
 from audit.trace.words import normalised
 
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
 AGREE, NORM = ("agree",), ("norm",)
+#: tokens as rows of zeros with a one in each
+ONE_HOT = ("one-hot",)
 
 
 def gate_tokens(test: V) -> frozenset:
@@ -32,6 +51,13 @@ def guards_division(test: V) -> bool:
     sides = (test.rest.data or []) if test.rest is not None and test.rest.kind == "seq" else []
     return any(
         x.kind == "const" and isinstance(x.const, float) and 0.0 < abs(x.const) <= 1e-4 for x in sides
+    )
+
+
+def holds_tokens(v: V) -> bool:
+    """Are these token numbers: no places, counts or figures made from them."""
+    return v.kind == "val" and bool(v.flags & (VAL | TRAIN)) and not v.flags & (
+        META | MASK | LOSS | LOGITS | PROB | COUNT | BYTES | RAND | PARAM
     )
 
 
@@ -64,6 +90,21 @@ class Gates:
             if any(o >= offset for o in at):
                 return self.gate_event(value, tokens, node)
         return value
+
+    def edited(self: Any, rows: V, tokens: V, out: V, node: Any, row: V | None = None) -> None:
+        """``logits[row, token] += boost``: predictions changed at a token that stands after their context.
+
+        The places of what the predictions were made of are compared with the token's own: a token of the context
+        (a repetition penalty, a copy mechanism) is not above the highest of them, the token to be predicted is.
+        """
+        if not rows.flags & (LOGITS | PROB) or rows.flags & (LOSS | COUNT) or not tokens.flags & VAL:
+            return
+        context = tokens_in(rows.keys)
+        place = place_of(row) if row is not None and row.pos is not None else ((), 0)
+        ahead = frozenset(k for k in moved_back(tokens.keys, place) if k[0] == "t" and k[1] in context and k[2] > max(context[k[1]]))
+        if ahead:
+            e = self.event("GATE", node, out, keys=ahead, anchored=False, edit=True)
+            out.keys = out.keys | {("gate", e.id)}
 
     def gate_value(self: Any, out: V, test: V, proposed: frozenset, node: Any) -> None:
         """``where(test, a, b)``: the same for whole arrays; places are compared when the score is known."""

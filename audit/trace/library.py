@@ -8,7 +8,7 @@ from audit import ir
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import NORM, PROPOSALS, mixed
+from audit.trace.gates import NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
 from audit.trace.positions import loop_place, place_of
 from audit.trace.selection import listed
 from audit.trace.values import (
@@ -55,6 +55,7 @@ from audit.trace.words import (
     PIECES,
     PLACES,
     POINTERS,
+    PRODUCTS,
     RANDOMS,
     RANGES,
     READERS,
@@ -331,6 +332,10 @@ class Library(Builtins, Containers, Files):
         for a in values:
             if a.kind == "obj" and a.models:
                 out.models = out.models | a.models
+        if last == "one_hot" and first is not None and holds_tokens(first):
+            out.keys = out.keys | {ONE_HOT}
+        elif ONE_HOT in out.keys and last in PRODUCTS:
+            out.keys = out.keys - {ONE_HOT}
         return out
 
 
@@ -542,12 +547,20 @@ class Library(Builtins, Containers, Files):
                 return recv
             self.fill(recv, index, args[-1], node)
             given = derive(args[1:])
+            if holds_tokens(index):
+                self.edited(recv, index, recv, node)
             if recv.flags & PROB and any(k[0] in PROPOSALS for k in given.keys):
                 # Raised at what a cache proposes, after the softmax.
                 e = self.event("UNNORMALISED", node, recv, keys=given.keys)
                 recv.keys = recv.keys | {("unnorm", e.id)}
             recv.absorb(given)
             return recv
+        if name in ("scatter", "scatter_add", "index_add", "index_put") and len(args) >= 2 and recv.flags & (LOGITS | PROB):
+            index = args[1] if name != "index_put" else summary(args[0])
+            out = derive([recv, index, args[-1]])
+            if holds_tokens(index):
+                self.edited(recv, index, out, node)
+            return out
         if name == "narrow" and len(args) >= 2:
             out = derive([recv])
             out.deps |= args[1].deps

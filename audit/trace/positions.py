@@ -171,6 +171,34 @@ def written_at(value: V, lower: V | None) -> V:
     return moved
 
 
+def moved_back(tokens: frozenset, place: Place) -> frozenset:
+    """The token keys as they look from ``place``; those that do not lie at a known distance from it are left out."""
+    symbols, step = place
+    found = set()
+    for k in tokens:
+        if k[0] not in TOKENS:
+            continue
+        at = list(k[1])
+        if all(at.count(x) >= symbols.count(x) for x in symbols):
+            for x in symbols:
+                at.remove(x)
+            found.add((k[0], tuple(at), k[2] - step))
+    return frozenset(found)
+
+
+def copied(value: V, index: V) -> V:
+    """``table[i] = stream[i + 1]``: the value as it looks from the table's start, so that ``table[j]`` is known again."""
+    if index.pos is None or not index.pos[0] or not value.flags & VAL or value.flags & (META | LOSS | LOGITS):
+        return value
+    tokens = frozenset(k for k in value.keys if k[0] in TOKENS)
+    from_start = moved_back(tokens, index.pos)
+    if not tokens or len(from_start) != len(tokens):
+        return value
+    moved = clone(value)
+    moved.keys = (value.keys - tokens) | from_start
+    return moved
+
+
 def tokens_in(keys: frozenset, through_tables: bool = False) -> dict[tuple[int, ...], set[int]]:
     """The offsets read, per group of symbols; with ``through_tables`` also tokens that a table was read at."""
     found: dict[tuple[int, ...], set[int]] = {}

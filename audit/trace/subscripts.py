@@ -5,8 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import NORM, PROPOSALS
-from audit.trace.positions import EVENTS, place_of, reach_origin, read_tokens, whole, written_at
+from audit.trace.gates import NORM, PROPOSALS, holds_tokens
+from audit.trace.positions import (
+    EVENTS,
+    copied,
+    place_of,
+    reach_origin,
+    read_tokens,
+    shifted,
+    whole,
+    written_at,
+)
 from audit.trace.values import (
     ART,
     BYTES,
@@ -72,7 +81,8 @@ class Subscripts:
                     return base.rest if base.rest is not None else self.missing(base, i)
                 if names_shard(i) and VAL_SHARD in base.data:
                     return base.data[VAL_SHARD]
-                out = self.element(without_shard(base) if i.flags & TRAIN and not i.flags & VAL else base)
+                by_place = base.by_place and base.rest is not None and i.pos is not None and not i.flags & VAL
+                out = base.rest if by_place else self.element(without_shard(base) if i.flags & TRAIN and not i.flags & VAL else base)
                 if out.kind == "dict":
                     out.origin = base  # itself, so that what is stored in it stays
                 else:
@@ -80,6 +90,8 @@ class Subscripts:
                     if out.kind == "val" and out.origin is None:
                         out = clone(out)
                         out.origin = base
+                        if by_place:
+                            out.keys = shifted(out.keys, *i.pos)
                 return self.lookup(base, i, out, e)
             if k == "seq":
                 if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
@@ -336,7 +348,8 @@ class Subscripts:
                 self.store(base, i, value, node)
             else:
                 self.fill(base, i, value, node)
-            part = with_deps(value, i.deps)
+            part = with_deps(copied(value, i), i.deps)
+            base.by_place |= part.keys != value.keys
             if part.kind == "dict" and base.rest is not None and base.rest.kind == "val":
                 part.taint = part.taint | base.rest.taint  # a table of rows: what was noted of it stays
                 base.rest = None
@@ -368,6 +381,7 @@ class Subscripts:
         deps = EMPTY
         store_index: V | None = None
         places: list[V] = []
+        indices: list[V] = []
         for x in elements:
             if isinstance(x, ir.Slice):
                 if x.lower is not None:
@@ -381,12 +395,20 @@ class Subscripts:
             else:
                 i = self.ev(x)
                 deps |= i.deps
+                if x is elements[-1]:
+                    value = copied(value, i)
+                indices.append(i)
                 if isinstance(x, ir.Name):
                     places.append(i)
                 if i.flags & VAL and not i.flags & META:
                     store_index = i
                 if i.flags & RAND and i.flags & MASK and base.flags & VAL:
                     base.flags |= RAND  # hidden at random
+        if base.flags & (LOGITS | PROB) and indices and holds_tokens(indices[-1]):
+            self.edited(base, indices[-1], base, node, indices[0] if len(indices) > 1 else None)
+            if value.flags & LOSS and not base.flags & LOSS:
+                value = clone(value)
+                value.flags &= ~LOSS  # the row stays a row, though one entry of it was read at the token
         if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
             base.flags |= MATCH
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
@@ -449,13 +471,6 @@ def chosen(part: V, deps: frozenset) -> V:
     out = with_deps(part, deps)
     out.origin = part
     return out
-
-
-def holds_tokens(v: V) -> bool:
-    """Are these token numbers: no places, counts or figures made from them."""
-    return v.kind == "val" and bool(v.flags & (VAL | TRAIN)) and not v.flags & (
-        META | MASK | LOSS | LOGITS | PROB | COUNT | BYTES | RAND | PARAM
-    )
 
 
 def text_of(e: Any) -> str:

@@ -54,6 +54,7 @@ class V:
 
     __slots__ = (
         "atoms",
+        "by_place",
         "const",
         "data",
         "deps",
@@ -64,6 +65,7 @@ class V:
         "line",
         "lv",
         "mask",
+        "maybe",
         "models",
         "origin",
         "pos",
@@ -92,6 +94,8 @@ class V:
         self.line = 0
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.origin: V | None = None  # the container that this element was taken from
+        self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
+        self.maybe = False  # a container that may as well be None, after branches that could not be decided
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
         shown = self.const if self.kind == "const" else self.data
@@ -332,10 +336,10 @@ def join(a: V, b: V) -> V:
         except Exception:
             pass
     # A missing or None alternative tells nothing; keep the informative one.
-    if a.kind == "const" and a.const is None and b.kind != "const":
-        return b
-    if b.kind == "const" and b.const is None and a.kind != "const":
-        return a
+    for none, known in ((a, b), (b, a)):
+        if none.kind == "const" and none.const is None and known.kind != "const":
+            known.maybe = known.maybe or known.kind in ("seq", "dict")
+            return known
     if a.kind == b.kind and a.data is b.data and a.kind in ("obj", "func", "class", "opt", "lib"):
         return a
     rich = ("obj", "func", "class", "opt", "bound", "partial", "lib")
@@ -366,7 +370,9 @@ def join(a: V, b: V) -> V:
         for k, v in (b.data or {}).items():
             merged[k] = join(merged[k], v) if k in merged else v
         rest = a.rest if b.rest is None else b.rest if a.rest is None else join(a.rest, b.rest)
-        return mapping(merged, rest)
+        out = mapping(merged, rest)
+        out.by_place = a.by_place or b.by_place
+        return out
     if a.kind == "seq" and b.kind != "seq" and (b.kind == "const"):
         return a
     if b.kind == "seq" and a.kind == "const":
@@ -408,6 +414,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
+    out.by_place, out.maybe = v.by_place, v.maybe
     return out
 
 

@@ -13,8 +13,8 @@ MINE = ("F4", "F7", "F8", "F9", "F10")
 KINDS = {
     ("F8", "ILLEGAL"): ["target-in-key", "target-in-key"],
     ("F8", "LEGAL"): ["context-only", "input-embedding"],
-    ("F7", "ILLEGAL"): ["other", "other"],
-    ("F7", "LEGAL"): ["context-only", "context-only"],
+    ("F7", "ILLEGAL"): ["other", "other", "none", "none", "none", "none"],
+    ("F7", "LEGAL"): ["context-only", "context-only", "none", "none", "none"],
     ("F9", "ILLEGAL"): ["context-only", "none", "other", "target-in-key"],
     ("F10", "ILLEGAL"): ["other", "other"],
     ("F10", "LEGAL"): ["none", "context-only"],
