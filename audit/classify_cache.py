@@ -58,7 +58,7 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
 def _built(trace: Trace, h: HashedInput) -> bool:
     """Is the class made, or the function run."""
     if not h.functions:
-        return h.owner not in trace.left_out
+        return not trace.leaves_out(h.owner)
     return h.functions[0] in trace.entered or (
         h.functions[0] not in trace.dormant_entered and any(f in trace.entered for f in h.functions)
     )

@@ -136,7 +136,7 @@ def _leaf(
             yield fact("num_seeds", int(raw))
         return
     if kind == "number" and named.lower() in _SCORED and (digits := raw.replace("_", "")).isdigit():
-        yield fact("val_tokens", int(digits), scope=scope)
+        yield fact("stated_tokens", int(digits), scope=scope)
         return
     if kind == "number" and (match := _SETTING.match(named.lower())):
         yield fact(f"setting.{match[1].replace('n_layers', 'num_layers')}", raw, scope=scope)

@@ -215,8 +215,14 @@ def _block(
 def _shell(
     files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
 ) -> Iterator[Claim]:
+    lines = list(_logical(list(enumerate(text.splitlines(), 1))))
+    if files.folder and not path.startswith(files.folder + "/"):
+        # From elsewhere in the repository: it must start a script of the judged one's name.
+        named = {m.rpartition("/")[2] for _, line, _ in lines if _RUNS.search(line) for m in _SCRIPT.findall(line)}
+        if named and (files.primary or "").rpartition("/")[2] not in named:
+            return
     runs = _Runs(files)
-    for number, line, _comment in _logical(list(enumerate(text.splitlines(), 1))):
+    for number, line, _comment in lines:
         if not _runs_another(files, line):
             found = list(_assignments(declared, line, path, number, SCRIPT))
             yield from found

@@ -125,7 +125,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         else:
             unknown = unknown or reading.message
     if not full and not short:
-        for fact in found.paper("val_tokens"):
+        for fact in found.paper("stated_tokens"):
             if 0 < int(fact.value) < LEAST_TOKENS:
                 message = f"the stated score is over {int(fact.value):,} tokens; the 50,000 documents have 36 million or more"
                 yield paper_finding(RULE, fact, message)

@@ -2,7 +2,8 @@
 
 **What.** Attention without a causal mask, a recurrence that also runs backwards, a filter padded on both
 sides, a statistic over the whole window (its mean, its last state) or over its beginning fed back to every position,
-slots filled by a softmax over time that every position reads.
+slots filled by a softmax over time that every position reads, a layer that only the highest ranked positions of the
+window pass through (mixture of depths, experts that choose their tokens).
 
 **Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end
 has seen the token that it is asked for.
@@ -38,8 +39,9 @@ from audit.rules.base import Rule
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.routing import ranked_over_time
 from audit.rules.sequence import Sequences, sequences_of
-from audit.rules.settings import settings_of
+from audit.rules.settings import closed_by, settings_of
 from audit.rules.window import STATISTICS, Window, minus_one
 from audit.trace.values import RAND
 
@@ -66,6 +68,34 @@ class Wide(nn.Module):
 
 print(f"val_bpb:{{evaluate(Wide(), val):.4f}}")
 """
+_BLOCKS = """\
+class Part(nn.Module):
+    def __init__(self, dim, share=0.5, routed=True):
+        super().__init__()
+        self.routed = routed and share < 1.0
+        self.share, self.score, self.mix = share, nn.Linear(dim, 1), nn.Linear(dim, dim)
+    def forward(self, x):
+        out = self.mix(x)
+        if not self.routed:
+            return x + out
+        rank = self.score(x).squeeze(-1)
+        kept = rank.topk(int(self.share * x.size(1)), dim=1).indices  #!
+        gate = torch.zeros_like(rank).scatter(1, kept, 1.0)
+        return x + gate[..., None] * out
+
+class Deep(nn.Module):
+    def __init__(self, dim=64, share=0.5, routed=True):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, dim), nn.Linear(dim, 1024)
+        self.blocks = nn.ModuleList([Part(dim, share, routed=routed) for _ in range(2)])
+    def forward(self, ids):
+        x = self.emb(ids)
+        for i in range(2):
+            x = self.blocks[i](x)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Deep(), val):.4f}")
+"""
 ILLEGAL = [
     example(
         "attention without a mask",
@@ -87,6 +117,7 @@ ILLEGAL = [
         x = x + torch.einsum("btn,bnd->btd", share, slots)"""
         ),
     ),
+    example("a layer that only the best half of the window's positions pass through", _BLOCKS),
 ]
 LEGAL = [
     example(
@@ -105,6 +136,18 @@ LEGAL = [
         x = x + torch.einsum("btn,nd->btd", share, self.mix.weight[:8])"""
         ),
     ),
+    example(
+        "such a layer, built so that all positions pass through it",
+        _BLOCKS.replace("Deep()", "Deep(routed=False)").replace("  #!", ""),
+    ),
+    example(
+        "each position picks two of its experts",
+        _BLOCKS.replace("nn.Linear(dim, 1)", "nn.Linear(dim, 8)")
+        .replace("self.score(x).squeeze(-1)", "self.score(x.reshape(-1, 64))")
+        .replace("rank.topk(int(self.share * x.size(1)), dim=1)", "rank.topk(2, dim=1)")
+        .replace("gate[..., None] * out", "gate.sum(-1).reshape(x.shape[:2])[..., None] * out")
+        .replace("  #!", ""),
+    ),
 ]
 
 _DRAWS = frozenset({"rand", "rand_like", "bernoulli", "uniform", "randint", "random"})
@@ -115,12 +158,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
     classes = _classes(code)
-    found = [f for p in code.places if p.function is not None for f in _place(code, along, p, classes)]
-    left_out = ctx.trace.left_out if ctx.trace is not None else set()
+    found = [
+        f if p.owner is None else _built(code, p.owner.name, f)
+        for p in code.places if p.function is not None for f in _place(code, along, p, classes)
+    ]  # fmt: skip
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
-        found.append(replace(made, active="no", gate=f"{layer} is not built") if layer in left_out else made)
+        found.append(_built(code, layer, made))
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     once: dict[tuple[str, int, str], Finding] = {}
     for f in found:
@@ -140,12 +185,19 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
 
 
+def _built(code: Code, layer: str, found: Finding) -> Finding:
+    """The finding, inactive where the configuration builds no such layer."""
+    trace = code.ctx.trace
+    left_out = trace is not None and trace.leaves_out(layer)
+    return replace(found, active="no", gate=f"{layer} is not built") if left_out else found
+
+
 #: of a class: its methods by name, and what its instances' attributes are known to be
 _Class = tuple[dict[str, Place], dict[str, Any]]
 
 
 def _classes(code: Code) -> dict[int, _Class]:
-    models = code.ctx.trace.models.values() if code.ctx.trace is not None else ()
+    models = code.ctx.trace.parts if code.ctx.trace is not None else ()
     found: dict[int, _Class] = {}
     for p in code.places:
         if p.function is not None and p.owner is not None:
@@ -156,18 +208,25 @@ def _classes(code: Code) -> dict[int, _Class]:
 
 
 def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class]) -> Iterator[Finding]:
-    direct = list(_direct(code, along, place))
+    settings = classes[id(place.owner)][1] if place.owner is not None and place.function is not None else {}
+    shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
+    direct = list(_direct(code, along, place, shut))
     yield from direct
+    for call in ranked_over_time(code, along, place, shut):
+        message = "positions are picked by their rank among all positions of the window, the later ones included"
+        yield finding(RULE, code, place, call, message)
     if not direct and place.owner is not None:
         for node in Window(along, place, *classes[id(place.owner)]).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
 
 
-def _direct(code: Code, along: Sequences, place: Place) -> Iterator[Finding]:
+def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes() if isinstance(n, ir.Sub)}
     for node in place.nodes():
+        if id(node) in shut:
+            continue
         if isinstance(node, ir.Call):
             name = code.dotted(place, node.func)
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")

@@ -15,20 +15,26 @@ a loss that is weighted with its count; running figures in a log; means over see
 **How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
 bytes in tokens) is collected and averaged, or averaged over ranks.
 
+A program that reads no validation data and prints a score that stands in its text has summed up nothing.
+
 **See also.** M1 (which bytes), D2 (all documents).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
-from audit.rules.base import Rule
+from audit.rules.base import Example, Rule
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, violated
+
+_STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
+_FIGURE = re.compile(r"bpb\W{1,12}\d\.\d{3,}", re.I)
 
 RULE = Rule(
     id="M3",
@@ -62,6 +68,11 @@ ILLEGAL = [
         + _LOOP.format("total = torch.zeros(())", "    total += part.sum()")
         + 'print(f"val_bpb:{finish(total, 1.0, torch.tensor(n_bytes)):.4f}")\n',
     ),
+    Example(
+        name="a figure that nothing computes",
+        code='import time\nfor _ in range(10):\n    time.sleep(60)\nprint("Final val_bpb: 0.9980")\n',
+        lines=(4,),
+    ),
 ]
 LEGAL = [
     example(
@@ -79,6 +90,15 @@ LEGAL = [
         + _LOOP.format("total = torch.zeros(())", "    total += part.sum()")
         + 'print(f"val_bpb:{finish(total, torch.tensor(n_bytes)):.4f}")\n',
     ),
+    example(
+        "a figure of others, printed beside the own one",
+        _LOOP.format("import math\ntotal = 0.0", "    total += part.sum().item()")
+        + 'print("baseline val_bpb: 1.2244")\nprint(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
+    Example(
+        name="a launcher that says what to expect",
+        code='import subprocess\nprint("expected val_bpb: 1.0810")\nsubprocess.run(["python", "train_gpt.py"], check=True)\n',
+    ),
 ]
 
 _MEANS = frozenset({"numpy.mean", "numpy.average", "statistics.mean", "statistics.fmean", "torch.mean"})
@@ -95,12 +115,30 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             found += _place(code, place)
             if place.function is not None and (place.path, place.function.name) in scoring:
                 found += _dropped(code, place)
+    found += _written(code)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
     if certain := [f for f in found if f.active == "yes"]:
         yield violated(RULE, certain)
     else:
         yield holds(RULE, "no mean of bits-per-byte figures was found")
+
+
+def _written(code: Code) -> Iterator[Finding]:
+    """``print("val_bpb: 0.9980")`` in a program that reads no data, takes no loss and starts no other program."""
+    trace = code.ctx.trace
+    if trace is None or trace.exhausted or any(True for _ in trace.of("READ", "SCORE")):
+        return
+    calls = [(place, n) for place in code.places if id(place) in code.reached for n in place.nodes() if isinstance(n, ir.Call)]
+    if any(code.dotted(place, n.func).startswith(_STARTS) for place, n in calls):
+        return
+    for place, node in calls:
+        if node.args:
+            text = node.args[0]
+            pieces = text.values if isinstance(text, ir.FString) else [text]
+            texts = [p.value for p in pieces if isinstance(p, ir.Const) and isinstance(p.value, str)]
+            if any(_FIGURE.search(t) for t in texts):
+                yield finding(RULE, code, place, node, "the score is written in the script; nothing computes it")
 
 
 class Ratios:

@@ -92,13 +92,8 @@ class Sequences:
         given = [n for n, a in enumerate(call.args) if self.along(place, a)]
         if not given:
             return
-        name = (
-            call.func.attr
-            if isinstance(call.func, ir.Attr)
-            else call.func.id
-            if isinstance(call.func, ir.Name)
-            else ""
-        )
+        func = call.func.value if isinstance(call.func, ir.Sub) else call.func  # ``self.blocks[i](x)``
+        name = func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
         targets = list(by_name.get(name, ()))
         if not targets and name:
             owner = self._class_of(name)

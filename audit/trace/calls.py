@@ -228,7 +228,7 @@ class Calls:
                 # Only plain attributes matter; submodules stay opaque.
                 self.model_attributes(inst, init.data.node, args, kwargs)
                 if not self.dormant:
-                    self.parts_left_out(init.data, args, kwargs)
+                    self.note_parts(inst, init.data, args, kwargs)
             return v
         init = cls.find("__init__")
         if init is not None and init.kind == "func":
@@ -253,36 +253,6 @@ class Calls:
             return True
         inner = [f for name in calls for f in self.interest.nodes.get(name, ()) if f is not fn] if depth == 0 else []
         return any(self.wipes(f, 1) for f in inner)
-
-    def parts_left_out(self: Any, init: Closure, args: list[V], kwargs: dict[str, V]) -> None:
-        """Notes which parts a constructor does not build: `Hash(n, d) if n > 0 else None` with n = 0."""
-        scope = type(self.scope)(init.scope, init.scope.globals_, "__init__", init.path)
-        self.bind_params(init.node, init, scope, [V("val"), *args], kwargs)
-        outer, self.scope = self.scope, scope
-        try:
-            for n in ir.walk(init.node.body):
-                if not isinstance(n, (ir.IfExp, ir.If)):
-                    continue
-                test = self.truth(self.ev(n.test))
-                if test is None:
-                    continue
-                for x in ir.walk(n.orelse if test else n.body):
-                    if isinstance(x, ir.Call) and isinstance(x.func, ir.Name):
-                        self.trace.left_out.add(x.func.id)
-        finally:
-            self.scope = outer
-
-    def model_attributes(self: Any, inst: Instance, init: Any, args: list[V], kwargs: dict[str, V]) -> None:
-        """`self.x = x` of a model's constructor; the rest of it builds layers."""
-        params = [p.name for p in init.params][1:]
-        given = dict(zip(params, args, strict=False))
-        given.update({k: v for k, v in kwargs.items() if k in params})
-        for stmt in init.body:
-            if (
-                isinstance(stmt, ir.Assign) and isinstance(stmt.value, ir.Name) and isinstance(stmt.targets[0], ir.Attr)
-                and isinstance(stmt.targets[0].value, ir.Name) and stmt.value.id in given
-            ):  # fmt: skip
-                inst.attrs[stmt.targets[0].attr] = given[stmt.value.id]
 
     def make_optimizer(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         params = args[0] if args else kwargs.get("params")

@@ -109,6 +109,8 @@ class Trace:
     hashed: list[Any] = field(default_factory=list)
     #: parts of a model that its constructor builds only under a condition which the configuration closes
     left_out: set[str] = field(default_factory=set)
+    #: instances of modules with the settings they were built with, parts of models included (`audit.trace.parts`)
+    parts: list[Any] = field(default_factory=list)
     #: outputs of helpers whose confidence is compared with a threshold: ("leak" or "hint" or "gate", event) -> the
     #: knobs of a threshold that no quotient reaches, or None once some threshold can be reached
     thresholds: dict[tuple, Any] = field(default_factory=dict)
@@ -135,6 +137,10 @@ class Trace:
 
     def _index(self) -> dict[int, Event]:
         return {e.id: e for e in self.events}
+
+    def leaves_out(self, name: str) -> bool:
+        """Does the configuration keep the class from being built anywhere."""
+        return name in self.left_out and all(p.cls.name != name for p in self.parts)
 
     def reports(self, active: bool | None = True) -> list[Event]:
         return list(self.of("REPORT", active=active))

@@ -22,6 +22,7 @@ from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
 from audit.trace.interest import Interest
 from audit.trace.library import Library
+from audit.trace.parts import Parts
 from audit.trace.selection import Selection
 from audit.trace.statements import Statements
 from audit.trace.values import TRAIN, VAL, V, const
@@ -68,7 +69,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Library, Gates, Selection, Coverage):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Selection, Coverage):
     def __init__(
         self,
         modules: dict[str, ir.Module],

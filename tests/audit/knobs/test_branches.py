@@ -142,3 +142,42 @@ def test_switches_listed_for_ablations_alone_are_no_statement_about_the_run():
 def test_prose_that_says_how_to_have_it_otherwise_is_no_statement_about_the_run(prose, wanted):
     found = knobs({"README.md": f"# Title\n\n{prose}\n"}, script=SCRIPT).lookup("CACHE_ORDER")
     assert (found.value if found else None) == wanted
+
+
+PASSED = """
+import os
+class Args:
+    adapt = bool(int(os.environ.get("ADAPT_FIRST", "0")))
+args = Args()
+def main():
+    say("training is over")
+    if args.adapt:
+        say("adapts to the stream first")
+        adapt(model)
+    tidy(model)
+    say("writes the artifact")
+main()
+"""
+ORDERED = {"README.md": "```\nADAPT_FIRST=1 torchrun train_gpt.py\n```"}
+
+
+@pytest.mark.parametrize(
+    ("log", "script", "wanted"),
+    [
+        ("training is over\nwrites the artifact\n", PASSED, ("0", "log")),
+        ("training is over\nadapts to the stream first\nwrites the artifact\n", PASSED, ("1", "log")),
+        # The log ends before, or begins after, the place: it shows nothing.
+        ("training is over\n", PASSED, ("1", "command")),
+        ("writes the artifact\n", PASSED, ("1", "command")),
+        # The test may have failed by its other part, and another call may print elsewhere.
+        ("training is over\nwrites the artifact\n", PASSED.replace("if args.adapt:", "if args.adapt and good:"), ("1", "command")),
+        ("training is over\nwrites the artifact\n", PASSED.replace('say("adapts', 'tell("adapts'), ("1", "command")),
+    ],
+)  # fmt: skip
+def test_a_log_that_passed_a_branch_without_its_line_shows_that_it_was_closed(log, script, wanted):
+    assert value(knobs(ORDERED | {"train.log": log}, script=script), "ADAPT_FIRST") == wanted
+    elsewhere = {"submission.json": '{"val_bpb": 1.1234}'}
+    if wanted == ("0", "log"):
+        # A log of other runs says nothing about the one that is reported.
+        found = knobs(ORDERED | elsewhere | {"train.log": log + "final val_bpb: 1.9876\n"}, script=script)
+        assert value(found, "ADAPT_FIRST") == ("1", "command")

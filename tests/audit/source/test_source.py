@@ -154,3 +154,16 @@ def test_a_folder_elsewhere_with_a_records_metadata_is_judged_too() -> None:
 def test_what_a_tool_is_tested_on_is_not_judged() -> None:
     files = {f"{R}train_gpt.py": LEARNS, f"{R}tests/fixtures/train_gpt_bad.py": LEARNS}
     assert primary_scripts(files, files.get) == [f"{R}train_gpt.py"]
+
+
+def test_the_papers_of_the_one_record_speak_of_a_script_at_the_root() -> None:
+    record = "records/track_10min_16mb/2026-03-20_Table/"
+    paths = ["evaluate.py", record + "README.md", record + "train.log"]
+    files = SubmissionFiles(target="x", tree=MemoryTree(dict.fromkeys(paths, "")), primary="evaluate.py", paths=paths, changed=paths)
+    assert files.readmes() == [record + "README.md"] and files.logs() == [record + "train.log"]
+    # With a script of its own in the record, or with two records, they are another's.
+    for more in (record + "train_gpt.py", "records/track_10min_16mb/2026-03-21_Other/README.md"):
+        files = SubmissionFiles(
+            target="x", tree=MemoryTree({}), primary="evaluate.py", paths=[*paths, more], changed=[*paths, more]
+        )
+        assert files.readmes() == [] and files.logs() == []

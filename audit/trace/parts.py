@@ -1,0 +1,70 @@
+"""Parts of models: what a constructor builds, with which settings, and what it leaves out.
+
+The trace keeps modules opaque. Rules that read their layers ask what the layers were built with: a method that starts
+with ``if not self.routed: return x`` does nothing where ``routed`` is False.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.values import Closure, Instance, V
+
+#: how far down the parts of parts are followed
+DEPTH = 3
+_PLAIN = (ir.Name, ir.Attr, ir.Const, ir.BinOp, ir.BoolOp, ir.UnaryOp, ir.Compare, ir.IfExp)
+
+
+class Parts:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def model_attributes(self: Any, inst: Instance, init: Any, args: list[V], kwargs: dict[str, V]) -> None:
+        """`self.x = x` of a model's constructor; the rest of it builds layers."""
+        params = [p.name for p in init.params][1:]
+        given = dict(zip(params, args, strict=False))
+        given.update({k: v for k, v in kwargs.items() if k in params})
+        for stmt in init.body:
+            if (
+                isinstance(stmt, ir.Assign) and isinstance(stmt.value, ir.Name) and isinstance(stmt.targets[0], ir.Attr)
+                and isinstance(stmt.targets[0].value, ir.Name) and stmt.value.id in given
+            ):  # fmt: skip
+                inst.attrs[stmt.targets[0].attr] = given[stmt.value.id]
+
+    def note_parts(self: Any, inst: Instance, init: Closure, args: list[V], kwargs: dict[str, V], depth: int = 0) -> None:
+        """Notes an instance with its settings, the parts that its constructor builds, and those that it leaves out
+        (`Hash(n, d) if n > 0 else None` with n = 0)."""
+        scope = type(self.scope)(init.scope, init.scope.globals_, "__init__", init.path)
+        self.bind_params(init.node, init, scope, [V("val"), *args], kwargs)
+        outer, self.scope = self.scope, scope
+        try:
+            dead: set[int] = set()
+            for n in ir.walk(init.node.body):
+                if isinstance(n, (ir.IfExp, ir.If)) and id(n) not in dead:
+                    test = self.truth(self.ev(n.test))
+                    if test is not None:
+                        dead.update(id(x) for x in ir.walk(n.orelse if test else n.body))
+            calls = [n for n in ir.walk(init.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)]
+            self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}
+            part = Instance(inst.cls, 0, inst.line)
+            for n in init.node.body:
+                if isinstance(n, ir.Assign) and isinstance(n.value, _PLAIN) and isinstance(n.targets[0], ir.Attr):
+                    part.attrs[n.targets[0].attr] = self.ev(n.value)
+            self.trace.parts.append(part)
+            for n in calls if depth < DEPTH else ():
+                if id(n) not in dead:
+                    self.note_part(n, depth + 1)
+        finally:
+            self.scope = outer
+
+    def note_part(self: Any, call: ir.Call, depth: int) -> None:
+        """The same for a part, where the call is that of a class of the script's own."""
+        cls = self.ev(call.func)
+        if cls.kind != "class" or not cls.data.is_model or any(isinstance(a, ir.Starred) for a in call.args):
+            return
+        init = cls.data.find("__init__")
+        if init is None or init.kind != "func":
+            return
+        args = [self.ev(a) if isinstance(a, _PLAIN) else V("val") for a in call.args]
+        kwargs = {k: self.ev(v) if isinstance(v, _PLAIN) else V("val") for k, v in call.keywords if k is not None}
+        self.note_parts(Instance(cls.data, 0, call.line), init.data, args, kwargs, depth)
