@@ -112,6 +112,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = []
+    for c in conflicts(ctx.trace, "prefilled", printed=True):
+        how = f"a table takes in the whole validation stream before {c.score.function} (line {c.score.line}) scores it"
+        found.append(conflict_finding(RULE, c, how))
     for c in conflicts(ctx.trace, "pre-eval", "train-then-score", printed=True):
         when = (
             "before the artifact was written" if c.saved_after else "before the same tokens are scored"

@@ -223,7 +223,7 @@ def _findings(p: Proposal) -> Iterator[Finding]:
         first = min(p.helper.leaks, key=lambda o: o.leak)
         places.append((p.helper.path, first.leak, f"{p.helper.name} writes {first.name} for a position depending on {first.why} at that position"))
     elif p.source.detail.get("edit"):
-        places.append((p.source.path, p.source.line, "the prediction is changed at the very token that it is for"))
+        places.append((p.source.path, p.source.line, str(p.source.detail["edit"])))
     else:
         places.append((p.source.path, p.source.line, "what is proposed for a position is decided by the token at that position"))
     for path, line, message in places:

@@ -24,14 +24,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from audit import ir
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.code import Code, Place, code_of, finding
-from audit.rules.flow import example, holds, violated
+from audit.rules.flow import event_finding, example, holds, violated
+from audit.trace.events import Event, Trace
+from audit.trace.shaping import SHAPED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
 _FIGURE = re.compile(r"bpb\W{1,12}\d\.\d{3,}", re.I)
@@ -116,6 +119,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             if place.function is not None and (place.path, place.function.name) in scoring:
                 found += _dropped(code, place)
     found += _written(code)
+    if ctx.trace is not None:
+        found += _shaped(ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
     if certain := [f for f in found if f.active == "yes"]:
@@ -139,6 +144,26 @@ def _written(code: Code) -> Iterator[Finding]:
             texts = [p.value for p in pieces if isinstance(p, ir.Const) and isinstance(p.value, str)]
             if any(_FIGURE.search(t) for t in texts):
                 yield finding(RULE, code, place, node, "the score is written in the script; nothing computes it")
+
+
+def _shaped(trace: Trace) -> Iterator[Finding]:
+    """Losses that were dropped, capped, scaled or thinned out before they reached the reported score."""
+    shapes = {e.id: e for e in trace.of("SHAPE")}
+    reported = trace.reported_scores()
+    found: dict[tuple, tuple[Event, Event]] = {}
+    for s in trace.of("SCORE", active=True):
+        for k in s.detail["keys"] if s.id in reported and s.on_val else ():
+            if k[0] == SHAPED and (e := shapes.get(k[1])) is not None:
+                found.setdefault((e.path, e.line), (e, s))
+    for s in (s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val):
+        walk = next((w for loop, _ in s.loops if (w := trace.walks.get(loop)) is not None and w.leaves_gaps), None)
+        if walk is not None:
+            how = f"the loop goes on by {walk.step:,} places and reads {walk.reach:,} tokens each time: the others are never scored"
+            yield replace(event_finding(RULE, s, how), path=walk.path, line=walk.line, end_line=walk.line)
+            break
+    for e, s in found.values():
+        made = event_finding(RULE, e, e.detail["how"])
+        yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))
 
 
 class Ratios:

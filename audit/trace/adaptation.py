@@ -13,13 +13,15 @@ from typing import Any
 from audit.trace.events import Conflict, Event, Trace
 from audit.trace.values import TRAIN, VAL, disjoint
 
-#: breach kinds: pre-eval, train-then-score, update-first, rescored, slot, context-slot, table, table-first
+#: breach kinds: pre-eval, train-then-score, prefilled, update-first, rescored, slot, context-slot, table, table-first
 Shape = str
 
 
 def shape_of(c: Conflict) -> Shape:
     """One word for what the conflict is; names of functions play no role."""
     if c.update.kind == "STORE":
+        if c.prefilled:
+            return "prefilled"
         # The table took the tokens in earlier in the very iteration that scores them.
         return "table-first" if c.shared_loop and not c.revisited and c.before is None else "table"
     if is_leaf_update(c.update):

@@ -40,7 +40,9 @@ class Builtins:
                 triple = (parts[0], parts[1], parts[2])
             else:
                 return V("val")
-            return V("iter", data=("range", *triple))
+            out = V("iter", data=("range", *triple))
+            out.line = getattr(node, "line", 0)
+            return out
         if last == "enumerate" and first is not None:
             start = args[1] if len(args) > 1 else kwargs.get("start", const(0))
             return V("iter", data=("enumerate", first, start.const if start.kind == "const" else 1))

@@ -266,12 +266,14 @@ def proposals(trace: Trace) -> list[Proposal]:
 
 
 def _among(tokens: Places, scored: dict[tuple[int, ...], int]) -> bool:
-    """Is one of the tokens, or of a part cut out of them, among those that a score is for."""
-    return any(
-        max(offsets) >= latest and (symbols == at or (symbols and set(symbols) < set(at)))
-        for symbols, offsets in tokens.items()
-        for at, latest in scored.items()
-    )
+    """Is one of the tokens among those that a score is for; a score of a part that was cut out stands further on."""
+    for symbols, offsets in tokens.items():
+        if symbols in scored:
+            if max(offsets) >= scored[symbols]:
+                return True
+        elif symbols and any(set(symbols) < set(at) and max(offsets) >= latest for at, latest in scored.items()):
+            return True
+    return False
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -70,6 +70,8 @@ class Conflict:
     shared_loop: bool = False
     revisited: bool = False
     saved_after: bool = False
+    #: the update is a table that took in the whole stream, and is not read while it does
+    prefilled: bool = False
     reported: bool = False
     #: it reaches some printed figure, be it the reported one or not
     printed: bool = False
@@ -96,6 +98,8 @@ class Trace:
     #: where the stream, or the number of turns of a loop over it, is limited (`audit.trace.coverage`)
     cuts: list[tuple[int, Any]] = field(default_factory=list)  # with the next event's id
     stops: dict[int, Any] = field(default_factory=dict)
+    #: loops over places of the stream, with their steps (`audit.trace.walks`)
+    walks: dict[int, Any] = field(default_factory=dict)
     #: knobs that seed a generator: runs with other values of them are the same configuration
     seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
@@ -205,6 +209,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 saves[uid] = e.id
         elif e.kind == "RESET":
             resets.append(e)
+    read_in = {(e.detail.get("table"), e.line, loop) for e in trace.events if e.kind == "LOOKUP" for loop, _ in e.loops}
     for s in trace.events:
         if s.kind != "SCORE" or not s.flags & VAL:
             continue
@@ -245,9 +250,14 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             closed = u.gate if u.active == "no" else s.gate if s.active == "no" else u.gate or s.gate
             if state == "yes" and u.kind == "UPDATE" and (reset := _reset_between(resets, u, s)) is not None:
                 state, closed = "unknown", f"line {reset.line} resets parameters in between; whether all that had learned is not shown"
+            chosen = {loop for loop, _ in clash[0][0]} & {loop for loop, _ in clash[1][0]}
+            prefilled = bool(u.detail.get("whole")) and not shared and not any(
+                table == u.detail.get("table") and line != u.line and loop in mine for table, line, loop in read_in
+            )
             c = Conflict(
                 update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
-                shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared),
+                shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared - chosen),
+                prefilled=prefilled,
                 saved_after=uid in saves, reported=s.id in reported, printed=s.id in reported, scores={s.id},
                 active=state, gate=closed,  # type: ignore[arg-type]
             )  # fmt: skip

@@ -253,13 +253,16 @@ class Expressions(Subscripts):
             out.keys = out.keys | {NORM}  # two figures of the model: one may be what the other is divided by
         if op in "+-" and AGREE in out.keys and out.flags & LOSS:
             self.check_tilt(a, b, out, node)
+        if out.flags & LOSS and op in "*+":
+            self.note_scaled(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
                 out.keys = out.keys - {ONE_HOT}
-            elif op in "+-":
-                for rows, tokens in ((a, b), (b, a)):
-                    if ONE_HOT in tokens.keys and not tokens.flags & (LOGITS | PROB):
-                        self.edited(rows, tokens, out, node)
+        if op in "+-*/" and out.flags & VAL and (a.flags ^ b.flags) & LOGITS:
+            rows, other = (a, b) if a.flags & LOGITS else (b, a)
+            selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times a one-hot row: the entry of the token
+            if other.keys and not other.flags & (LOSS | PROB | COUNT | META) and not (selects and op in "*/"):
+                self.edited(rows, other, out, node)
         if op == "-" and b.keys is not a.keys:
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
             if larger and not any(k[0] == "select" for k in a.keys):
@@ -432,6 +435,7 @@ class Expressions(Subscripts):
             out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
             if len(values) == 2:
                 self.note_comparison(e, values[0], values[1], out)
+                self.note_tested(values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
             return out
         out = const(result)

@@ -101,9 +101,24 @@ class Gates:
             return
         context = tokens_in(rows.keys)
         place = place_of(row) if row is not None and row.pos is not None else ((), 0)
-        ahead = frozenset(k for k in moved_back(tokens.keys, place) if k[0] == "t" and k[1] in context and k[2] > max(context[k[1]]))
+        near = moved_back(tokens.keys, place)
+        ahead = frozenset(("t", *k[1:]) for k in near if k[1] in context and k[2] > max(context[k[1]]))
         if ahead:
-            e = self.event("GATE", node, out, keys=ahead, anchored=False, edit=True)
+            e = self.event("GATE", node, out, keys=ahead, anchored=False, edit="the prediction is changed at the very token that it is for")
+            out.keys = out.keys | {("gate", e.id)}
+
+    def told(self: Any, rows: V, tokens: V, out: V, node: Any) -> None:
+        """``cross_entropy(model(y), y)``: predictions made of the very tokens they are for, none of which is hidden."""
+        if not rows.flags & LOGITS or rows.flags & (LOSS | COUNT | RAND) or not holds_tokens(tokens) or not tokens.flags & VAL:
+            return
+        if any(k[0] == "gate" for k in rows.keys):
+            return  # changed at tokens on the way, which is said there
+        context = tokens_in(rows.keys)
+        known = frozenset(
+            ("t", at, o) for at, offsets in tokens_in(tokens.keys).items() for o in offsets if at in context and max(context[at]) >= o
+        )
+        if known:
+            e = self.event("GATE", node, out, keys=known, anchored=False, edit="the model is given the very token that it is asked for")
             out.keys = out.keys | {("gate", e.id)}
 
     def gate_value(self: Any, out: V, test: V, proposed: frozenset, node: Any) -> None:

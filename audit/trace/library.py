@@ -11,6 +11,7 @@ from audit.trace.files import Files
 from audit.trace.gates import NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
 from audit.trace.positions import loop_place, place_of
 from audit.trace.selection import listed
+from audit.trace.shaping import OF_LOSS, STACKED, is_loss, own_tokens
 from audit.trace.values import (
     ART,
     BPB,
@@ -225,7 +226,7 @@ class Library(Builtins, Containers, Files):
         if last in ("bincount", "histogram", "unique") and first is not None:
             out = derive(args)
             if first.flags & VAL:
-                e = self.event("STORE", node, first, keys=first.keys)
+                e = self.event("STORE", node, first, keys=first.keys, whole=self.fills_whole(first, const(1)))
                 out.taint = out.taint | {e.id}
             return out
         if last in ("all_gather_object", "all_gather", "all_gather_into_tensor") and len(args) >= 2:
@@ -313,6 +314,8 @@ class Library(Builtins, Containers, Files):
             out = self.identity(last, first, args, kwargs)
             if last in ("stack", "cat") and first.kind == "seq" and len(first.data or ()) > 1:
                 self.note_flat(first.data, out, node)
+                if last == "stack" and sum(is_loss(x) for x in first.data) > 1:
+                    out.keys = out.keys | {STACKED}
             return out
         if last in ("Thread", "Process", "Timer") and (work := kwargs.get("target")) is not None:
             # What a thread does is done where it is made; daemons that feed data included.
@@ -329,6 +332,10 @@ class Library(Builtins, Containers, Files):
             if fv.kind in ("func", "partial") and last in ("checkpoint", "run", "submit", "map", "apply_async", "Thread", "Process", "spawn"):
                 return self.call_value(fv, args[1:], {}, node)
         out = self.opaque(values, node)
+        if first is not None and first.flags & LOSS:
+            self.note_capped(last, first, args[1:], kwargs, out, node)
+            self.note_sorted(last, first, out)
+            self.note_least_of_all(last, first, args[1:], kwargs, out, node)
         for a in values:
             if a.kind == "obj" and a.models:
                 out.models = out.models | a.models
@@ -350,6 +357,7 @@ class Library(Builtins, Containers, Files):
             out.atoms = target.atoms
         out.flags |= target.flags & ORDER
         out.mask = None
+        self.told(logits, target, out, node)
         return out
 
     def gather(self: Any, base: V, index: V, node: Any) -> V:
@@ -360,6 +368,7 @@ class Library(Builtins, Containers, Files):
                 out.atoms = index.atoms
             if any(k[0] in PROPOSALS for k in index.keys):
                 out.keys = out.keys | {NORM}
+            self.told(base, index, out, node)
             return out
         return self.lookup(base, index, derive([base]), node)
 
@@ -417,9 +426,10 @@ class Library(Builtins, Containers, Files):
         self.gate_agreement(out, test, a, b, node)
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
+        self.note_replaced(test, a, b, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
-            if ("by loss",) in test.keys:
+            if ("by loss",) in test.keys or (OF_LOSS in test.keys and own_tokens(test) & own_tokens(a)):
                 out.keys = out.keys | {("select", e.id)}
         return out
 
@@ -568,9 +578,15 @@ class Library(Builtins, Containers, Files):
             return out
         if name in ("minimum", "maximum", "fmin") and args:
             return self.select(name, [recv, args[0]], node)
+        if name in ("sort", "kthvalue", "cummin") and STACKED in recv.keys:
+            out = derive([recv, *args])
+            e = self.event("SELECT", node, out, how=name, method=True)
+            out.keys = out.keys - {STACKED} | {("select", e.id)}
+            return out
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
             e = self.event("SELECT", node, out, how=name, method=True)
+            self.note_least_of_all(name, recv, args, kwargs, out, node)
             if (args or kwargs) and name in ("min", "amin") and not recv.flags & BPB:
                 out.keys = out.keys | {("select", e.id)}
             return out
@@ -632,6 +648,9 @@ class Library(Builtins, Containers, Files):
             if a.kind in ("func", "partial") and name in ("map", "submit", "apply_async", "apply"):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
+        if recv.flags & LOSS:
+            self.note_capped(name, recv, args, kwargs, out, node)
+            self.note_sorted(name, recv, out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
                 if a.mask is not None:

@@ -12,6 +12,7 @@ from audit.trace.values import (
     META,
     PARAM,
     VAL,
+    WHOLE_ATOMS,
     ClassV,
     V,
     clone,
@@ -121,6 +122,7 @@ class Loops:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
             begun = len(self.trace.events)
+            tests = len(self.loss_tests)
             self.loops.append(at)
             try:
                 if target is not None:
@@ -131,6 +133,7 @@ class Loops:
                 status = self.block(body)
             finally:
                 self.loops.pop()
+                del self.loss_tests[tests:]
             if status in (RETURN, RAISE):
                 result = status
                 break
@@ -156,7 +159,7 @@ class Loops:
             recipe = it.data
             what = recipe[0]
             if what == "range":
-                return self.range_turns(recipe, loop)
+                return self.range_turns(recipe, loop, it.line)
             if what == "enumerate":
                 inner = self.turns(recipe[1], loop)
                 out = []
@@ -212,16 +215,19 @@ class Loops:
             v.atoms = restrict(base.atoms, deps)
             if it.flags & PARAM:
                 v.models = base.models
+            if base.atoms == WHOLE_ATOMS and not base.deps:
+                self.whole_walks.add(loop)
             walk_stream(v)
             out.append(v)
         return out
 
-    def range_turns(self: Any, recipe: tuple, loop: int) -> list[V]:
+    def range_turns(self: Any, recipe: tuple, loop: int, line: int) -> list[V]:
         start, stop, step = recipe[1:]
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = start.deps | stop.deps
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
+        self.note_walk(start, stop, step, loop, line)
         self.trace.deciding.update(name for name, _value in knobs)
         values: list[Any]
         if None not in bounds:

@@ -24,8 +24,10 @@ from audit.trace.interest import Interest
 from audit.trace.library import Library
 from audit.trace.parts import Parts
 from audit.trace.selection import Selection
+from audit.trace.shaping import Shaping
 from audit.trace.statements import Statements
 from audit.trace.values import TRAIN, VAL, V, const
+from audit.trace.walks import Walks
 
 VAL_PATH = re.compile(r"fineweb_val|(?<![a-z])val(?:id|idation)?(?![a-z]).*(?:\.bin|\*|\.npy|\.pt)|(?:\.bin|/).*(?<![a-z])val(?:id|idation)?_(?:\*|0)")
 TRAIN_PATH = re.compile(r"fineweb_train|(?<![a-z])train(?:ing)?(?![a-z]).*(?:\.bin|\*|\.npy)")
@@ -69,7 +71,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Selection, Coverage):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks):
     def __init__(
         self,
         modules: dict[str, ir.Module],
@@ -113,8 +115,11 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Selection, 
         self.score_keys: dict[int, frozenset] = {}
         self.tables: list[Any] = []
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
+        #: loops over all places of the stream
+        self.whole_walks: set[int] = set()
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
+        self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 

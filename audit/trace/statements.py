@@ -13,11 +13,13 @@ from audit.trace.values import (
     BYTES,
     COUNT,
     EMPTY,
+    LOGITS,
     LOSS,
     MATCH,
     META,
     ORDER,
     PARAM,
+    PROB,
     TIME,
     VAL,
     ClassV,
@@ -266,7 +268,9 @@ class Statements(Loops):
         if isinstance(target, ir.Sub) and s.op in "+-|^":
             base = self.ev(target.value)
             index = self.ev(target.index)
-            if index.flags & VAL and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
+            index = summary(index) if index.kind == "seq" and base.kind == "val" else index
+            rows = base.kind == "val" and bool(base.flags & (LOGITS | PROB))  # predictions that are changed, and no table
+            if index.flags & VAL and not rows and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
                 self.store(base, index, rhs, s)
                 return NORMAL
             self.fill(base, index, rhs, s)
@@ -353,6 +357,7 @@ class Statements(Loops):
                 self.gates.pop()
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
+            self.note_left_out(s, test, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
@@ -507,6 +512,9 @@ class Statements(Loops):
         """A loss on validation targets becomes part of a total: from now on the tokens count as scored."""
         if not v.flags & VAL or not v.atoms:
             return v
+        if self.loss_tests:
+            v = clone(v)
+            self.note_passed(v, node)
         mixed = frozenset(k for k in v.keys if k[0] in EVENTS)
         for number in v.scores:
             mixed = mixed - self.score_keys.get(number, EMPTY)

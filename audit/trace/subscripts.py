@@ -190,12 +190,14 @@ class Subscripts:
                 low = self.ev(x.lower) if x.lower is not None else None
                 high = self.ev(x.upper) if x.upper is not None else None
                 parts.append((low, high))
+                if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and base.kind == "val":
+                    self.note_span(low, high)
                 if x.step is not None:
                     self.ev(x.step)
                 if low is not None and low.lv is not None and len(low.lv) == 3 and {d[0] for d in low.deps} == {low.lv[1]}:
                     deps |= {low.lv[1:]}
                 elif low is not None and low.deps:
-                    deps |= low.deps
+                    deps |= self.walked(low)
                     if high is not None:
                         loops = {d[0] for d in low.deps}
                         deps |= frozenset(d for d in high.deps if d[0] not in loops)
@@ -232,6 +234,7 @@ class Subscripts:
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
         self.note_prefix(base, elements, parts, out, e)
+        self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
@@ -295,7 +298,8 @@ class Subscripts:
         born = self.born.get(id(base))
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
                        table=self.table_id(base), value_keys=value.keys,
-                       passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops))  # fmt: skip
+                       passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops),
+                       whole=self.fills_whole(index, value))  # fmt: skip
         e.atoms = index.atoms or value.atoms
         base.taint = base.taint | {e.id}
         reach_origin(base)

@@ -1,0 +1,142 @@
+"""Losses that are changed on their way to the score: dropped, capped, scaled, thinned out.
+
+The score is the sum of every target's loss. A test of the losses themselves that keeps the small ones, a cap, a factor,
+every other position, the least or the middle one instead of the sum: each makes the figure smaller without a better
+prediction. Masks made of anything but the losses (padding, the scored part of a window) are not meant.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.events import Event
+from audit.trace.gates import within
+from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V
+
+#: a comparison of a loss with a number, and the key of what was changed
+OF_LOSS = ("of loss",)
+SHAPED = "shaped"
+#: several losses of the same tokens, one above the other
+STACKED = ("stacked",)
+SORTED = ("sorted",)
+#: a cap at or above this many nats (a probability below one in ten million) guards against infinities
+GUARD = 16.0
+_CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
+_ONE_OF_ALL = frozenset(["min", "amin", "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "mode", "percentile"])
+
+
+def is_loss(v: V) -> bool:
+    """A negative log-likelihood of validation targets, in nats or bits, and no probability."""
+    if v.kind not in ("val", "bound") or not v.flags & LOSS or not v.flags & VAL or v.flags & (BPB | GRAD) or ("exp",) in v.keys:
+        return False
+    return not v.flags & PROB or ("logp",) in v.keys
+
+
+def number(v: V | None) -> float | None:
+    """The number that a constant is."""
+    if v is None or v.kind != "const" or isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
+        return None
+    return float(v.const)
+
+
+def own_tokens(v: V | Event) -> frozenset:
+    """The keys of the tokens that a value, or the value of an event, was made of."""
+    keys = v.keys if isinstance(v, V) else v.detail.get("keys", ())
+    return frozenset(k for k in keys if k[0] == "t")
+
+
+def _goes_on(way: list[ir.Stmt]) -> bool:
+    return bool(way) and isinstance(way[-1], ir.Jump) and way[-1].kind == "continue"
+
+
+class Shaping:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def shape(self: Any, out: V, node: Any, how: str) -> None:
+        e = self.event("SHAPE", node, out, how=how)
+        out.keys = out.keys | {(SHAPED, e.id)}
+
+    def note_capped(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
+        """``nll.clamp(max=4)``, ``torch.minimum(nll, 4)``."""
+        if name in _CAPS and is_loss(v):
+            top = kwargs.get("max", kwargs.get("a_max"))
+            if top is None and name.startswith("clamp_max"):
+                top = args[0] if args else None
+            elif top is None and len(args) > 1:
+                top = args[1]
+            if (cap := number(top)) is not None and cap < GUARD:
+                self.shape(out, node, f"losses are cut off at {cap:g}")
+
+    def note_least_of_all(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
+        """``nll.min()``, ``nll.median()``: one of the losses stands for all of them."""
+        if name in _ONE_OF_ALL and is_loss(v) and not kwargs.get("dim") and (not args or name in ("quantile", "nanquantile", "percentile")):
+            self.shape(out, node, f"the {name} of the losses stands for their sum")
+
+    def note_thinned(self: Any, base: V, elements: list[Any], out: V, node: Any) -> None:
+        """``nll[:, ::2]``, ``nll[nll < 5]``."""
+        if not is_loss(base):
+            return
+        for x in elements:
+            if isinstance(x, ir.Slice):
+                if SORTED in base.keys and (x.lower is not None or x.upper is not None):
+                    self.shape(out, node, "which losses are kept is decided by the losses")
+                step = number(self.ev(x.step)) if x.step is not None else None
+                if step is not None and step >= 2:
+                    self.shape(out, node, f"of the losses only every {step:g}th is kept")
+            elif not isinstance(x, ir.Const) and OF_LOSS in self.ev(x).keys:
+                self.shape(out, node, "which losses are kept is decided by the losses")
+
+    def note_replaced(self: Any, test: V, a: V, b: V, out: V, node: Any) -> None:
+        """``where(nll < 5, nll, 0)``."""
+        other = b if is_loss(a) else a
+        if OF_LOSS in test.keys and is_loss(a) != is_loss(b) and not other.flags & (LOSS | LOGITS | PROB | COUNT):
+            self.shape(out, node, "losses are replaced where a test of the losses says so")
+
+    def note_scaled(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """``0.9 * nll``: a literal factor below one. A sum of several such is a weighted mean."""
+        if op == "*":
+            for v, other, written in ((a, b, getattr(node, "right", None)), (b, a, getattr(node, "left", None))):
+                if is_loss(v) and other.flags & MASK and OF_LOSS in other.keys:
+                    self.shape(out, node, "which losses are kept is decided by the losses")
+                    return
+                k = number(other) if isinstance(written, ir.Const) and not isinstance(written.value, int) else None
+                if k is not None and is_loss(v) and 0.0 < k < 1.0 and abs(k - 0.6931) > 0.001:
+                    self.shape(out, node, f"the losses are multiplied by {k:g}")
+        elif op == "+" and is_loss(a) and is_loss(b):
+            scaled = {e.id for e in self.trace.of("SHAPE") if e.detail["how"].startswith("the losses are multiplied")}
+            if any(k[0] == SHAPED and k[1] in scaled for k in out.keys):
+                out.keys = frozenset(k for k in out.keys if k[0] != SHAPED or k[1] not in scaled)
+
+    def note_left_out(self: Any, s: ir.If, test: V, begun: int) -> None:
+        """``if nll.mean() < 6: total += nll.sum()``, or ``if nll.mean() > 6: continue`` before the sum."""
+        tokens = own_tokens(test)
+        if OF_LOSS not in test.keys or not tokens:
+            return
+        scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and own_tokens(e) & tokens]
+        ways = [[e for e in scores if within(e.line, way)] for way in (s.body, s.orelse)]
+        if bool(ways[0]) != bool(ways[1]) and not any(_goes_on(way) for way in (s.body, s.orelse)):
+            for e in (*ways[0], *ways[1]):
+                out = V("val")
+                self.shape(out, s, "which tokens are added up is decided by their losses")
+                e.detail["keys"] = e.detail["keys"] | out.keys
+        for way, scored in zip((s.body, s.orelse), ways, strict=True):
+            if _goes_on(way) and not scored:
+                self.loss_tests.append((tokens, s))
+
+    def note_passed(self: Any, v: V, node: Any) -> None:
+        """What is added up after a test of its losses that leaves the turn."""
+        for tokens, s in self.loss_tests:
+            if tokens & own_tokens(v):
+                self.shape(v, s, "which tokens are added up is decided by their losses")
+                return
+
+    def note_sorted(self: Any, name: str, v: V, out: V) -> None:
+        """``losses.sort()``: a part of what comes out is a part chosen by the losses."""
+        if name in ("sort", "sorted", "topk") and is_loss(v):
+            out.keys = out.keys | {SORTED}
+
+    def note_tested(self: Any, a: V, b: V, out: V) -> None:
+        """A comparison of losses with a number."""
+        if (is_loss(a) and number(b) is not None) or (is_loss(b) and number(a) is not None):
+            out.keys = out.keys | {OF_LOSS}

@@ -1,0 +1,82 @@
+"""Walks along the stream: in which steps a loop goes, how far each turn reads, and whether it covers everything.
+
+A loop over places (``range(0, n, 1024)``) selects a part of the stream per turn. A part that begins a whole step further
+on is the next turn's. Where every turn reads less than a step, what lies between is never scored. A loop over all
+places that only counts tokens makes a table of the whole stream.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from audit.trace.positions import place_of
+from audit.trace.values import CUT, META, V
+
+#: knobs of the launcher: what depends on them differs from rank to rank
+RANKS = frozenset(["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+#: an order of n-grams: so many tokens at the beginning may be left out
+MAX_START = 64
+
+
+@dataclass(slots=True)
+class Walk:
+    """``reach``: how many tokens from its place on a turn reads, the most that was seen; None: not known."""
+
+    step: int
+    path: str
+    line: int
+    reach: int | None = 0
+
+    @property
+    def leaves_gaps(self) -> bool:
+        return self.reach is not None and 0 < self.reach < self.step
+
+
+class Walks:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def note_walk(self: Any, start: V, stop: V, step: V, loop: int, line: int) -> None:
+        """A loop over ``range(start, stop, step)``."""
+        if any(k[0] in RANKS for v in (start, stop, step) for k in v.knobs):
+            return
+        size = step.const if step.kind == "const" and type(step.const) is int else None
+        if size is not None and size > 1:
+            self.trace.walks[loop] = Walk(size, self.scope.path, line)
+        from_the_start = start.kind == "const" and type(start.const) is int and 0 <= start.const <= MAX_START
+        if size == 1 and from_the_start and stop.kind == "val" and stop.flags & META and not stop.flags & CUT and not stop.deps:
+            self.whole_walks.add(loop)
+
+    def walked(self: Any, low: V) -> frozenset:
+        """The turns that chose the part which begins at ``low``: a step further on is the next turn's."""
+        if low.lv is None or len(low.lv) != 2:
+            return low.deps
+        loop, at = low.lv
+        walk = self.trace.walks.get(loop)
+        turn = max((n for x, n in low.deps if x == loop), default=None)
+        if walk is None or turn is None or at - turn < walk.step:
+            return low.deps
+        return frozenset((x, n + (at - turn) // walk.step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps)
+
+    def note_span(self: Any, low: V | None, high: V | None) -> None:
+        """``stream[low:high]`` in one of the loops."""
+        if low is None:
+            return
+        for loop, turn in low.deps:
+            walk = self.trace.walks.get(loop)
+            if walk is None or walk.reach is None:
+                continue
+            here = self.turn_of.get((loop, turn))
+            if here is None or high is None or here.kind not in ("val", "const") or place_of(high)[0] != place_of(here)[0]:
+                walk.reach = None
+            else:
+                walk.reach = max(walk.reach, place_of(high)[1] - place_of(here)[1])
+
+    def fills_whole(self: Any, index: V, value: V) -> bool:
+        """Does a table take in every token of the stream, without its place."""
+        atoms = index.atoms or value.atoms
+        if value.pos is not None or not atoms:
+            return False
+        return all(
+            low is None and high is None and all(loop in self.whole_walks for loop, _ in chosen) for chosen, low, high in atoms
+        )
