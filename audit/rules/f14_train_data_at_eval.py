@@ -186,11 +186,16 @@ def _filled_after_reload(trace: Trace) -> list[Event]:
     back = next((e.id for e in trace.of("RESTORE", active=True) if e.flags & ART), None)
     if back is None:
         return []
-    read = {r.detail.get("table"): r.id for r in _reported_reads(trace)}
+    reads = _reported_reads(trace)
     return [
         e for e in trace.of("FILL", active=True)
-        if back < e.id < read.get(e.detail["table"], 0) and not e.flags & (GEN | VAL)
+        if not e.flags & (GEN | VAL) and any(back < e.id < r.id and _holds(r, e) for r in reads)
     ]  # fmt: skip
+
+
+def _holds(read: Event, e: Event) -> bool:
+    """Is what was filled the table that is read, or what the table was made from."""
+    return read.detail.get("table") == e.detail["table"] or e.id in read.detail.get("table_taint", ())
 
 
 def _left_outside(trace: Trace) -> list[Event]:

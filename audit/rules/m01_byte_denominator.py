@@ -11,8 +11,8 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 
 **How it is decided.** By arithmetic on the log: ``val_tokens x val_loss / (ln 2 x val_bpb)`` above or
 below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
-source: a table that counts a leading space which the evaluation adds again, and byte pieces measured
-by their printed name.
+source: a table that counts a leading space which the evaluation adds again, byte pieces measured
+by their printed name, and a reported score that is divided by a written number of bytes per token.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right;
 under-counting is wrong too but hurts its author.
@@ -26,6 +26,7 @@ from collections.abc import Iterator
 
 from audit.context import Context
 from audit.model import Finding, Obligation
+from audit.rules.assumed_bytes import assumed_bytes
 from audit.rules.base import Example, Rule
 from audit.rules.byte_table import byte_table
 from audit.rules.papers import distinct
@@ -119,7 +120,7 @@ LEGAL = [
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     stated = False
     if "source" in ctx.available:
-        for item in byte_table(RULE, ctx):
+        for item in (*byte_table(RULE, ctx), *assumed_bytes(RULE, ctx)):
             stated = True
             yield item
     for item in distinct(byte_accounting(RULE, ctx)):

@@ -16,7 +16,9 @@ from audit.rules.sequence import Sequences
 from audit.rules.window import minus_one
 
 _REDUCE = frozenset({"mean", "sum", "norm", "amax", "amin", "logsumexp", "select"})
-_PASS = frozenset({"float", "to", "sigmoid", "softplus", "tanh", "abs", "detach", "bfloat16", "type_as", "clone"})
+_PASS = frozenset(
+    {"float", "to", "sigmoid", "softplus", "tanh", "abs", "detach", "bfloat16", "type_as", "clone"}
+)
 
 
 def ranked_over_time(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[ir.Call]:
@@ -24,7 +26,11 @@ def ranked_over_time(code: Code, along: Sequences, place: Place, shut: set[int])
     function = place.function
     if function is None or place.owner is None:
         return
-    found = [n for n in place.nodes() if isinstance(n, ir.Call) and isinstance(n.func, ir.Attr) and n.func.attr == "topk"]
+    found = [
+        n
+        for n in place.nodes()
+        if isinstance(n, ir.Call) and isinstance(n.func, ir.Attr) and n.func.attr == "topk"
+    ]
     if not found:
         return
     made: dict[str, list[Any]] = {}
@@ -33,14 +39,18 @@ def ranked_over_time(code: Code, along: Sequences, place: Place, shut: set[int])
             made.setdefault(n.targets[0].id, []).append(n.value)
     for call in found:
         library = code.dotted(place, call.func).startswith("torch.")
-        subject, rest = (call.args[0], call.args[2:]) if library and call.args else (call.func.value, call.args[1:])  # type: ignore[union-attr]
+        subject, rest = (
+            (call.args[0], call.args[2:]) if library and call.args else (call.func.value, call.args[1:])
+        )  # type: ignore[union-attr]
         over = rest[0] if rest else next((v for k, v in call.keywords if k in ("dim", "axis")), None)
         time = isinstance(over, ir.Const) and over.value == 1 and over.value is not True
         if time and id(call) not in shut and _one_per_position(along, place, subject, made, 0):
             yield call
 
 
-def _one_per_position(along: Sequences, place: Place, node: Any, made: Mapping[str, list[Any]], depth: int) -> bool:
+def _one_per_position(
+    along: Sequences, place: Place, node: Any, made: Mapping[str, list[Any]], depth: int
+) -> bool:
     """Is the value (batch, time): activations of which the last axis was reduced away."""
     if depth > 6:
         return False
@@ -58,7 +68,9 @@ def _one_per_position(along: Sequences, place: Place, node: Any, made: Mapping[s
     if name == "squeeze":
         return bool(node.args) and minus_one(node.args[0]) and _of_activations(along, place, func.value)  # type: ignore[union-attr]
     if name in _REDUCE:
-        over = node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
+        over = (
+            node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
+        )
         kept = any(k == "keepdim" for k, _ in node.keywords)
         return over is not None and minus_one(over) and not kept and _of_activations(along, place, func.value)  # type: ignore[union-attr]
     if name in _PASS and isinstance(func, ir.Attr):
@@ -68,7 +80,9 @@ def _one_per_position(along: Sequences, place: Place, node: Any, made: Mapping[s
 
 
 def _of_activations(along: Sequences, place: Place, node: Any) -> bool:
-    return along.along(place, node) or any(along.along(place, n) for n in ir.walk(node) if isinstance(n, ir.Name))
+    return along.along(place, node) or any(
+        along.along(place, n) for n in ir.walk(node) if isinstance(n, ir.Name)
+    )
 
 
 __all__ = ["ranked_over_time"]

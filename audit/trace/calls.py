@@ -477,6 +477,8 @@ class Calls:
             return V("val")
         if recv.kind == "bound" and recv.models and recv.flags & PARAM and name not in PLAIN:
             # A submodule of a model (`model.blocks[0].attn.rotary(x)`).
+            if name in ("register_forward_hook", "register_forward_pre_hook"):
+                return self.add_hook(args, kwargs)
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
             if name == "load_state_dict" and args:

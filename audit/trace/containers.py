@@ -103,6 +103,7 @@ class Containers:
                         recv.data[first.const] = default
                     return default
                 return join(recv.rest, default)
+            first = summary(first) if first.kind == "seq" else first
             if name == "setdefault" and first.flags & VAL:
                 if recv.rest is None:
                     recv.rest = default
@@ -232,6 +233,7 @@ class Containers:
             self.next_serial += 1
             inst.attrs = dict(old.attrs)
             inst.state = clone(old.state)
+            inst.stored, inst.trained = old.stored, old.trained
             out = V("obj", data=inst)
             if isinstance(old.cls, ClassV) and old.cls.is_model:
                 out.models = frozenset([inst.serial])

@@ -253,6 +253,8 @@ class Expressions(Subscripts):
             out.keys = out.keys | {NORM}  # two figures of the model: one may be what the other is divided by
         if op in "+-" and AGREE in out.keys and out.flags & LOSS:
             self.check_tilt(a, b, out, node)
+        if out.flags & META:
+            self.note_share(op, a, b, out)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
         if ONE_HOT in out.keys:
@@ -307,7 +309,7 @@ class Expressions(Subscripts):
                 x = abs(float(v.const))
                 if abs(x - LN2) < 2e-3 or abs(x - 1 / LN2) < 2e-3:
                     return True
-            if v.const == "ln2":
+            if v.const == "ln2" or LN2_IN in v.keys:
                 return True
         return False
 
@@ -345,6 +347,8 @@ class Expressions(Subscripts):
         if a.deps or b.deps:
             out.deps = a.deps | b.deps
         out.flags = a.flags | b.flags
+        if op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys):
+            out.keys = frozenset([LN2_IN])
         if type(value) is str and not out.flags:
             out.flags = self.text_flags(value)
         if a.lv is not None and a.lv[0] != "x" and op == "-" and isinstance(y, int) and y > 0:
@@ -656,6 +660,8 @@ def later_iteration(op: str, a: V, b: V) -> tuple | None:
     return None
 
 
+#: ln 2 times another number, as one number
+LN2_IN = ("ln2",)
 MODEL_METHODS = frozenset(
     ["parameters", "named_parameters", "state_dict", "load_state_dict", "to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "modules", "named_modules", "buffers", "named_buffers", "requires_grad_", "zero_grad", "apply", "compile", "forward", "register_forward_hook", "register_forward_pre_hook", "register_buffer", "update", "children", "named_children", "get_submodule", "trainable_parameters", "freeze", "unfreeze", "load_weights"]
 )

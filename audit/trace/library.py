@@ -583,6 +583,10 @@ class Library(Builtins, Containers, Files):
             e = self.event("SELECT", node, out, how=name, method=True)
             out.keys = out.keys - {STACKED} | {("select", e.id)}
             return out
+        if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:
+            out = derive([recv])
+            self.note_least_of_all(name, recv, args, kwargs, out, node)
+            return out
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
             e = self.event("SELECT", node, out, how=name, method=True)

@@ -31,7 +31,9 @@ class Parts:
             ):  # fmt: skip
                 inst.attrs[stmt.targets[0].attr] = given[stmt.value.id]
 
-    def note_parts(self: Any, inst: Instance, init: Closure, args: list[V], kwargs: dict[str, V], depth: int = 0) -> None:
+    def note_parts(
+        self: Any, inst: Instance, init: Closure, args: list[V], kwargs: dict[str, V], depth: int = 0
+    ) -> None:
         """Notes an instance with its settings, the parts that its constructor builds, and those that it leaves out
         (`Hash(n, d) if n > 0 else None` with n = 0)."""
         scope = type(self.scope)(init.scope, init.scope.globals_, "__init__", init.path)
@@ -44,11 +46,17 @@ class Parts:
                     test = self.truth(self.ev(n.test))
                     if test is not None:
                         dead.update(id(x) for x in ir.walk(n.orelse if test else n.body))
-            calls = [n for n in ir.walk(init.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)]
+            calls = [
+                n for n in ir.walk(init.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)
+            ]
             self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:
-                if isinstance(n, ir.Assign) and isinstance(n.value, _PLAIN) and isinstance(n.targets[0], ir.Attr):
+                if (
+                    isinstance(n, ir.Assign)
+                    and isinstance(n.value, _PLAIN)
+                    and isinstance(n.targets[0], ir.Attr)
+                ):
                     part.attrs[n.targets[0].attr] = self.ev(n.value)
             self.trace.parts.append(part)
             for n in calls if depth < DEPTH else ():
@@ -66,5 +74,7 @@ class Parts:
         if init is None or init.kind != "func":
             return
         args = [self.ev(a) if isinstance(a, _PLAIN) else V("val") for a in call.args]
-        kwargs = {k: self.ev(v) if isinstance(v, _PLAIN) else V("val") for k, v in call.keywords if k is not None}
+        kwargs = {
+            k: self.ev(v) if isinstance(v, _PLAIN) else V("val") for k, v in call.keywords if k is not None
+        }
         self.note_parts(Instance(cls.data, 0, call.line), init.data, args, kwargs, depth)

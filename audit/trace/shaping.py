@@ -14,6 +14,8 @@ from audit.trace.events import Event
 from audit.trace.gates import within
 from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V
 
+#: a comparison of losses with each other
+BY_LOSS = ("by loss",)
 #: a comparison of a loss with a number, and the key of what was changed
 OF_LOSS = ("of loss",)
 SHAPED = "shaped"
@@ -23,12 +25,20 @@ SORTED = ("sorted",)
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
 GUARD = 16.0
 _CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
-_ONE_OF_ALL = frozenset(["min", "amin", "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "mode", "percentile"])
+_ONE_OF_ALL = frozenset(
+    ["min", "amin", "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "mode", "percentile"]
+)
 
 
 def is_loss(v: V) -> bool:
     """A negative log-likelihood of validation targets, in nats or bits, and no probability."""
-    if v.kind not in ("val", "bound") or not v.flags & LOSS or not v.flags & VAL or v.flags & (BPB | GRAD) or ("exp",) in v.keys:
+    if (
+        v.kind not in ("val", "bound")
+        or not v.flags & LOSS
+        or not v.flags & VAL
+        or v.flags & (BPB | GRAD)
+        or ("exp",) in v.keys
+    ):
         return False
     return not v.flags & PROB or ("logp",) in v.keys
 
@@ -57,7 +67,9 @@ class Shaping:
         e = self.event("SHAPE", node, out, how=how)
         out.keys = out.keys | {(SHAPED, e.id)}
 
-    def note_capped(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
+    def note_capped(
+        self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any
+    ) -> None:
         """``nll.clamp(max=4)``, ``torch.minimum(nll, 4)``."""
         if name in _CAPS and is_loss(v):
             top = kwargs.get("max", kwargs.get("a_max"))
@@ -68,9 +80,16 @@ class Shaping:
             if (cap := number(top)) is not None and cap < GUARD:
                 self.shape(out, node, f"losses are cut off at {cap:g}")
 
-    def note_least_of_all(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
+    def note_least_of_all(
+        self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any
+    ) -> None:
         """``nll.min()``, ``nll.median()``: one of the losses stands for all of them."""
-        if name in _ONE_OF_ALL and is_loss(v) and not kwargs.get("dim") and (not args or name in ("quantile", "nanquantile", "percentile")):
+        if (
+            name in _ONE_OF_ALL
+            and is_loss(v)
+            and not kwargs.get("dim")
+            and (not args or name in ("quantile", "nanquantile", "percentile"))
+        ):
             self.shape(out, node, f"the {name} of the losses stands for their sum")
 
     def note_thinned(self: Any, base: V, elements: list[Any], out: V, node: Any) -> None:
@@ -90,21 +109,47 @@ class Shaping:
     def note_replaced(self: Any, test: V, a: V, b: V, out: V, node: Any) -> None:
         """``where(nll < 5, nll, 0)``."""
         other = b if is_loss(a) else a
-        if OF_LOSS in test.keys and is_loss(a) != is_loss(b) and not other.flags & (LOSS | LOGITS | PROB | COUNT):
+        if (
+            OF_LOSS in test.keys
+            and is_loss(a) != is_loss(b)
+            and not other.flags & (LOSS | LOGITS | PROB | COUNT)
+        ):
             self.shape(out, node, "losses are replaced where a test of the losses says so")
 
     def note_scaled(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
         """``0.9 * nll``: a literal factor below one. A sum of several such is a weighted mean."""
         if op == "*":
-            for v, other, written in ((a, b, getattr(node, "right", None)), (b, a, getattr(node, "left", None))):
+            for v, test in ((a, b), (b, a)):
+                if (
+                    BY_LOSS in test.keys
+                    and test.flags & MASK
+                    and v.flags & LOSS
+                    and v.flags & VAL
+                    and own_tokens(v) & own_tokens(test)
+                ):
+                    e = self.event("SELECT", node, out, how="product with a comparison of the losses")
+                    out.keys = out.keys | {("select", e.id)}
+                    return
+            for v, other, written in (
+                (a, b, getattr(node, "right", None)),
+                (b, a, getattr(node, "left", None)),
+            ):
                 if is_loss(v) and other.flags & MASK and OF_LOSS in other.keys:
                     self.shape(out, node, "which losses are kept is decided by the losses")
                     return
-                k = number(other) if isinstance(written, ir.Const) and not isinstance(written.value, int) else None
+                k = (
+                    number(other)
+                    if isinstance(written, ir.Const) and not isinstance(written.value, int)
+                    else None
+                )
                 if k is not None and is_loss(v) and 0.0 < k < 1.0 and abs(k - 0.6931) > 0.001:
                     self.shape(out, node, f"the losses are multiplied by {k:g}")
         elif op == "+" and is_loss(a) and is_loss(b):
-            scaled = {e.id for e in self.trace.of("SHAPE") if e.detail["how"].startswith("the losses are multiplied")}
+            scaled = {
+                e.id
+                for e in self.trace.of("SHAPE")
+                if e.detail["how"].startswith("the losses are multiplied")
+            }
             if any(k[0] == SHAPED and k[1] in scaled for k in out.keys):
                 out.keys = frozenset(k for k in out.keys if k[0] != SHAPED or k[1] not in scaled)
 

@@ -348,7 +348,8 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
+            i = summary(i) if i.kind == "seq" else i  # a tuple of a context and a token, of a context and a depth
+            if i.flags & VAL and not i.flags & META:
                 self.store(base, i, value, node)
             else:
                 self.fill(base, i, value, node)
@@ -420,8 +421,8 @@ class Subscripts:
                 base.mask = (lo, hi)
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
-            if store_index is not None and value.kind == "const" and not base.flags & (LOSS | COUNT):
-                pass
+            if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):
+                self.store(base, store_index, value, node)  # which tokens there are
             return
         if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet

@@ -13,24 +13,28 @@ from typing import Any
 from audit.trace.positions import place_of
 from audit.trace.values import CUT, META, V
 
-#: knobs of the launcher: what depends on them differs from rank to rank
-RANKS = frozenset(["RANK", "WORLD_SIZE", "LOCAL_RANK"])
+#: a share of a number of tokens: what one rank has to do
+SHARE = ("share",)
 #: an order of n-grams: so many tokens at the beginning may be left out
 MAX_START = 64
 
 
 @dataclass(slots=True)
 class Walk:
-    """``reach``: how many tokens from its place on a turn reads, the most that was seen; None: not known."""
+    """``reach``: how many tokens from its place on a turn reads, the most that was seen; None: not known.
+
+    ``alone``: it starts at a known place; ranks that take turns start at different ones.
+    """
 
     step: int
     path: str
     line: int
+    alone: bool
     reach: int | None = 0
 
     @property
     def leaves_gaps(self) -> bool:
-        return self.reach is not None and 0 < self.reach < self.step
+        return self.alone and self.reach is not None and 0 < self.reach < self.step
 
 
 class Walks:
@@ -38,13 +42,14 @@ class Walks:
 
     def note_walk(self: Any, start: V, stop: V, step: V, loop: int, line: int) -> None:
         """A loop over ``range(start, stop, step)``."""
-        if any(k[0] in RANKS for v in (start, stop, step) for k in v.knobs):
-            return
         size = step.const if step.kind == "const" and type(step.const) is int else None
         if size is not None and size > 1:
-            self.trace.walks[loop] = Walk(size, self.scope.path, line)
+            self.trace.walks[loop] = Walk(size, self.scope.path, line, start.kind == "const")
         from_the_start = start.kind == "const" and type(start.const) is int and 0 <= start.const <= MAX_START
-        if size == 1 and from_the_start and stop.kind == "val" and stop.flags & META and not stop.flags & CUT and not stop.deps:
+        everything = (
+            stop.kind == "val" and stop.flags & META and not stop.flags & CUT and SHARE not in stop.keys
+        )
+        if size == 1 and from_the_start and everything and not stop.deps:
             self.whole_walks.add(loop)
 
     def walked(self: Any, low: V) -> frozenset:
@@ -56,7 +61,9 @@ class Walks:
         turn = max((n for x, n in low.deps if x == loop), default=None)
         if walk is None or turn is None or at - turn < walk.step:
             return low.deps
-        return frozenset((x, n + (at - turn) // walk.step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps)
+        return frozenset(
+            (x, n + (at - turn) // walk.step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps
+        )
 
     def note_span(self: Any, low: V | None, high: V | None) -> None:
         """``stream[low:high]`` in one of the loops."""
@@ -67,10 +74,20 @@ class Walks:
             if walk is None or walk.reach is None:
                 continue
             here = self.turn_of.get((loop, turn))
-            if here is None or high is None or here.kind not in ("val", "const") or place_of(high)[0] != place_of(here)[0]:
+            if (
+                here is None
+                or high is None
+                or here.kind not in ("val", "const")
+                or place_of(high)[0] != place_of(here)[0]
+            ):
                 walk.reach = None
             else:
                 walk.reach = max(walk.reach, place_of(high)[1] - place_of(here)[1])
+
+    def note_share(self: Any, op: str, a: V, b: V, out: V) -> None:
+        """``n * (rank + 1) // world``: no number of all tokens any more."""
+        if op in ("*", "/", "//", "%") and (a.flags | b.flags) & META and "const" not in (a.kind, b.kind):
+            out.keys = out.keys | {SHARE}
 
     def fills_whole(self: Any, index: V, value: V) -> bool:
         """Does a table take in every token of the stream, without its place."""
@@ -78,5 +95,6 @@ class Walks:
         if value.pos is not None or not atoms:
             return False
         return all(
-            low is None and high is None and all(loop in self.whole_walks for loop, _ in chosen) for chosen, low, high in atoms
+            low is None and high is None and all(loop in self.whole_walks for loop, _ in chosen)
+            for chosen, low, high in atoms
         )
