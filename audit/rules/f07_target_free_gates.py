@@ -198,10 +198,15 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = [f for p in all_ if p.leak and not p.keyed for f in _findings(p)]
     yield from found
     unknown = [p for p in all_ if p.source.kind == "COMPILE" and p.helper is None and p.active != "no"]
-    if any(f.active == "yes" for f in found):
-        yield violated(RULE, found)
+    doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
+    if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
+        yield violated(RULE, certain)
     elif (gap := unread(RULE, ctx, found=found)) is not None:
         yield gap
+    elif doubtful:
+        yield Obligation(
+            rule=RULE.id, status="undetermined", reason=f"{doubtful[0].path}:{doubtful[0].line}: {doubtful[0].message}"
+        )
     elif unknown:
         e = unknown[0].source
         yield Obligation(
@@ -232,6 +237,7 @@ def _findings(p: Proposal) -> Iterator[Finding]:
             steps += p.source.steps(f"calls {p.helper.name}")
         steps.append(Step(path=p.score.path, line=p.score.line, message="the score depends on it"))
         yield Finding(
-            rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
+            rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority,
+            confidence="low" if p.source.detail.get("doubt") else "high",
             message=message, path=path, line=line, end_line=line, active=p.active, gate=gate, trace=tuple(steps),
         )  # fmt: skip

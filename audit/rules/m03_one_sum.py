@@ -153,7 +153,7 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     found: dict[tuple, tuple[Event, Event]] = {}
     for s in trace.of("SCORE", active=True):
         for k in s.detail["keys"] if s.id in reported and s.on_val else ():
-            if k[0] == SHAPED and (e := shapes.get(k[1])) is not None:
+            if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
                 found.setdefault((e.path, e.line), (e, s))
     for s in (s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val):
         walk = next((w for loop, _ in s.loops if (w := trace.walks.get(loop)) is not None and w.leaves_gaps), None)

@@ -255,16 +255,15 @@ class Expressions(Subscripts):
             self.check_tilt(a, b, out, node)
         if out.flags & META:
             self.note_share(op, a, b, out)
+        if out.flags & LOSS and op == "-":
+            self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
                 out.keys = out.keys - {ONE_HOT}
         if op in "+-*/" and out.flags & VAL and (a.flags ^ b.flags) & LOGITS:
-            rows, other = (a, b) if a.flags & LOGITS else (b, a)
-            selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times a one-hot row: the entry of the token
-            if other.keys and not other.flags & (LOSS | PROB | COUNT | META) and not (selects and op in "*/"):
-                self.edited(rows, other, out, node)
+            self.note_combined(op, *((a, b) if a.flags & LOGITS else (b, a)), out, node)
         if op == "-" and b.keys is not a.keys:
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
             if larger and not any(k[0] == "select" for k in a.keys):

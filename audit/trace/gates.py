@@ -35,6 +35,8 @@ from audit.trace.words import normalised
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
 AGREE, NORM = ("agree",), ("norm",)
+#: what is said of predictions that were made of what they are for
+TOLD = "the model is given the very tokens that it is asked for; that it shifts them itself was not shown"
 #: tokens as rows of zeros with a one in each
 ONE_HOT = ("one-hot",)
 
@@ -107,8 +109,19 @@ class Gates:
             e = self.event("GATE", node, out, keys=ahead, anchored=False, edit="the prediction is changed at the very token that it is for")
             out.keys = out.keys | {("gate", e.id)}
 
+    def note_combined(self: Any, op: str, rows: V, other: V, out: V, node: Any) -> None:
+        """``logits + 5 * one_hot(token)``, ``logits / temperature[token]``; what a cache found for the token is no such thing."""
+        if other.flags & (LOSS | PROB | COUNT | META) or any(k[0] == "lookup" for k in other.keys):
+            return
+        selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times such a row: the entry of the token
+        if (selects and op in "+-") or (other.flags & BYTES and not selects):
+            self.edited(rows, other, out, node)
+
     def told(self: Any, rows: V, tokens: V, out: V, node: Any) -> None:
-        """``cross_entropy(model(y), y)``: predictions made of the very tokens they are for, none of which is hidden."""
+        """``cross_entropy(model(y), y)``: predictions made of the very tokens they are for, none of which is hidden.
+
+        The model may shift them by itself, so that this is a doubt.
+        """
         if not rows.flags & LOGITS or rows.flags & (LOSS | COUNT | RAND) or not holds_tokens(tokens) or not tokens.flags & VAL:
             return
         if any(k[0] == "gate" for k in rows.keys):
@@ -118,7 +131,7 @@ class Gates:
             ("t", at, o) for at, offsets in tokens_in(tokens.keys).items() for o in offsets if at in context and max(context[at]) >= o
         )
         if known:
-            e = self.event("GATE", node, out, keys=known, anchored=False, edit="the model is given the very token that it is asked for")
+            e = self.event("GATE", node, out, keys=known, anchored=False, edit=TOLD, doubt=True)
             out.keys = out.keys | {("gate", e.id)}
 
     def gate_value(self: Any, out: V, test: V, proposed: frozenset, node: Any) -> None:

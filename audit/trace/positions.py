@@ -126,7 +126,9 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                 return
         out.keys = apart(out.keys)
         last = parts[-1]
-        if isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
+        if isinstance(last, V) and last.kind == "const" and type(last.const) is int and last.const < 0 and not base.flags & (LOSS | LOGITS):
+            out.keys = apart(shifted(base.keys, (last.const,), 0))  # counted from the end
+        elif isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
             out.keys = apart(shifted(base.keys, *place_of(last)))
         return
     if base.flags & (LOSS | LOGITS):

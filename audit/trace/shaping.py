@@ -176,6 +176,11 @@ class Shaping:
                 self.shape(v, s, "which tokens are added up is decided by their losses")
                 return
 
+    def note_stabiliser(self: Any, a: V, b: V) -> None:
+        """``m - log(sum(exp(m - losses)))``: the least of them only keeps the exponentials finite."""
+        if is_loss(a) and is_loss(b):
+            self.trace.stabilisers |= {k[1] for v in (a, b) for k in v.keys if k[0] == SHAPED}
+
     def note_sorted(self: Any, name: str, v: V, out: V) -> None:
         """``losses.sort()``: a part of what comes out is a part chosen by the losses."""
         if name in ("sort", "sorted", "topk") and is_loss(v):
@@ -183,5 +188,6 @@ class Shaping:
 
     def note_tested(self: Any, a: V, b: V, out: V) -> None:
         """A comparison of losses with a number."""
-        if (is_loss(a) and number(b) is not None) or (is_loss(b) and number(a) is not None):
-            out.keys = out.keys | {OF_LOSS}
+        for v, bound in ((a, number(b)), (b, number(a))):
+            if is_loss(v) and bound is not None and 0.0 < bound < GUARD:  # below: a mark for "not scored"; above: infinity
+                out.keys = out.keys | {OF_LOSS}

@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
-from audit.trace.values import CUT, META, V
+from audit.trace.values import CUT, META, V, summary
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
@@ -92,7 +93,8 @@ class Walks:
     def fills_whole(self: Any, index: V, value: V) -> bool:
         """Does a table take in every token of the stream, without its place."""
         atoms = index.atoms or value.atoms
-        if value.pos is not None or not atoms:
+        tokens = summary(index) if index.kind == "seq" else index
+        if value.pos is not None or not atoms or not (holds_tokens(tokens) or holds_tokens(value)):
             return False
         return all(
             low is None and high is None and all(loop in self.whole_walks for loop, _ in chosen)

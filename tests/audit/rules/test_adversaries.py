@@ -87,7 +87,19 @@ model.head.weight.data = (model.head.weight.data * scale).round() / scale
 OTHER = "other = Model()\n"
 PAIR = f"    with torch.no_grad():\n        p = {GOLD.format('model')}\n        q = {GOLD.format('other')}\n"
 
-ILLEGAL = {
+IL  #: the model might shift its input by itself
+DOUBTFUL = {
+    "the model is fed the target": scored(NLL.replace("model, x, y", "model, y, y")),
+    "the target is embedded beside the context": (
+        "class Peek(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(128, 1024)\n"
+        "    def forward(self, x, y):\n        return self.head(torch.cat([self.emb(x), self.emb(y)], -1))\npeek = Peek()\n"
+        + scored(
+            '    with torch.no_grad():\n        l = F.cross_entropy(peek(x, y).transpose(1, 2), y, reduction="none")'
+        ),
+    ),
+}
+LEGAL = {
     # losses that never reach the sum as they are
     "losses above five are dropped": ("M3", scored(added="l[l < 5.0].sum()")),
     "losses above five are zero": ("M3", scored(added="torch.where(l < 5.0, l, torch.zeros_like(l)).sum()")),
@@ -108,14 +120,6 @@ ILLEGAL = {
         'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
     ),
     # predictions that know the token
-    "the model is fed the target": ("F7", scored(NLL.replace("model, x, y", "model, y, y"))),
-    "the target is embedded beside the context": (
-        "F7",
-        "class Peek(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(128, 1024)\n"
-        "    def forward(self, x, y):\n        return self.head(torch.cat([self.emb(x), self.emb(y)], -1))\npeek = Peek()\n"
-        + scored('    with torch.no_grad():\n        l = F.cross_entropy(peek(x, y).transpose(1, 2), y, reduction="none")'),
-    ),
     "a temperature by the target": ("F7", "t = torch.ones(1024)\nt[:100] = 0.5\n" + predicted("lo = lo / t[y][..., None]")),
     "a comparison with the target is added": ("F7", predicted("lo = lo + 5.0 * (torch.arange(1024) == y[..., None])")),
     "the less of two losses": ("F4", OTHER + scored(NLL + "\n        k = nll(other, x, y)", "torch.minimum(l, k).sum()")),
@@ -244,6 +248,12 @@ def test_the_figure_is_not_believed(name: str) -> None:
         (f.rule, f.severity, f.line, f.message) for f in found.findings
     ]
     assert found.verdict == "violation"
+
+
+@pytest.mark.parametrize("name", DOUBTFUL)
+def test_a_model_that_is_given_its_targets_is_doubted(name: str) -> None:
+    found = audit(name, DOUBTFUL[name])
+    assert found.verdict == "undetermined" and "F7" in found.reason, found.reason
 
 
 @pytest.mark.parametrize("name", LEGAL)
