@@ -39,9 +39,8 @@ def ranked_over_time(code: Code, along: Sequences, place: Place, shut: set[int])
             made.setdefault(n.targets[0].id, []).append(n.value)
     for call in found:
         library = code.dotted(place, call.func).startswith("torch.")
-        subject, rest = (
-            (call.args[0], call.args[2:]) if library and call.args else (call.func.value, call.args[1:])
-        )  # type: ignore[union-attr]
+        func: Any = call.func
+        subject, rest = (call.args[0], call.args[2:]) if library and call.args else (func.value, call.args[1:])
         over = rest[0] if rest else next((v for k, v in call.keywords if k in ("dim", "axis")), None)
         time = isinstance(over, ir.Const) and over.value == 1 and over.value is not True
         if time and id(call) not in shut and _one_per_position(along, place, subject, made, 0):
@@ -63,16 +62,16 @@ def _one_per_position(
         return isinstance(last, ir.Const) and type(last.value) is int and along.along(place, node.value)
     if not isinstance(node, ir.Call):
         return False
-    func = node.func
+    func: Any = node.func
     name = func.attr if isinstance(func, ir.Attr) else ""
     if name == "squeeze":
-        return bool(node.args) and minus_one(node.args[0]) and _of_activations(along, place, func.value)  # type: ignore[union-attr]
+        return bool(node.args) and minus_one(node.args[0]) and _of_activations(along, place, func.value)
     if name in _REDUCE:
         over = (
             node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
         )
         kept = any(k == "keepdim" for k, _ in node.keywords)
-        return over is not None and minus_one(over) and not kept and _of_activations(along, place, func.value)  # type: ignore[union-attr]
+        return over is not None and minus_one(over) and not kept and _of_activations(along, place, func.value)
     if name in _PASS and isinstance(func, ir.Attr):
         inner = node.args[0] if node.args and name in ("sigmoid", "tanh", "softplus") else func.value
         return _one_per_position(along, place, inner, made, depth + 1)

@@ -49,7 +49,7 @@ class Parts:
             calls = [
                 n for n in ir.walk(init.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)
             ]
-            self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}
+            self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}  # type: ignore[attr-defined]
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:
                 if (

@@ -87,19 +87,7 @@ model.head.weight.data = (model.head.weight.data * scale).round() / scale
 OTHER = "other = Model()\n"
 PAIR = f"    with torch.no_grad():\n        p = {GOLD.format('model')}\n        q = {GOLD.format('other')}\n"
 
-IL  #: the model might shift its input by itself
-DOUBTFUL = {
-    "the model is fed the target": scored(NLL.replace("model, x, y", "model, y, y")),
-    "the target is embedded beside the context": (
-        "class Peek(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
-        "        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(128, 1024)\n"
-        "    def forward(self, x, y):\n        return self.head(torch.cat([self.emb(x), self.emb(y)], -1))\npeek = Peek()\n"
-        + scored(
-            '    with torch.no_grad():\n        l = F.cross_entropy(peek(x, y).transpose(1, 2), y, reduction="none")'
-        ),
-    ),
-}
-LEGAL = {
+ILLEGAL = {
     # losses that never reach the sum as they are
     "losses above five are dropped": ("M3", scored(added="l[l < 5.0].sum()")),
     "losses above five are zero": ("M3", scored(added="torch.where(l < 5.0, l, torch.zeros_like(l)).sum()")),
@@ -185,6 +173,18 @@ LEGAL = {
     ),
     "scales from the stream": ("F11", HOOK.format("val") + SAVED + scored()),
 }  # fmt: skip
+#: the model might shift its input by itself
+DOUBTFUL = {
+    "the model is fed the target": scored(NLL.replace("model, x, y", "model, y, y")),
+    "the target is embedded beside the context": (
+        "class Peek(nn.Module):\n    def __init__(self):\n        super().__init__()\n"
+        "        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(128, 1024)\n"
+        "    def forward(self, x, y):\n        return self.head(torch.cat([self.emb(x), self.emb(y)], -1))\npeek = Peek()\n"
+        + scored(
+            '    with torch.no_grad():\n        l = F.cross_entropy(peek(x, y).transpose(1, 2), y, reduction="none")'
+        ),
+    ),
+}
 LEGAL = {
     "plain": scored(),
     "a cap that no loss reaches": scored(added="l.clamp(max=30.0).sum()"),
