@@ -182,7 +182,7 @@ DOUBTFUL = {
         "    def forward(self, x, y):\n        return self.head(torch.cat([self.emb(x), self.emb(y)], -1))\npeek = Peek()\n"
         + scored(
             '    with torch.no_grad():\n        l = F.cross_entropy(peek(x, y).transpose(1, 2), y, reduction="none")'
-        ),
+        )
     ),
 }
 LEGAL = {
