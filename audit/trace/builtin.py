@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.shaping import same_target
 from audit.trace.values import (
     BYTES,
     LOSS,
@@ -220,7 +221,9 @@ class Builtins:
         if last == "max" and len(args) == 1:
             out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:
-            self.event("SELECT", node, out, how=last)
+            e = self.event("SELECT", node, out, how=last)
+            if len(args) == 2 and all(a.flags & LOSS and a.flags & VAL for a in args) and same_target(args[0], args[1]):
+                out.keys = out.keys | {("select", e.id)}
         return out
 
     def math_call(self: Any, last: str, args: list[V]) -> V:

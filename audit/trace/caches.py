@@ -111,10 +111,15 @@ def _own_places(scores: Iterable[Event]) -> dict[int, dict[tuple[int, ...], int]
     for s in sorted({s.id: s for s in scores}.values(), key=lambda s: s.id):
         latest = {x: max(o) for x, o in tokens_in(s.detail.get("keys", frozenset())).items()}
         before = earlier.setdefault((s.path, s.line), {})
-        found[s.id] = {x: o for x, o in latest.items() if o > before.get(x, o - 1)} or latest
+        found[s.id] = {x: o for x, o in latest.items() if o > before.get(x, o - 1) and o > before.get(_uncut(x), o - 1)} or latest
         for x, o in latest.items():
             before[x] = max(o, before.get(x, o))
     return found
+
+
+def _uncut(symbols: tuple[int, ...]) -> tuple[int, ...]:
+    """The place without cuts that were counted from the end (``kept[-4096:]``)."""
+    return tuple(s for s in symbols if s >= 0)
 
 
 def _judge(

@@ -299,11 +299,24 @@ class Calls:
         if found is None:
             calls = self.interest.summary(fn).calls
             found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and fn.name != "forward"
+            if not found and fn.name != "forward":
+                found = any(self.learns(f) for f in self.hands_itself_to(fn))
             if not found:
                 stores = calls & {"load_state_dict", "copy_", "zero_", "parameters", "named_parameters", "state_dict"}
                 found = bool(stores) and not calls & {"cross_entropy", "linear", "matmul", "rms_norm", "einsum", "softmax"}
             self.acts[id(fn)] = found
         return found
+
+    def learns(self: Any, fn: Any) -> bool:
+        return bool(self.interest.summary(fn).calls & {"backward", "step"})
+
+    def hands_itself_to(self: Any, fn: Any) -> list[Any]:
+        """The program's functions that a method calls with its own object (``fit(self, tokens)``)."""
+        return [
+            f for n in ir.walk(fn.body)
+            if isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and any(isinstance(a, ir.Name) and a.id == "self" for a in n.args)
+            for f in self.interest.nodes.get(n.func.id, ())
+        ]  # fmt: skip
 
     def model_result(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any, fn: Any) -> V:
         values = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]

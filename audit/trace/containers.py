@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from audit.trace.selection import listed
@@ -48,6 +49,8 @@ class Containers:
                     if not any(x.data is item.data for x in recv.data) and len(recv.data) < 12:
                         recv.data.append(item)
                 else:
+                    if not recv.data and recv.rest is None:
+                        recv.first = item
                     recv.rest = item if recv.rest is None else join(recv.rest, item)
                     reach_list(recv, item)
                 return const(None)
@@ -59,11 +62,11 @@ class Containers:
                     recv.rest = part if recv.rest is None else join(recv.rest, part)
                     reach_list(recv, part)
                 return const(None)
-            if name in ("pop", "popleft"):
+            if name in ("pop", "popleft", "get", "get_nowait"):
                 out = self.element(recv)
                 return with_deps(out, frozenset([self.loops[-1]])) if self.loops else out
             if name == "clear":
-                recv.data, recv.rest = [], None
+                recv.data, recv.rest, recv.first = [], None, None
                 return const(None)
             if name in ("sort", "reverse", "remove", "discard"):
                 return const(None)
@@ -133,12 +136,26 @@ class Containers:
         out.absorb(recv)
         return out
 
+    def formatted(self: Any, text: str, args: list[V], kwargs: dict[str, V], out: V) -> V:
+        """``"fineweb_{}_*.bin".format("val")``: plain fields only, nothing is looked up in what is given."""
+        if not re.fullmatch(r"(?:[^{}]|\{\w*\})*", text):
+            return out
+        try:
+            value = const(text.format(*(a.const for a in args), **{k: v.const for k, v in kwargs.items()}))
+        except (IndexError, KeyError, ValueError):
+            return out
+        value.flags, value.knobs, value.deps = self.text_flags(value.const) or out.flags, out.knobs, out.deps
+        return value
+
     def const_method(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         x = recv.const
         if isinstance(x, (str, bytes)):
             if name == "format" or name == "join":
                 out = derive([recv, *(summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()])])
                 if name == "format" and isinstance(x, str):
+                    given = [*args, *kwargs.values()]
+                    if all(a.kind == "const" and isinstance(a.const, (str, int)) for a in given) and len(x) <= 300:
+                        return self.formatted(x, args, kwargs, out)
                     out.const = ("text", x.partition("{")[0])
                 return out
             if all(a.kind == "const" for a in args) and name in STRING_METHODS:

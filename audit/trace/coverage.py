@@ -70,6 +70,8 @@ class Coverage:
         if not isinstance(x, ir.Slice) or x.upper is None or x.step is not None:
             return
         low, high = parts[0]
+        if (low is not None and low.deps) or high.deps:
+            return  # the first turn of a loop over places
         if low is not None and not (low.kind == "const" and low.const == 0):
             return
         if high.flags & META and high.flags & CUT:

@@ -14,6 +14,7 @@ from audit.trace.values import (
     BPB,
     BYTES,
     COUNT,
+    EMPTY,
     FILE,
     GRAD,
     LOGITS,
@@ -242,6 +243,8 @@ class Expressions(Subscripts):
             out = derive([a, summary(b)])
             out.const = ("text", a.const.partition("%")[0])
             return out
+        if (op in ("*", "@") and (a.flags | b.flags) & LOSS) or (op in "+-" and (a.flags ^ b.flags) & LOSS):
+            a, b = self.as_weight(a, b), self.as_weight(b, a)
         out = derive([a, b])
         out.flags &= ~RATIO
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
@@ -300,6 +303,20 @@ class Expressions(Subscripts):
             out.const = "ln2"  # a divisor that converts to bits together with what it multiplies
         if op in ("==", "!=", "<", ">"):
             out.flags &= ~LOSS
+        return out
+
+    def as_weight(self: Any, v: V, other: V) -> V:
+        """``g * q`` where ``g`` learned from the losses of earlier turns: a weight of the mixture, and no score."""
+        if not v.flags & LOSS or not v.atoms or other.scores or not other.flags & (LOGITS | PROB | COUNT | LOSS):
+            return v
+        now = dict(self.loops)
+        if not all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms):
+            return v
+        if any(loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen) or not other.atoms:
+            return v
+        out = clone(v)
+        out.flags &= ~(LOSS | BPB)
+        out.atoms, out.scores = EMPTY, EMPTY
         return out
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:

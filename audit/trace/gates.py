@@ -99,7 +99,7 @@ class Gates:
         The places of what the predictions were made of are compared with the token's own: a token of the context
         (a repetition penalty, a copy mechanism) is not above the highest of them, the token to be predicted is.
         """
-        if not rows.flags & (LOGITS | PROB) or rows.flags & (LOSS | COUNT) or not tokens.flags & VAL:
+        if not rows.flags & (LOGITS | PROB) or rows.flags & (LOSS | COUNT) or not tokens.flags & (VAL | BYTES):
             return
         context = tokens_in(rows.keys)
         place = place_of(row) if row is not None and row.pos is not None else ((), 0)
@@ -114,6 +114,10 @@ class Gates:
         if other.flags & (LOSS | PROB | COUNT | META) or any(k[0] == "lookup" for k in other.keys):
             return
         selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times such a row: the entry of the token
+        if op == "*" and ONE_HOT in other.keys and ("logp",) in rows.keys:
+            out.flags = (out.flags | LOSS) & ~LOGITS
+            out.atoms, out.keys = other.atoms or out.atoms, out.keys - {ONE_HOT}
+            return
         if (selects and op in "+-") or (other.flags & BYTES and not selects):
             self.edited(rows, other, out, node)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import json
 from typing import Any
 
 from audit import ir
@@ -11,7 +13,7 @@ from audit.trace.files import Files
 from audit.trace.gates import NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
 from audit.trace.positions import loop_place, place_of
 from audit.trace.selection import listed
-from audit.trace.shaping import OF_LOSS, STACKED, is_loss, own_tokens
+from audit.trace.shaping import OF_LOSS, STACKED, is_loss, same_target
 from audit.trace.values import (
     ART,
     BPB,
@@ -25,6 +27,7 @@ from audit.trace.values import (
     LOSS,
     MATCH,
     META,
+    ONES,
     ORDER,
     PARAM,
     PROB,
@@ -143,6 +146,8 @@ class Library(Builtins, Containers, Files):
             out = V("val", flags=0)
             out.line = getattr(node, "line", 0)
             self.born[id(out)] = (out, tuple(self.loops))
+            if last in ("ones", "ones_like"):
+                out.data = ONES
             for a in args:
                 out.deps |= a.deps
                 if a.flags & META:
@@ -170,7 +175,12 @@ class Library(Builtins, Containers, Files):
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):
             if len(args) >= 2:
-                self.store(args[0], args[1], args[2] if len(args) > 2 else const(1), node)
+                index = summary(args[1]) if args[1].kind == "seq" else args[1]
+                taken = args[2] if len(args) > 2 else const(1)
+                if index.flags & TRAIN and not index.flags & VAL:
+                    self.fill(args[0], index, taken, node)
+                else:
+                    self.store(args[0], args[1], taken, node)
             return const(None)
         if last in ("cross_entropy", "nll_loss") or (last == "CrossEntropyLoss" and len(args) >= 2):
             return self.cross_entropy(args, kwargs, node)
@@ -188,6 +198,17 @@ class Library(Builtins, Containers, Files):
             return const(None)
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
             return self.normalise(last, args)
+        if last.startswith("_foreach_") and last.endswith("_") and len(args) >= 2:
+            self.write_param(summary(first), derive([summary(a) for a in args[1:]]), node)
+            return const(None)
+        if last == "vector_to_parameters" and len(args) >= 2:
+            self.write_param(summary(args[1]), args[0], node)
+            return const(None)
+        if (written := kwargs.get("out")) is not None and written.flags & PARAM:
+            self.write_param(written, derive([*args, *(v for k, v in kwargs.items() if k != "out")]), node)
+            return written
+        if name.endswith("func.grad") and first is not None:
+            return V("bound", data=(first, "__grad__"))
         if last in ("minimum", "maximum", "fmin") and len(args) >= 2:
             return self.select(last, args, node)
         if last in ("where",) and len(args) >= 3:
@@ -227,6 +248,9 @@ class Library(Builtins, Containers, Files):
             out = derive(args)
             if first.flags & VAL:
                 e = self.event("STORE", node, first, keys=first.keys, whole=self.fills_whole(first, const(1)))
+                out.taint = out.taint | {e.id}
+            elif first.flags & TRAIN and not first.flags & (LOSS | LOGITS | PARAM | META):
+                e = self.event("FILL", node, first, table=id(out))
                 out.taint = out.taint | {e.id}
             return out
         if last in ("all_gather_object", "all_gather", "all_gather_into_tensor") and len(args) >= 2:
@@ -276,6 +300,12 @@ class Library(Builtins, Containers, Files):
             elif first is not None and first.kind == "dict":
                 out = mapping(dict(first.data or {}), first.rest)
             return out
+        if name in ("importlib.import_module", "builtins.__import__") and first is not None and isinstance(first.const, str):
+            module = self.local_module(first.const)
+            if module is not None:
+                return module
+        if name in ("queue.Queue", "queue.SimpleQueue", "multiprocessing.Queue"):
+            return seq([])
         if last == "deque":
             return self.as_seq(first) if first is not None else seq([])
         if last in ("Path", "PurePath", "expanduser", "abspath", "resolve", "realpath", "normpath", "fspath"):
@@ -284,6 +314,8 @@ class Library(Builtins, Containers, Files):
             return self.path_join(args)
         if last in ("glob", "iglob", "rglob", "listdir"):
             return listed(derive(args))
+        if name in ("json.loads", "ast.literal_eval") and first is not None and (given := literal(first, self.text_flags)) is not None:
+            return given
         if last in ("decompress", "compress", "loads", "dumps", "b85decode", "b64decode", "b85encode"):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
             return out
@@ -422,6 +454,8 @@ class Library(Builtins, Containers, Files):
         out.flags |= test.flags & (MATCH | RAND)  # tokens hidden at random stay marked as such
         out.taint |= test.taint
         out.keys |= test.keys
+        if not out.flags & (LOSS | LOGITS | PROB | VAL):
+            out.flags |= test.flags & BYTES  # a weight that a property of a token decides
         self.gate_value(out, test, a.keys | b.keys, node)
         self.gate_agreement(out, test, a, b, node)
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
@@ -429,7 +463,7 @@ class Library(Builtins, Containers, Files):
         self.note_replaced(test, a, b, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
-            if ("by loss",) in test.keys or (OF_LOSS in test.keys and own_tokens(test) & own_tokens(a)):
+            if ("by loss",) in test.keys or (OF_LOSS in test.keys and same_target(test, a)):
                 out.keys = out.keys | {("select", e.id)}
         return out
 
@@ -461,6 +495,9 @@ class Library(Builtins, Containers, Files):
     # ------------------------------------------------------------------ methods of arrays and containers
     def lib_method(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any, f: V) -> V:
         k = recv.kind
+        if name == "__grad__" and recv.kind in ("func", "bound", "partial"):
+            loss = self.call_value(recv, args, kwargs, node)
+            return self.autograd_grad(loss, [loss, *args[:1]], node)
         if name == "__value_and_grad__" or (k in ("func", "bound", "partial", "lib") and name == "__value_and_grad__"):
             out = self.call_value(recv, args, kwargs, node)
             loss = summary(out)
@@ -552,7 +589,11 @@ class Library(Builtins, Containers, Files):
             return self.lookup(recv, index, out, node)
         if name in ("scatter_add_", "index_add_", "index_put_", "scatter_", "scatter_reduce_") and len(args) >= 2:
             index = args[1] if name != "index_put_" else summary(args[0])
-            if index.flags & VAL and not recv.flags & LOGITS and not any(k[0] in PROPOSALS for k in index.keys):
+            # What a table answered, or a fixed one that nothing is in yet, laid out in an array of this turn: no token is taken in.
+            born = self.born.get(id(recv))
+            fresh = bool(self.loops) and born is not None and born[1] == tuple(self.loops)
+            found = any(k[0] in PROPOSALS or (fresh and k[0] in ("lookup", "lut")) for k in index.keys)
+            if index.flags & VAL and not recv.flags & LOGITS and not found:
                 self.store(recv, index, args[-1], node)
                 return recv
             self.fill(recv, index, args[-1], node)
@@ -700,3 +741,26 @@ def _array_behind(e: Any) -> Any:
         else:
             break
     return e
+
+
+def literal(text: V, flags_of: Any) -> V | None:
+    """The value that a text spells out in JSON or as a Python literal; None if it does not."""
+    if text.kind != "const" or not isinstance(text.const, (str, bytes)) or len(text.const) > 20_000:
+        return None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            return spelled_out(read(text.const), text.knobs, flags_of)
+        except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+            continue
+    return None
+
+
+def spelled_out(value: Any, knobs: frozenset, flags_of: Any) -> V:
+    if isinstance(value, dict):
+        return mapping({k: spelled_out(v, knobs, flags_of) for k, v in value.items()})
+    if isinstance(value, (list, tuple)):
+        return seq([spelled_out(v, knobs, flags_of) for v in value])
+    out = const(value)
+    out.knobs = knobs
+    out.flags = flags_of(value) if isinstance(value, str) else 0
+    return out

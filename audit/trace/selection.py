@@ -26,7 +26,11 @@ class Selection:
         if isinstance(test, ir.BoolOp) and test.op == "and":
             return next((found for part in test.values if (found := self.selects(part)) is not None), None)
         text = asked = None
-        if isinstance(test, ir.Compare) and test.ops == ["in"]:
+        but = False
+        if isinstance(test, ir.UnaryOp) and test.op == "not":
+            test, but = test.operand, True
+        if isinstance(test, ir.Compare) and test.ops in (["in"], ["not in"]):
+            but ^= test.ops == ["not in"]
             text, asked = test.left, test.comparators[0]
         elif isinstance(test, ir.Call) and isinstance(test.func, ir.Attr) and test.func.attr in _ASKS and test.args:
             texts = [a for a in test.args if isinstance(a, (ir.Const, ir.Name))]
@@ -46,7 +50,7 @@ class Selection:
         if flags not in (VAL, TRAIN) or old is None or old.flags & (VAL | TRAIN) or not _is_path(old):
             return None
         refined = clone(old)
-        refined.flags |= flags
+        refined.flags |= (VAL | TRAIN) ^ flags if but else flags  # of the two splits the other one
         return name, refined
 
 

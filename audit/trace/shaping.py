@@ -12,6 +12,7 @@ from typing import Any
 from audit import ir
 from audit.trace.events import Event
 from audit.trace.gates import within
+from audit.trace.positions import tokens_in
 from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V
 
 #: a comparison of losses with each other
@@ -54,6 +55,12 @@ def own_tokens(v: V | Event) -> frozenset:
     """The keys of the tokens that a value, or the value of an event, was made of."""
     keys = v.keys if isinstance(v, V) else v.detail.get("keys", ())
     return frozenset(k for k in keys if k[0] == "t")
+
+
+def same_target(v: V, loss: V) -> bool:
+    """Was the first made of the token that the second is the loss of; an entropy is not."""
+    mine = tokens_in(v.keys)
+    return any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items())
 
 
 def _goes_on(way: list[ir.Stmt]) -> bool:
@@ -125,7 +132,7 @@ class Shaping:
                     and test.flags & MASK
                     and v.flags & LOSS
                     and v.flags & VAL
-                    and own_tokens(v) & own_tokens(test)
+                    and same_target(test, v)
                 ):
                     e = self.event("SELECT", node, out, how="product with a comparison of the losses")
                     out.keys = out.keys | {("select", e.id)}

@@ -122,7 +122,12 @@ class Statements(Loops):
         return NORMAL
 
     def s_function(self: Any, s: ir.FunctionDef) -> int:
-        self.scope.set(s.name, self.make_function(s, None))
+        made = self.make_function(s, None)
+        self.scope.set(s.name, made)
+        for d in s.decorators:
+            given = self.ev(d)
+            if given.kind == "func" and self.interest.summary(given.data.node).calls & {"append", "add", "setdefault", "update"}:
+                self.call_value(given, [made], {}, s)  # a register of functions; the name still means the function
         return NORMAL
 
     def make_function(self: Any, s: Any, owner: ClassV | None) -> V:
@@ -452,10 +457,26 @@ class Statements(Loops):
         return NORMAL
 
     def s_match(self: Any, s: ir.Match) -> int:
-        self.ev(s.subject)
+        subject = self.ev(s.subject)
+        plain = subject.kind == "const" and not isinstance(subject.const, tuple)
+        text = self.gate_text(subject)
         for case in s.cases:
+            values = [self.ev(v) for v in case.values]
+            bare = not case.binds and bool(values) and all(v.kind == "const" for v in values)
             for name in case.binds:
-                self.scope.set(name, V("val"))
+                self.scope.set(name, subject if plain and not values else V("val"))
+            guard = True if case.guard is None else self.truth(self.ev(case.guard))
+            taken: bool | None = None
+            if plain and guard is not None and (bare or not values):
+                taken = guard and (not values or any(v.const == subject.const for v in values))
+            if taken is False and not (self.dormant and subject.knobs):
+                continue
+            if taken is True and not self.dormant:
+                self.guards.append(("yes", text))
+                try:
+                    return self.block(case.body)
+                finally:
+                    self.guards.pop()
             self.both(case.body, [], ("", ""), ("", ""))
         return NORMAL
 

@@ -27,6 +27,7 @@ from audit.trace.values import (
     MASK,
     MATCH,
     META,
+    ONES,
     ORDER,
     PARAM,
     PROB,
@@ -45,6 +46,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )
+from audit.trace.walks import PART, SHARE
 
 
 class Subscripts:
@@ -98,6 +100,8 @@ class Subscripts:
                     if -len(base.data) <= i.const < len(base.data):
                         found = base.data[i.const]
                         return chosen(found, i.deps) if found.kind == "seq" and i.deps else found
+                if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
+                    return base.first
                 part = self.element(base)
                 if part.kind == "dict":
                     part.origin = base  # itself, so that what is stored in it stays
@@ -192,6 +196,8 @@ class Subscripts:
                 parts.append((low, high))
                 if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and base.kind == "val":
                     self.note_span(low, high)
+                    if high is not None and (high.deps or SHARE in high.keys or not (high.flags & META or high.kind == "const")):
+                        out.keys = out.keys | {PART}
                 if x.step is not None:
                     self.ev(x.step)
                 if low is not None and low.lv is not None and len(low.lv) == 3 and {d[0] for d in low.deps} == {low.lv[1]}:
@@ -419,6 +425,8 @@ class Subscripts:
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
             if (lo is not None or hi is not None) and value.const not in (0, 0.0, False):
                 base.mask = (lo, hi)
+            elif value.kind == "const" and base.data == ONES and value.const in (0, 0.0, False) and (lo is None or lo == "start" or hi is None):
+                base.mask = ("start", lo) if hi is None else (hi, None)  # what is left
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
             if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):

@@ -33,6 +33,8 @@ FILE = 131072  # content of a file that is no shard
 MATCH = 1048576  # stream tokens compared with a file's content
 ORDER = 524288  # tokens of the stream in another order
 CUT = 2097152  # the stream was cut to a known number of tokens
+#: ``data`` of an array of ones
+ONES = "ones"
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice
@@ -58,6 +60,7 @@ class V:
         "const",
         "data",
         "deps",
+        "first",
         "flags",
         "keys",
         "kind",
@@ -95,6 +98,7 @@ class V:
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.origin: V | None = None  # the container that this element was taken from
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
+        self.first: V | None = None  # of a list that loops filled: what was put in first
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
@@ -414,7 +418,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
-    out.by_place, out.maybe = v.by_place, v.maybe
+    out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 
 

@@ -16,6 +16,8 @@ from audit.trace.values import CUT, META, V, summary
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
+#: tokens up to a place that differs from rank to rank, or from turn to turn
+PART = ("part",)
 #: an order of n-grams: so many tokens at the beginning may be left out
 MAX_START = 64
 
@@ -96,7 +98,9 @@ class Walks:
         tokens = summary(index) if index.kind == "seq" else index
         if value.pos is not None or not atoms or not (holds_tokens(tokens) or holds_tokens(value)):
             return False
+        if PART in index.keys or PART in value.keys:
+            return False
         return all(
-            low is None and high is None and all(loop in self.whole_walks for loop, _ in chosen)
-            for chosen, low, high in atoms
+            low is None and all(loop in self.whole_walks for loop, _ in chosen)
+            for chosen, low, _high in atoms
         )
