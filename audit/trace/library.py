@@ -199,7 +199,7 @@ class Library(Builtins, Containers, Files):
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
             return self.normalise(last, args)
         if last.startswith("_foreach_") and last.endswith("_") and len(args) >= 2:
-            self.write_param(summary(first), derive([summary(a) for a in args[1:]]), node)
+            self.write_param(summary(args[0]), derive([summary(a) for a in args[1:]]), node)
             return const(None)
         if last == "vector_to_parameters" and len(args) >= 2:
             self.write_param(summary(args[1]), args[0], node)
@@ -308,6 +308,10 @@ class Library(Builtins, Containers, Files):
             return seq([])
         if last == "deque":
             return self.as_seq(first) if first is not None else seq([])
+        if last == "dirname" and first is not None and isinstance(first.const, str):
+            out = const(first.const.rpartition("/")[0])
+            out.flags, out.knobs = self.text_flags(out.const), first.knobs
+            return out
         if last in ("Path", "PurePath", "expanduser", "abspath", "resolve", "realpath", "normpath", "fspath"):
             return self.path_join(args)
         if name in ("os.path.join",):
@@ -747,9 +751,10 @@ def literal(text: V, flags_of: Any) -> V | None:
     """The value that a text spells out in JSON or as a Python literal; None if it does not."""
     if text.kind != "const" or not isinstance(text.const, (str, bytes)) or len(text.const) > 20_000:
         return None
+    said = text.const if isinstance(text.const, str) else text.const.decode("utf-8", "replace")
     for read in (json.loads, ast.literal_eval):
         try:
-            return spelled_out(read(text.const), text.knobs, flags_of)
+            return spelled_out(read(said), text.knobs, flags_of)
         except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
             continue
     return None
