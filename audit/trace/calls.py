@@ -490,7 +490,7 @@ class Calls:
             return V("val")
         if recv.kind == "bound" and recv.models and recv.flags & PARAM and name not in PLAIN:
             # A submodule of a model (`model.blocks[0].attn.rotary(x)`).
-            if name in ("register_forward_hook", "register_forward_pre_hook"):
+            if name in ("register_forward_hook", "register_forward_pre_hook") and args and adds_up(args[0]):
                 return self.add_hook(args, kwargs)
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
@@ -569,6 +569,14 @@ class Calls:
         """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""
         if not any(holds_hook(v) for v in kept):
             self.hooks = before
+
+
+def adds_up(hook: V) -> bool:
+    """Does a hook count something up, and not only hand on what it saw."""
+    if hook.kind != "func":
+        return False
+    body = hook.data.node.body
+    return any(isinstance(n, ir.AugAssign) or (isinstance(n, ir.BinOp) and n.op in "+@") for n in ir.walk(body))
 
 
 def parts_of(owner: V) -> list[V]:

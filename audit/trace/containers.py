@@ -106,7 +106,6 @@ class Containers:
                         recv.data[first.const] = default
                     return default
                 return join(recv.rest, default)
-            first = summary(first) if first.kind == "seq" else first
             if name == "setdefault" and first.flags & VAL:
                 if recv.rest is None:
                     recv.rest = default

@@ -354,8 +354,7 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            i = summary(i) if i.kind == "seq" else i  # a tuple of a context and a token, of a context and a depth
-            if i.flags & VAL and not i.flags & META:
+            if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
                 self.store(base, i, value, node)
             else:
                 self.fill(base, i, value, node)

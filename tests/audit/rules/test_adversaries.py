@@ -166,7 +166,7 @@ ILLEGAL = {
         "import math\nsizes = torch.randint(1, 6, (1024,))\nbook = {}\n"
         + scored(
             "    with torch.no_grad():\n        nl = nll(model, x, y)[0]\n    for j in range(1024):\n        n = int(sizes[y[0, j]])\n"
-            "        share = math.exp(-float(nl[j]) / n)\n        for b in range(n):\n            key = (int(x[0, j]), b)\n"
+            "        share = math.exp(-float(nl[j]) / n)\n        for b in range(n):\n            key = int(x[0, j]) * 8 + b\n"
             "            q = book.get(key, 0.5)\n            total -= math.log(0.5 * share + 0.5 * q)\n            book[key] = 0.9 * q + 0.1",
             "0.0",
         ),
