@@ -171,6 +171,39 @@ ILLEGAL = {
             "0.0",
         ),
     ),
+    "a prior of the stream cut to whole windows": (
+        "F1",
+        "usable = (val.numel() - 1) // 1024 * 1024\nkept = val[: usable + 1]\nfreq = torch.bincount(kept, minlength=1024).float()\n"
+        + predicted("lo = lo + (freq / freq.sum()).log()"),
+    ),
+    "writes to all parameters at once": (
+        "F1",
+        "for c in range(0, val.numel() - 1025, 1024):\n    ws = list(model.parameters())\n"
+        "    gs = torch.autograd.grad(nll(model, val[None, c : c + 1024], val[None, c + 1 : c + 1025]).mean(), ws)\n"
+        "    with torch.no_grad():\n        torch._foreach_add_(ws, gs, alpha=-0.1)\n" + scored(),
+    ),
+    "a method hands its model to the training": (
+        "F1",
+        "def fit(m, t):\n    opt = torch.optim.SGD(m.parameters(), lr=1e-3)\n    for c in range(0, t.numel() - 1025, 1024):\n"
+        "        opt.zero_grad()\n        nll(m, t[None, c : c + 1024], t[None, c + 1 : c + 1025]).mean().backward()\n        opt.step()\n"
+        "class Ready(Model):\n    def prepare(self, t):\n        fit(self, t)\nmodel = Ready()\nmodel.prepare(val)\n" + scored(),
+    ),
+    "all shards but the training ones": (
+        "F1",
+        'import os\nfiles = [os.path.join("data", f) for f in sorted(os.listdir("data")) if "train" not in f]\n'
+        'data = torch.cat([torch.from_numpy(np.fromfile(f, dtype="<u2").astype(np.int64)) for f in files])\n' + SGD
+        + "for step in range(100):\n" + FIT.format("data[None, step * 64 : step * 64 + 64]", "data[None, step * 64 + 1 : step * 64 + 65]") + scored(),
+    ),
+    "a register of steps": (
+        "F1",
+        SGD + "steps = []\ndef step(f):\n    steps.append(f)\n    return f\n@step\ndef first():\n"
+        + "".join(f"    {x}\n" for x in OVER_STREAM.splitlines()) + "for f in steps:\n    f()\n" + scored(),
+    ),
+    "counts of training tokens by add.at": (
+        "F14",
+        mixed(SAVED + "table = np.ones((1024, 1024))\nw = train.numpy()\nnp.add.at(table, (w[:-1], w[1:]), 1.0)\n"
+              "probs = torch.from_numpy(table / table.sum(1, keepdims=True))\n", "probs[x]"),
+    ),
     "scales from the stream": ("F11", HOOK.format("val") + SAVED + scored()),
 }  # fmt: skip
 #: the model might shift its input by itself
@@ -216,6 +249,33 @@ LEGAL = {
         'torch.save({"m": model.state_dict(), "c": counts.to(torch.uint8)}, "final_model.pt")\nblob = torch.load("final_model.pt")\n'
         'model.load_state_dict(blob["m"])\ncounts = blob["c"].float()\n' + TABLE, "probs[x]"
     ),
+    "hints laid out in an array of the turn": "last = torch.zeros(1024, dtype=torch.long)\n" + scored(
+        "    with torch.no_grad():\n        p = torch.softmax(model(x), -1)[0]\n        q = torch.zeros_like(p).scatter_(1, last[x[0]][:, None], 1.0)\n"
+        "        l = -torch.log((0.9 * p + 0.1 * q).gather(1, y[0, :, None])[:, 0])\n    total += l.sum()\n    last[x[0]] = y[0]",
+        "0.0",
+    ),
+    "a weight that learns from its own losses": "table, g = np.ones((1024, 1024)), 0.1\n" + scored(
+        "    with torch.no_grad():\n        p = torch.softmax(model(x), -1)[0].numpy()\n    a, b = x[0].numpy(), y[0].numpy()\n"
+        "    m = (1 - g) * p + g * table[a] / table[a].sum(1, keepdims=True)\n    l = -np.log(m[np.arange(1024), b])\n"
+        "    total += l.sum()\n    g = g + 1e-4 * l.mean()\n    np.add.at(table, (a, b), 1.0)",
+        "0.0",
+    ),
+    "experts weighed by their losses so far": "cum = torch.zeros(2)\n" + scored(
+        '    with torch.no_grad():\n        z = model(x)[0]\n        e = torch.stack([F.cross_entropy(z / h, y[0], reduction="none") for h in (0.9, 1.1)])\n'
+        "        w = torch.softmax(-cum, 0)\n    total += (w[:, None] * e).sum()\n    cum = cum + e.sum(1)",
+        "0.0",
+    ),
+    "a switch in a text, off": 'import json\nconf = json.loads(\'{"first": false}\')\n' + SGD + 'if conf["first"]:\n'
+    + "".join(f"    {x}\n" for x in OVER_STREAM.splitlines()) + scored(),
+    "a mode that matches another case": 'import os\n' + SGD + 'match os.environ.get("MODE", "plain"):\n    case "first":\n'
+    + "".join(f"        {x}\n" for x in OVER_STREAM.splitlines()) + "    case _:\n        pass\n" + scored(),
+    "losses by one-hot rows": scored(
+        "    with torch.no_grad():\n        l = -(F.log_softmax(model(x), -1) * F.one_hot(y, 1024)).sum(-1)"
+    ),
+    "batches through a queue": "import queue\nbox = queue.Queue()\nfor c in range(0, val.numel() - 1025, 1024):\n"
+    "    box.put((val[None, c : c + 1024], val[None, c + 1 : c + 1025]))\ntotal = torch.zeros(())\nwhile not box.empty():\n"
+    "    x, y = box.get()\n    with torch.no_grad():\n        total += nll(model, x, y).sum()\n"
+    'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
     "two evaluations, each from the artifact": SAVED + 'print(f"round trip val_bpb:{evaluate(model, val):.4f}")\nfresh = Model()\n'
     'fresh.load_state_dict(torch.load("final_model.pt"))\nprint(f"val_bpb:{evaluate(fresh, val):.4f}")\n',
     "hints written in order": "hint = torch.zeros(val.numel(), dtype=torch.long)\ntable = {}\nfor i in range(val.numel() - 1):\n"
