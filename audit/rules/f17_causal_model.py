@@ -1,7 +1,8 @@
 """F17 causal model: no score depends on later tokens through the architecture.
 
-**What.** Attention without a causal mask, a recurrence that also runs backwards, a filter padded on both
-sides, a statistic over the whole window (its mean, its last state) or over its beginning fed back to every position,
+**What.** Attention without a causal mask, in the library's spellings or written out, a recurrence that also runs
+backwards, a filter padded on both sides or around the window, states or token ids moved back by one position, a
+statistic over the whole window (its mean, its last state) or over its beginning fed back to every position,
 slots filled by a softmax over time that every position reads, a layer that only the highest ranked positions of the
 window pass through (mixture of depths, experts that choose their tokens).
 
@@ -13,14 +14,17 @@ sequence into the next round over the same sequence, behind a knob.
 
 **Look-alikes that are legal.** ``is_causal=True``, or a mask under whatever name the library gives it (MLX says
 ``mask="causal"``); attention to kept earlier keys, to a memory, within the pieces of one token; a running mean
-(``cumsum``); a filter padded on the left; statistics of weights or over channels; the last position alone, to draw a
-token.
+(``cumsum``); a filter padded on the left, or on both sides with its overhang cut off at the end; states moved on by
+one position; statistics of weights or over channels; the last position alone, to draw a token.
 
 **How it is decided.** The axes are followed from the token embedding: only what is taken along the time
 axis of activations and put back on all positions counts, also through einsum, a layer's own methods and what one
-layer leaves for the next. Branches that the module's settings keep closed are left out. Attention without a mask
-accuses where queries, keys and values are made of the same input; where they are not, or where a random part of the
-input is hidden (masked diffusion), the obligation is undetermined. A knob's branch decides whether it is active.
+layer leaves for the next. Where time stands after heads were split off and channels turned is followed through views
+and transposes; where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its
+result goes on through the model, not in a loss beside it. Branches that the module's settings keep closed are left
+out. Attention without a mask accuses where queries, keys and values are made of the same input; where they are not,
+where a branch before it is not decided, or where a random part of the input is hidden (masked diffusion), the
+obligation is undetermined. A knob's branch decides whether it is active.
 A static reading is weak here; flipping later tokens in a run is the proof.
 
 **See also.** F12 (previous token across documents), F16 (other ranks).
@@ -28,22 +32,25 @@ A static reading is weak here; flipping later tokens in a run is the proof.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
 from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
+from audit.rules.attention import hides_at_random, made_of, unmasked
+from audit.rules.axes import given
 from audit.rules.base import Rule
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.layers import Layers
+from audit.rules.reading import Seen, readings
 from audit.rules.routing import ranked_over_time
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by, settings_of
 from audit.rules.window import STATISTICS, Window, minus_one
-from audit.trace.values import RAND
 
 RULE = Rule(
     id="F17",
@@ -150,7 +157,6 @@ LEGAL = [
     ),
 ]
 
-_DRAWS = frozenset({"rand", "rand_like", "bernoulli", "uniform", "randint", "random"})
 _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 
 
@@ -162,6 +168,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         f if p.owner is None else _built(code, p.owner.name, f)
         for p in code.places if p.function is not None for f in _place(code, along, p, classes)
     ]  # fmt: skip
+    found += _read(code, along)
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
@@ -170,7 +177,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     once: dict[tuple[str, int, str], Finding] = {}
     for f in found:
         once.setdefault((f.path, f.line, f.message), f)
-    found = list(once.values())
+    found = _surest(once.values())
     yield from found
     doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
@@ -183,6 +190,35 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield Obligation(rule=RULE.id, status="undetermined", reason=reason)
     else:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
+
+
+def _surest(found: Iterable[Finding]) -> list[Finding]:
+    """One finding in doubt per line, and none where the same line is accused."""
+    found = list(found)
+    best: dict[tuple[str, int, str], Finding] = {}
+    for f in sorted(found, key=lambda f: f.confidence == "low"):
+        best.setdefault((f.path, f.line, f.active), f)
+    return [f for f in found if f.confidence != "low" or best[f.path, f.line, f.active] is f]
+
+
+def _read(code: Code, along: Sequences) -> Iterator[Finding]:
+    """What is seen where the axes are followed through every method."""
+    layers = Layers(code, along)
+    seen: dict[int, Seen] = {}
+    for p in code.places:
+        for s in readings(code, along, layers, p):
+            if id(s.node) not in seen or s.sure:
+                seen[id(s.node)] = s
+    hidden = hides_at_random(code) if seen else False
+    for s in seen.values():
+        message = s.message
+        if hidden:
+            message += "; a random part of the input is hidden, and that no hidden token is seen was not shown"
+        elif not s.sure:
+            message += "; that a branch before it is taken was not shown"
+        sure = s.sure and not hidden
+        made = finding(RULE, code, s.place, s.node, message, confidence="high" if sure else "low")
+        yield made if s.place.owner is None else _built(code, s.place.owner.name, made)
 
 
 def _built(code: Code, layer: str, found: Finding) -> Finding:
@@ -221,6 +257,10 @@ def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class
             yield finding(RULE, code, place, node, message)
 
 
+def _constant(node: Any) -> tuple[bool, Any]:
+    return isinstance(node, ir.Const), getattr(node, "value", None)
+
+
 def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes() if isinstance(n, ir.Sub)}
@@ -230,7 +270,7 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
         if isinstance(node, ir.Call):
             name = code.dotted(place, node.func)
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
-            if last == "scaled_dot_product_attention" and place.owner is not None and _unmasked(node):
+            if last == "scaled_dot_product_attention" and place.owner is not None and unmasked(node, _constant, lambda _: False):
                 yield _attention(code, place, node)
             elif last in ("GRU", "LSTM", "RNN") and _keyword(node, "bidirectional", True):
                 yield finding(RULE, code, place, node, f"the {last} also runs from the window's end")
@@ -239,7 +279,7 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
                 and id(node) not in cut
                 and node.args
                 and _time_last(along, place, node.args[0])
-            ) and _padded(node):
+            ) and _padded(node, last):
                 yield finding(
                     RULE,
                     code,
@@ -264,86 +304,18 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
 def _attention(code: Code, place: Place, node: ir.Call) -> Finding:
     """Self-attention without a mask sees later positions; attention to something else may not (earlier keys that
     were kept, the pieces of one token, a memory), nor does it say anything where the input itself is masked."""
-    own = [_made_of(place, a) for a in node.args[:3]]
+    own = [made_of(place, a) for a in node.args[:3]]
     if len(own) < 3 or len(own[0]) != 1 or any(o != own[0] for o in own):
         why = "attention without a mask to something else than its own input; that it holds no later position was not shown"
         return finding(RULE, code, place, node, why, confidence="low")
-    if _hides_at_random(code):
+    if hides_at_random(code):
         why = "attention without a mask over inputs of which a random part is hidden; that no hidden token is seen was not shown"
         return finding(RULE, code, place, node, why, confidence="low")
     return finding(RULE, code, place, node, "attention has no causal mask: every position sees the whole window")
 
 
-def _hides_at_random(code: Code) -> bool:
-    """Does the program draw which tokens it shows to the model (masked diffusion, unmasking in steps)."""
-    trace = code.ctx.trace
-    if trace is not None and any(s.flags & RAND for s in trace.of("SCORE", active=True) if s.on_val):
-        return True
-    for place in code.places:
-        called = {
-            n.func.attr if isinstance(n.func, ir.Attr) else n.func.id
-            for n in place.nodes()
-            if isinstance(n, ir.Call) and isinstance(n.func, (ir.Attr, ir.Name))
-        }
-        compares = any(isinstance(n, ir.Compare) for n in place.nodes())
-        if compares and called & _DRAWS and called & {"where", "masked_fill", "masked_fill_"}:
-            return True
-    return False
-
-
-def _made_of(place: Place, node: Any) -> frozenset[str]:
-    """Which parameters of the method (its object aside) an expression is made of, through local names."""
-    assert place.function is not None
-    params = [p.name for p in place.function.params]
-    rest = frozenset(params[1:] if place.owner is not None else params)
-    made: dict[str, set[str]] = {}
-    for n in place.nodes():
-        if isinstance(n, ir.Assign):
-            for t in n.targets:
-                for bound in (x for x in _inside(t) if isinstance(x, ir.Name)):
-                    made.setdefault(bound.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
-    found: set[str] = set()
-    todo = [x.id for x in _inside(node) if isinstance(x, ir.Name)]
-    seen: set[str] = set()
-    while todo:
-        name = todo.pop()
-        if name not in seen:
-            seen.add(name)
-            if name in rest:
-                found.add(name)
-            todo += made.get(name, ())
-    return frozenset(found)
-
-
-def _inside(node: Any) -> Iterator[Any]:
-    """The node and what is below it; lengths and devices (``x.size(1)``, ``x.device``) are no content."""
-    todo = [node]
-    while todo:
-        n = todo.pop()
-        if isinstance(n, ir.Attr) and n.attr in ("shape", "size", "device", "dtype", "numel", "dim"):
-            continue
-        yield n
-        todo += ir.children(n)
-
-
 def _keyword(call: ir.Call, name: str, value: Any) -> bool:
     return any(k == name and isinstance(v, ir.Const) and v.value is value for k, v in call.keywords)
-
-
-def _unmasked(call: ir.Call) -> bool:
-    """Is it said, in constants, that there is neither a mask nor causality."""
-    if (
-        len(call.args) > 3
-        or any(isinstance(a, ir.Starred) for a in call.args)
-        or any(k is None for k, _ in call.keywords)
-    ):
-        return False
-    # torch says ``attn_mask``, MLX ``mask`` (an array, or the word "causal"), others ``block_mask`` or ``bias``.
-    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k)]
-    if any(not (isinstance(m, ir.Const) and m.value is None) for m in masks):
-        return False
-    causal = [v for k, v in call.keywords if k is not None and "causal" in k]
-    return not causal or (isinstance(causal[0], ir.Const) and causal[0].value is False)
 
 
 def _time_last(along: Sequences, place: Place, node: Any) -> bool:
@@ -359,11 +331,9 @@ def _time_last(along: Sequences, place: Place, node: Any) -> bool:
     return False
 
 
-def _padded(call: ir.Call) -> bool:
-    return any(
-        k == "padding" and isinstance(v, ir.Const) and v.value not in (0, None, "valid")
-        for k, v in call.keywords
-    )
+def _padded(call: ir.Call, name: str) -> bool:
+    by = given(call, 4 if name == "conv1d" else 3, "padding")
+    return isinstance(by, ir.Const) and by.value not in (0, None, "valid")
 
 
 def _whole_window(along: Sequences, place: Place, node: Any) -> str:

@@ -17,7 +17,7 @@ _KEEPS = frozenset(
     type_as contiguous clone detach mul add sub div clamp pow exp log norm linear checkpoint type cuda mT""".split()
 )
 #: layers of the library that act on each position by itself
-_LAYERS = frozenset(
+POINTWISE = frozenset(
     ["Linear", "Dropout", "LayerNorm", "RMSNorm", "Identity", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid"]
 )
 #: calls whose result has another layout
@@ -89,7 +89,7 @@ class Sequences:
 
     def _pass_on(self, place: Place, call: ir.Call, by_name: dict[str, list[Place]]) -> None:
         """A module that is called with activations has them in its own ``forward``."""
-        given = [n for n, a in enumerate(call.args) if self.along(place, a)]
+        given = [n for n, a in enumerate(call.args) if self.along(place, a) and not folded(place, a)]
         if not given:
             return
         func = call.func.value if isinstance(call.func, ir.Sub) else call.func  # ``self.blocks[i](x)``
@@ -124,7 +124,9 @@ class Sequences:
             return False
         func = node.func
         if isinstance(func, ir.Attr):
-            if func.attr in self.embeddings.tables or func.attr in self.methods:
+            if func.attr in self.embeddings.tables:
+                return not node.args or not folded(place, node.args[0])
+            if func.attr in self.methods:
                 return True
             if func.attr in _ENDS:
                 return False
@@ -153,6 +155,28 @@ def sequences_of(code: Code) -> Sequences:
     return shared["sequences"]  # type: ignore[no-any-return]
 
 
+def folded(place: Place, node: Any) -> bool:
+    """Is axis 1 something inside one position: ``bytes_of[ids]`` looked up, or (batch * time) in front of it."""
+    if isinstance(node, ir.Name):
+        before = [
+            s.value for s in place.steps
+            if isinstance(s, ir.Assign) and s.line < node.line and any(isinstance(t, ir.Name) and t.id == node.id for t in s.targets)
+        ]  # fmt: skip
+        return bool(before) and not isinstance(before[-1], ir.Name) and folded(place, before[-1])
+    if isinstance(node, ir.Sub):  # a row of a table per position
+        return isinstance(node.value, ir.Attr) and isinstance(node.index, (ir.Name, ir.Call))
+    if not (isinstance(node, ir.Call) and isinstance(node.func, ir.Attr)):
+        return False
+    if node.func.attr in ("long", "to", "int", "contiguous", "clamp"):
+        return folded(place, node.func.value)
+    if node.func.attr not in ("view", "reshape") or len(node.args) < 2:
+        return False
+    front = node.args[0]
+    if isinstance(front, ir.UnaryOp) and front.op == "-":
+        return len(node.args) > 2 or folded(place, node.func.value)
+    return isinstance(front, ir.BinOp) and front.op == "*"
+
+
 def first_of(node: Any) -> Any:
     """The first of several values that are handed over together, or the only one."""
     return node.elts[0] if isinstance(node, ir.Collection) and node.elts else node
@@ -179,7 +203,7 @@ class Attributes:
         """``made``: the constructors called in what the attribute is assigned; ``own``: the script's modules."""
         if any(m.endswith("nn.Embedding") for m in made):
             self.tables.add(attribute)
-        if made and made[0].rpartition("nn.")[2] in _LAYERS and "nn." in made[0]:
+        if made and made[0].rpartition("nn.")[2] in POINTWISE and "nn." in made[0]:
             self.layers.add(attribute)
         for m in made:
             if m in own:
@@ -246,4 +270,4 @@ def _made(code: Code, place: Place, call: ir.Call) -> str:
     return code.dotted(place, call.func)
 
 
-__all__ = ["Sequences", "first_of", "sequences_of"]
+__all__ = ["POINTWISE", "Sequences", "first_of", "sequences_of"]

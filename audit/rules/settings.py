@@ -11,6 +11,8 @@ from typing import Any
 
 from audit import ir
 
+_NONE: Mapping[str, Any] = {}
+
 
 def settings_of(models: Iterable[Any], name: str) -> dict[str, Any]:
     """Attributes that every instance of a class holds at one known value.
@@ -43,7 +45,7 @@ def closed_by(body: list[Any], settings: Mapping[str, Any]) -> Iterator[int]:
     """Statements that the settings keep closed, those after a return that they force included."""
     for n, s in enumerate(body):
         if isinstance(s, ir.If):
-            test = _holds(s.test, settings)
+            test = decided(s.test, settings)
             for way, shut in ((s.body, test is False), (s.orelse, test is True)):
                 if shut:
                     yield from (id(x) for x in ir.walk(way))
@@ -57,18 +59,19 @@ def closed_by(body: list[Any], settings: Mapping[str, Any]) -> Iterator[int]:
             yield from closed_by(s.body, settings)
 
 
-def _holds(test: Any, settings: Mapping[str, Any]) -> bool | None:
+def decided(test: Any, settings: Mapping[str, Any], local: Mapping[str, Any] = _NONE) -> bool | None:
+    """What a condition comes to, None where the settings, or ``local`` names of constants, do not say."""
     if isinstance(test, ir.UnaryOp) and test.op == "not":
-        inner = _holds(test.operand, settings)
+        inner = decided(test.operand, settings, local)
         return None if inner is None else not inner
     if isinstance(test, ir.BoolOp):
-        parts = [_holds(v, settings) for v in test.values]
+        parts = [decided(v, settings, local) for v in test.values]
         decides = test.op == "or"
         if decides in parts:
             return decides
         return None if None in parts else not decides
     if isinstance(test, ir.Compare) and len(test.ops) == 1 and isinstance(test.comparators[0], ir.Const):
-        found, value = _setting(test.left, settings)
+        found, value = _setting(test.left, settings, local)
         other, op = test.comparators[0].value, test.ops[0]
         if not found:
             return None
@@ -81,12 +84,14 @@ def _holds(test: Any, settings: Mapping[str, Any]) -> bool | None:
                 op
             )
         return None
-    found, value = _setting(test, settings)
+    found, value = _setting(test, settings, local)
     return bool(value) if found else None
 
 
-def _setting(node: Any, settings: Mapping[str, Any]) -> tuple[bool, Any]:
+def _setting(node: Any, settings: Mapping[str, Any], local: Mapping[str, Any]) -> tuple[bool, Any]:
     """Whether ``self.name``, or ``args.name`` of an object that the instance holds, is known, and its value."""
+    if isinstance(node, ir.Name) and node.id in local:
+        return True, local[node.id]
     if isinstance(node, ir.Attr):
         own = isinstance(node.value, ir.Name) and node.value.id == "self"
         name = node.attr if own else "." + node.attr
@@ -95,4 +100,4 @@ def _setting(node: Any, settings: Mapping[str, Any]) -> tuple[bool, Any]:
     return False, None
 
 
-__all__ = ["closed_by", "settings_of"]
+__all__ = ["closed_by", "decided", "settings_of"]

@@ -19,7 +19,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )
-from audit.trace.words import CASTS, normalised
+from audit.trace.words import CASTS
 
 
 class Builtins:
@@ -240,4 +240,4 @@ class Builtins:
                 return out
             except Exception:
                 return derive(args)
-        return normalised(last, derive(args))
+        return self.normalise(last, args)

@@ -118,7 +118,7 @@ class Gates:
             out.flags = (out.flags | LOSS) & ~LOGITS
             out.atoms, out.keys = other.atoms or out.atoms, out.keys - {ONE_HOT}
             return
-        if (selects and op in "+-") or (other.flags & BYTES and not selects):
+        if (selects and op in "+-") or (op == "/" and other.flags & BYTES and not selects and not rows.flags & PROB):
             self.edited(rows, other, out, node)
 
     def told(self: Any, rows: V, tokens: V, out: V, node: Any) -> None:

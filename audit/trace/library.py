@@ -21,6 +21,7 @@ from audit.trace.values import (
     COUNT,
     EMPTY,
     FILE,
+    FULL,
     GEN,
     GRAD,
     LOGITS,
@@ -148,6 +149,8 @@ class Library(Builtins, Containers, Files):
             self.born[id(out)] = (out, tuple(self.loops))
             if last in ("ones", "ones_like"):
                 out.data = ONES
+            elif last in ("full", "full_like"):
+                out.data = FULL
             for a in args:
                 out.deps |= a.deps
                 if a.flags & META:

@@ -22,6 +22,7 @@ from audit.trace.values import (
     COUNT,
     EMPTY,
     FILE,
+    FULL,
     LOGITS,
     LOSS,
     MASK,
@@ -429,7 +430,8 @@ class Subscripts:
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
             if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):
-                self.store(base, store_index, value, node)  # which tokens there are
+                if value.const not in (0, 0.0, False) or base.data in (ONES, FULL):  # else a table is emptied
+                    self.store(base, store_index, value, node)  # which tokens there are
             return
         if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet

@@ -35,6 +35,7 @@ ORDER = 524288  # tokens of the stream in another order
 CUT = 2097152  # the stream was cut to a known number of tokens
 #: ``data`` of an array of ones
 ONES = "ones"
+FULL = "full"
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice

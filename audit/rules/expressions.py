@@ -1,0 +1,286 @@
+"""What an expression of a module's method holds along time, given what its local names hold.
+
+No rule lives here; `audit.rules.reading` follows the statements. An operation that is not known here leaves nothing
+known, so that a mask in any spelling ends what could be said about scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from audit import ir
+from audit.rules import attention as spelled
+from audit.rules import axes as ax
+from audit.rules import mixing as mix
+from audit.rules.axes import Env, Fixed, Known, Size, Value
+from audit.rules.code import Code, Place
+from audit.rules.layers import Layers
+from audit.rules.sequence import Sequences
+from audit.rules.settings import decided
+
+UNMASKED = "attention has no causal mask: every position sees the whole window"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """Where in which place each position comes to hold later ones; ``sure``: no undecided branch stands before it."""
+
+    place: Place
+    node: Any
+    message: str
+    sure: bool
+
+
+class Expressions:
+    """Reads expressions of one method; ``doubt`` counts the branches around them that nothing decides."""
+
+    def __init__(
+        self, code: Code, along: Sequences, layers: Layers, place: Place, given: Env, depth: int = 0, doubt: int = 0
+    ) -> None:
+        self.code, self.along, self.layers, self.place = code, along, layers, place
+        self.depth, self.doubt = depth, doubt
+        self.settings: Mapping[str, Any] = layers.settings(place)
+        self.env: Env = dict(given)
+        self.returned: list[Known] = []
+        self.seen: list[Seen] = []
+
+    def known(self, node: Any) -> Known:
+        if isinstance(node, ir.Name):
+            return self.env.get(node.id)
+        if isinstance(node, ir.Const):
+            return Fixed(node.value)
+        if isinstance(node, ir.BinOp):
+            left, right = self.known(node.left), self.known(node.right)
+            if node.op == "@":
+                return self._product(left, right, node)
+            plain = any(isinstance(x, Fixed) for x in (left, right))
+            return mix.both(node, left, right, plain)
+        if isinstance(node, ir.UnaryOp):
+            inner = self.known(node.operand)
+            return inner if isinstance(inner, Value) and node.op in "+-" else None
+        if isinstance(node, ir.IfExp):
+            return self._either(node)
+        if isinstance(node, ir.Collection):
+            return tuple(self.known(e) for e in node.elts)
+        if isinstance(node, ir.Comp):
+            return self._each(node)
+        if isinstance(node, ir.NamedExpr):
+            self.env[node.target.id] = self.known(node.value)
+            return self.env[node.target.id]
+        if isinstance(node, ir.Attr):
+            return self._attribute(node)
+        if isinstance(node, ir.Sub):
+            base = self.known(node.value)
+            if isinstance(base, tuple):
+                n = ax.number(node.index)
+                if n is not None and -len(base) <= n < len(base):
+                    return base[n]
+                lower, upper = (node.index.lower, node.index.upper) if isinstance(node.index, ir.Slice) else (None, None)
+                whole = isinstance(node.index, ir.Slice) and (lower is None or ax.number(lower) is not None)
+                return base[slice(ax.number(lower), ax.number(upper))] if whole and (upper is None or ax.number(upper) is not None) else None
+            return ax.taken(base, node) if isinstance(base, Value) else None
+        if isinstance(node, ir.Call):
+            return self._call(node)
+        return None
+
+    def _attribute(self, node: ir.Attr) -> Known:
+        if node.attr == "shape":
+            return ax.length(node, self.known)
+        base = self.known(node.value)
+        if not isinstance(base, Value):
+            return None
+        if node.attr in ("mT", "T") and len(base.axes) > 1:
+            return replace(base, axes=(*base.axes[:-2], base.axes[-1], base.axes[-2]))
+        if node.attr == "real":
+            made = (node, "a spectrum over the whole window is put back on its positions")
+            return replace(base, state="", ahead=made) if base.state == "freq" else base
+        return base if node.attr == "data" else None
+
+    def _either(self, node: ir.IfExp) -> Known:
+        test = self._decided(node.test)
+        if test is not None:
+            return self.known(node.body if test else node.orelse)
+        self.doubt += 1
+        a, b = self.known(node.body), self.known(node.orelse)
+        self.doubt -= 1
+        return a if a == b else None
+
+    def _each(self, node: ir.Comp) -> Known:
+        """``(t.view(B, T, H, D).transpose(1, 2) for t in (q, k, v))``"""
+        if len(node.generators) != 1 or node.generators[0].ifs or not isinstance(node.generators[0].target, ir.Name):
+            return None
+        over = self.known(node.generators[0].iter)
+        if not isinstance(over, tuple):
+            return None
+        outer, found = dict(self.env), []
+        for v in over:
+            self.env[node.generators[0].target.id] = v
+            found.append(self.known(node.elt))
+        self.env = outer
+        return tuple(found)
+
+    def _product(self, left: Known, right: Known, node: Any) -> Known:
+        made = mix.product(left, right, node)
+        if made is not None and isinstance(left, Value) and left.state in ("score", "share"):
+            self._report(node, UNMASKED)
+        return made
+
+    def _call(self, node: ir.Call) -> Known:
+        func, name = node.func, called(node)
+        own = isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self"
+        full = self.code.dotted(self.place, func)
+        library = not own and full.startswith(("torch.", "einops.", "mlx.", "flash_attn"))
+        name = full.rpartition(".")[2] if library else name
+        if isinstance(func, ir.Attr) and not own and not library:
+            base = self.known(func.value)
+            if isinstance(base, Value):
+                return self._operation(node, name, base, node.args)
+        args = [self.known(a) for a in node.args]
+        for _, v in node.keywords:
+            self.known(v)
+        if name == "size":
+            return ax.length(node, self.known)
+        if name in self.along.embeddings.tables and node.args:
+            return self._embedded(node)
+        if name in spelled.FLASH or name == "scaled_dot_product_attention":
+            return self._attention(node, name, args)
+        if own or not library:
+            return self._layer(node, name, args)
+        if name in ("cat", "concat", "concatenate") and args and isinstance(args[0], tuple):
+            over = ax.given(node, 1, "dim", "axis")
+            return ax.joined(list(args[0]), 0 if over is None else ax.number(over), node)
+        if name == "einsum":
+            made, attends = mix.einsum(node, args[1:]) if args else (None, False)
+            if attends:
+                self._report(node, UNMASKED)
+            return made
+        if name in ("matmul", "bmm") and len(args) == 2:
+            return self._product(args[0], args[1], node)
+        if name == "linear" and args and isinstance(args[0], Value):
+            return projected(args[0])
+        return self._operation(node, name, args[0], node.args[1:]) if args and isinstance(args[0], Value) else None
+
+    def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
+        """A method of the value, or a library's function that is given it first."""
+        words = dict(node.keywords)
+        over = rest[0] if rest else words.get("dim", words.get("axis"))
+        if name in ("view", "reshape"):
+            return ax.viewed(v, rest, self.known)
+        if name == "size":
+            return ax.length(node, self.known)
+        if name in ("transpose", "swapaxes", "permute"):
+            return ax.turned(v, node, name, rest)
+        if name == "rearrange":
+            return ax.rearranged(v, rest[0] if rest else None)
+        if name in ("unbind", "chunk", "split", "tensor_split"):
+            return ax.parts_of(v, name, rest, words)
+        if name in ("matmul", "bmm"):
+            return self._product(v, self.known(rest[0]), node) if len(rest) == 1 else None
+        if name == "softmax":
+            return mix.softmaxed(v, over)
+        if name == "roll":
+            return mix.rolled(v, node, rest)
+        if name == "pad":
+            return mix.padded(v, node, over if over is not None else words.get("pad"))
+        if name == "flip":
+            return mix.flipped(v, rest or [words.get("dims")])
+        if name in ("cumsum", "logcumsumexp"):
+            return mix.summed_up(v, node, over)
+        if name in mix.STATISTICS or name == "norm":
+            return mix.statistic(v, name, node, over)
+        if name in ("fft", "rfft", "ifft", "irfft"):
+            return mix.spectrum(v, name, node, rest)
+        if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
+            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, mix.PADDED))
+        if name in ("layer_norm", "unsqueeze"):
+            return self._normed(v, node, over) if name == "layer_norm" else None
+        if name == "sum" and v.state:
+            return None
+        return mix.kept(v, name, rest)
+
+    def _normed(self, v: Value, node: ir.Call, over: Any) -> Value | None:
+        """``F.layer_norm(x, x.shape[1:])``: over all positions where time is among what is normed."""
+        sizes = self.known(over)
+        if v.state or not isinstance(sizes, tuple):
+            return v if not v.state and v.axis(-1) != "t" else None
+        timed = any(isinstance(s, Size) and s.axis == "t" for s in sizes)
+        return replace(v, ahead=(node, mix.WHOLE.format("norm"))) if timed else v
+
+    def _embedded(self, node: ir.Call) -> Value | None:
+        """Token ids looked up; those of the next token where the ids were moved back by one."""
+        names = frozenset(n.id for n in ir.walk(node.args[0]) if isinstance(n, ir.Name) and n.id not in ("self", "torch"))
+        if not self.along.along(self.place, node):
+            return None
+        for n in ir.walk(node.args[0]):
+            if isinstance(n, ir.Call) and called(n) == "roll":
+                library = self.code.dotted(self.place, n.func) == "torch.roll"
+                moved = mix.rolled(Value(("b", "t"), names), n, n.args[1:] if library else n.args)
+                if moved is not None and moved.ahead is not None:
+                    return Value(("b", "t", "c"), names, "", moved.ahead)
+        return Value(("b", "t", "c"), names)
+
+    def _attention(self, node: ir.Call, name: str, args: list[Known]) -> Known:
+        flash = name in spelled.FLASH
+        if flash and self.layers.redefined(name):
+            return self._layer(node, name, args)
+        if flash:
+            bare = spelled.flash_unmasked(node, name, self._constant)
+        else:
+            bare = spelled.unmasked(node, self._constant, self._opened)
+        ends = [a for a in args[:3] if isinstance(a, Value)]
+        timed = bool(ends) and len(ends) == min(len(args), 3) and all("t" in v.axes for v in ends)
+        own = len(ends) > 1 and ends[0].origin == ends[1].origin and len(ends[0].origin) == 1
+        packed = flash and "qkv" in name and len(ends) == 1
+        if bare and self.place.owner is not None and timed and (own or packed):
+            self._report(node, UNMASKED)
+        first = args[0] if args else None
+        return replace(first, state="", ahead=None) if isinstance(first, Value) else None
+
+    def _constant(self, node: Any) -> tuple[bool, Any]:
+        k = self.known(node)
+        if isinstance(k, Fixed):
+            return True, k.value
+        if isinstance(node, ir.Attr) and isinstance(node.value, ir.Name) and node.value.id == "self" and node.attr in self.settings:
+            return True, self.settings[node.attr]
+        return False, None
+
+    def _opened(self, mask: Any) -> bool:
+        if isinstance(mask, ir.Name):
+            made = [n for n in self.place.nodes() if isinstance(n, ir.Assign) and any(binds(t, mask.id) for t in n.targets)]
+            written = any(isinstance(n, ir.AugAssign) and binds(n.target, mask.id) for n in self.place.nodes())
+            return len(made) == 1 and not written and spelled.hides_nothing(made[0].value)
+        return spelled.hides_nothing(mask)
+
+    def _layer(self, node: ir.Call, name: str, args: list[Known]) -> Known:
+        """A layer, or a method or function of the script, with what it is given; see `Reading`."""
+        raise NotImplementedError
+
+    def _decided(self, test: Any) -> bool | None:
+        local = {k: v.value for k, v in self.env.items() if isinstance(v, Fixed)}
+        return decided(test, self.settings, local)
+
+    def _handed_on(self, value: Known) -> None:
+        """A value that goes on through the model."""
+        if isinstance(value, Value) and value.ahead is not None and value.state == "" and "t" in value.axes:
+            self._report(*value.ahead)
+
+    def _report(self, node: Any, message: str) -> None:
+        self.seen.append(Seen(self.place, node, message, self.doubt == 0))
+
+
+def called(node: ir.Call) -> str:
+    func = node.func
+    return func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
+
+
+def projected(v: Value) -> Value | None:
+    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip") else None
+
+
+def binds(target: Any, name: str) -> bool:
+    return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(target))
+
+
+__all__ = ["UNMASKED", "Expressions", "Seen", "called", "projected"]

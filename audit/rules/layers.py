@@ -1,0 +1,109 @@
+"""What a module's attributes were made of, which function a call means, and what instances are known to hold.
+
+No rule lives here. Attributes are looked up per class: two classes may call different things ``conv``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.rules.code import Code, Place
+from audit.rules.sequence import POINTWISE, Sequences
+from audit.rules.settings import settings_of
+
+
+class Layers:
+    """Of the script's classes: constructor calls by attribute, methods by name, and settings."""
+
+    pointwise = POINTWISE
+
+    def __init__(self, code: Code, along: Sequences) -> None:
+        self.code, self.along = code, along
+        #: calls that a reading may still enter
+        self.left = 0
+        self.methods: dict[int, dict[str, Place]] = {}
+        self.forwards: dict[str, Place] = {}
+        self.functions: dict[str, list[Place]] = {}
+        self.calls: dict[tuple[int, str], list[Any]] = {}
+        self._settings: dict[int, dict[str, Any]] = {}
+        self._stored = {
+            n.attr for p in code.places for s in p.nodes() if isinstance(s, (ir.Assign, ir.AugAssign))
+            for t in (s.targets if isinstance(s, ir.Assign) else [s.target]) for n in ir.walk(t) if isinstance(n, ir.Attr)
+        }  # fmt: skip
+        for p in code.places:
+            if p.function is None:
+                continue
+            if p.owner is None:
+                self.functions.setdefault(p.function.name, []).append(p)
+                continue
+            self.methods.setdefault(id(p.owner), {})[p.function.name] = p
+            if p.function.name == "forward":
+                self.forwards[p.owner.name] = p
+            for n in p.nodes():
+                if isinstance(n, ir.Assign):
+                    for t in n.targets:
+                        if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == "self":
+                            self.calls.setdefault((id(p.owner), t.attr), []).append(n.value)
+
+    def settings(self, place: Place) -> dict[str, Any]:
+        """Attributes that every instance holds at one known value, constants of the class among them."""
+        if place.owner is None:
+            return {}
+        key = id(place.owner)
+        if key not in self._settings:
+            trace = self.code.ctx.trace
+            held = {
+                t.id: s.value.value
+                for s in place.owner.body
+                if isinstance(s, ir.Assign) and isinstance(s.value, ir.Const)
+                for t in s.targets
+                if isinstance(t, ir.Name) and t.id not in self._stored
+            }
+            self._settings[key] = {**held, **settings_of(trace.parts if trace is not None else (), place.owner.name)}
+        return self._settings[key]
+
+    def made(self, place: Place, func: Any) -> ir.Call | None:
+        """The constructor call of the library behind ``self.name``, where it is the only one."""
+        if not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self") or place.owner is None:
+            return None
+        values = self.calls.get((id(place.owner), func.attr), [])
+        if len(values) != 1 or not isinstance(values[0], ir.Call):
+            return None
+        call = values[0]
+        name = self.code.dotted(place, call.func)
+        return call if name.startswith(("torch.nn.", "nn.", "mlx.nn.")) else None
+
+    def target(self, place: Place, func: Any) -> Place | None:
+        """The script's function that a call means: a method, a function of the module, a layer's ``forward``."""
+        if isinstance(func, ir.Sub):
+            func = func.value
+        if isinstance(func, ir.Name):
+            found = [f for f in self.functions.get(func.id, ()) if f.path == place.path]
+            if len(found) == 1:
+                return found[0]
+            return self.forwards.get(self.along.embeddings.classes.get(func.id, ""))
+        if isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self" and place.owner is not None:
+            own = self.methods.get(id(place.owner), {}).get(func.attr)
+            if own is not None:
+                return own
+            made = [v for v in self.calls.get((id(place.owner), func.attr), ()) if isinstance(v, ir.Call)]
+            names = {c.func.id for v in made for c in [v] if isinstance(c.func, ir.Name)}
+            return self.forwards.get(next(iter(names))) if len(names) == 1 else None
+        return None
+
+    def touched(self, place: Place, func: Any) -> bool:
+        """Does its class read the weight behind ``self.name`` itself, perhaps to mask it."""
+        name = func.attr if isinstance(func, ir.Attr) else ""
+        own = self.methods.get(id(place.owner), {}).values()
+        return any(
+            isinstance(n, ir.Attr) and n.attr in ("weight", "register_forward_pre_hook") and isinstance(n.value, ir.Attr) and n.value.attr == name
+            for p in own for n in p.nodes()
+        )  # fmt: skip
+
+    def redefined(self, name: str) -> bool:
+        """Does the script have a function of its own under a library's name."""
+        return name in self.functions
+
+
+__all__ = ["Layers"]

@@ -1,0 +1,268 @@
+"""What operations along the time axis do to a `Value`: products, weights, filters, shifts, statistics, spectra.
+
+No rule lives here. Each function returns the value after the operation, or None where it does not know; a value in
+which positions came to hold later ones says so in ``ahead``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from audit import ir
+from audit.rules.axes import Known, Value, given, number, numbers
+from audit.rules.window import STATISTICS
+
+#: element by element: the axes stay
+KEEPS = frozenset(
+    """float bfloat16 half to type_as type contiguous clone detach dropout cuda relu gelu silu tanh sigmoid elu
+    leaky_relu square pow sqrt rsqrt clamp clamp_min clamp_max abs exp mul div softplus mish normalize rms_norm neg
+    dropout2d requires_grad_ add sub cos sin double log_sigmoid logsigmoid hardtanh""".split()
+)
+_POSITIVE = frozenset({"sigmoid", "relu", "exp", "square"})
+_SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone detach dropout tanh clamp double".split())
+_MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
+PADDED = "the filter is padded on both sides: it reaches later positions"
+NEXT = "each position is given the next one's state"
+WHOLE = "the {} over all positions is put back on every position of the window"
+NORMS = frozenset({"InstanceNorm1d", "GroupNorm", "BatchNorm1d"})
+
+
+def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) -> Value | None:
+    """Arithmetic; ``plain``: the side that is no value is a number that is written out."""
+    a, b = (x if isinstance(x, Value) else None for x in (left, right))
+    if a is None and b is None:
+        return None
+    if a is None or b is None:
+        return _alone(a or b, node.op, plain)  # type: ignore[arg-type]
+    if node.op not in "+-*/":
+        return None
+    ahead = a.ahead or b.ahead
+    states = {a.state, b.state}
+    made = replace(a if len(a.axes) >= len(b.axes) else b, origin=a.origin | b.origin, ahead=ahead)
+    if states == {""}:
+        timed = [v for v in (a, b) if "t" in v.axes]
+        return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
+    if "" in states and "window" in states:
+        other, own = (a, b) if a.state == "window" else (b, a)
+        assert other.ahead is not None
+        return replace(own, ahead=(node, other.ahead[1])) if "t" in own.axes else None
+    if states == {"window"} or states == {"freq"}:
+        return made
+    if states == {"", "freq"}:
+        return replace(made, state="freq")
+    return None
+
+
+def _alone(v: Value, op: str, plain: bool) -> Value | None:
+    if v.state == "score":
+        return v if plain else replace(v, state="scaled") if op in "*/" else None
+    if v.state == "scaled":
+        return v if op in "*/" or plain else None
+    if v.state == "share":
+        return v if plain and op in "*/" else None
+    return v if v.state in ("", "window", "freq", "flip", "tail") and op in ("+", "-", "*", "/", "**") else None
+
+
+def product(left: Known, right: Known, node: Any) -> Value | None:
+    """``left @ right``; attention to later positions is told by `attended`."""
+    a, b = (x if isinstance(x, Value) else None for x in (left, right))
+    if a is None:
+        return None
+    if a.state in ("score", "scaled", "share"):
+        return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None) if attended(a, b) else None
+    if a.state not in ("", "window"):
+        return None
+    if b is None:
+        return replace(a, axes=(*a.axes[:-1], "c")) if a.axes[-1] != "t" else None
+    if a.state or b.state or "t" not in (a.axis(-2), b.axis(-1)) or len(a.axes) != len(b.axes):
+        return None
+    if a.axis(-2) == "t" and b.axis(-1) == "t" and a.axes[:-2] == b.axes[:-2] and _same(a, b):
+        return Value((*a.axes[:-1], "s"), a.origin, "score", a.ahead or b.ahead)
+    return None
+
+
+def _same(a: Value, b: Value) -> bool:
+    return a.origin == b.origin and len(a.origin) == 1
+
+
+def attended(weights: Value, values: Value | None) -> bool:
+    """Do these weights, to which no mask was applied, sum up values at all positions of the window."""
+    return weights.state in ("share", "score") and weights.axes[-1] == "s" and (values is None or values.axis(-2) == "t")
+
+
+def einsum(call: ir.Call, operands: list[Known]) -> tuple[Value | None, bool]:
+    """The result, and whether it is attention to all positions."""
+    spec = call.args[0]
+    if not (isinstance(spec, ir.Const) and isinstance(spec.value, str)) or len(operands) != 2:
+        return None, False
+    inputs, arrow, output = spec.value.replace(" ", "").partition("->")
+    letters = inputs.split(",")
+    a, b = operands
+    if not arrow or len(letters) != 2 or "." in spec.value or not isinstance(a, Value) or len(letters[0]) != len(a.axes):
+        return None, False
+    kinds = dict(zip(letters[0], a.axes, strict=True))
+    if not isinstance(b, Value) or len(letters[1]) != len(b.axes):
+        if a.state or any(kinds.get(x) == "t" and x in letters[1] for x in kinds):
+            return None, False
+        axes = tuple(kinds.get(x, ".") for x in output)
+        return (replace(a, axes=axes), False) if axes.count("t") == 1 else (None, False)
+    if a.state in ("share", "score"):
+        summed = next((x for x, kind in kinds.items() if kind == "s"), "")
+        at = letters[1].find(summed)
+        if at < 0 or summed in output or b.axes[at] != "t":
+            return None, False
+        return replace(a, axes=tuple(kinds.get(x, "c") for x in output), state="", ahead=None), True
+    first, second = (next((x for x, k in zip(w, v.axes, strict=True) if k == "t"), "") for w, v in zip(letters, (a, b), strict=True))
+    if a.state or b.state or not first or not second or first == second or not {first, second} <= set(output) or not _same(a, b):
+        return None, False
+    names = {**kinds, first: "t", second: "s"}
+    return Value(tuple(names.get(x, ".") for x in output), a.origin, "score", a.ahead or b.ahead), False
+
+
+def softmaxed(v: Value, over: Any) -> Value | None:
+    dim = number(over)
+    if dim is None or not v.axis(dim):
+        return None
+    if v.state in ("score", "scaled") and v.axis(dim) in ("t", "s"):
+        axes = ["t" if a == "s" else a for a in v.axes]
+        axes[dim] = "s"
+        return replace(v, axes=tuple(axes), state="share")
+    return v if not v.state and v.axis(dim) not in ("t", "s") else None
+
+
+def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
+    """After an operation on each element by itself."""
+    if v.state in ("score", "scaled", "share"):
+        if name in _MULTIPLIES and rest:
+            return _alone(v, "*", isinstance(rest[0], ir.Const))
+        if v.state == "score" and name in _POSITIVE:
+            return replace(v, state="share")
+        return v if name in _SAME_SCORE else None
+    return v if name in KEEPS else None
+
+
+def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
+    """After ``roll``; back by one along time, each position holds the next one."""
+    moves = rest[0] if rest else next((x for k, x in call.keywords if k == "shifts"), None)
+    dims = rest[1] if len(rest) > 1 else next((x for k, x in call.keywords if k in ("dims", "dim", "axis")), None)
+    by, over = (numbers([x]) if x is not None else None for x in (moves, dims))
+    if by is None or over is None or len(by) != len(over) or v.state:
+        return None
+    back = any(m < 0 and v.axis(d) == "t" for m, d in zip(by, over, strict=True))
+    return replace(v, ahead=(call, NEXT)) if back else v
+
+
+def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
+    """After ``F.pad``, whose pairs begin with the last axis."""
+    if v.state not in ("", "tail"):
+        return None
+    pairs = by.elts if isinstance(by, ir.Collection) else []
+    state, ahead = v.state, v.ahead
+    for n in range(0, len(pairs) - 1, 2):
+        if v.axis(-1 - n // 2) != "t":
+            continue
+        left, right = number(pairs[n]), number(pairs[n + 1])
+        behind = (right or 0) > 0
+        if behind and (v.state == "tail" or (left is not None and left < 0)):
+            state, ahead = "", (call, NEXT)
+        elif behind:
+            state = "pad"
+        elif v.state == "tail" or right is None:
+            return None
+    return replace(v, state=state, ahead=ahead) if pairs else None
+
+
+def flipped(v: Value, dims: list[Any]) -> Value | None:
+    over = numbers(dims)
+    if over is None or v.state not in ("", "flip"):
+        return None
+    if not any(v.axis(d) == "t" for d in over):
+        return v
+    return replace(v, state="" if v.state else "flip")
+
+
+def summed_up(v: Value, call: ir.Call, over: Any) -> Value | None:
+    """``cumsum`` and its like; from the end where time runs backwards."""
+    dim = number(over)
+    if dim is None or v.state not in ("", "flip"):
+        return None
+    back = v.state == "flip" and v.axis(dim) == "t"
+    return replace(v, ahead=(call, "the running sum goes from the window's end to its beginning")) if back else v
+
+
+def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
+    """A statistic over time, with other axes or on turned activations (`Window` follows the plain ones)."""
+    dims = numbers([over]) if over is not None else None
+    if dims is None or not all(v.axis(d) for d in dims) or v.state:
+        return None
+    held = any(k == "keepdim" and isinstance(x, ir.Const) and x.value is True for k, x in call.keywords)
+    gone = {d % len(v.axes) for d in dims}
+    axes = tuple("." if n in gone else a for n, a in enumerate(v.axes) if held or n not in gone)
+    if not any(v.axis(d) == "t" for d in dims):
+        return replace(v, axes=axes)
+    return Value(axes, v.origin, "window", (call, WHOLE.format(name))) if len(dims) > 1 or v.axis(1) != "t" else None
+
+
+def spectrum(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | None:
+    """``fft`` along time without zeros behind it: a product of spectra is a filter that runs around the window."""
+    n = rest[0] if rest else next((x for k, x in call.keywords if k in ("n", "s")), None)
+    dim = rest[1] if len(rest) > 1 else next((x for k, x in call.keywords if k in ("dim", "axis")), None)
+    axis = v.axis(-1 if dim is None else number(dim))
+    if name in ("ifft", "irfft"):
+        if v.state == "freq" and axis == "t":
+            return replace(v, state="", ahead=(call, "the filter runs around the window's end: it reaches later positions"))
+        return None
+    if v.state or not axis or n is not None:
+        return v if axis not in ("", "t") and not v.state else None
+    return replace(v, state="freq") if axis == "t" else v
+
+
+def filtered(v: Value, call: ir.Call, made: ir.Call) -> Value | None:
+    """After a ``Conv1d`` that ``made`` built, over (B, C, T)."""
+    if v.axis(-1) != "t" or v.state not in ("", "pad"):
+        return None
+    size, pad, gap, step = (
+        given(made, n, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
+    )
+    k = number(size)
+    if k == 1 or (step is not None and number(step) != 1):
+        return replace(v, state="") if k == 1 and v.state == "" else None
+    if pad is None or number(pad) == 0:
+        return replace(v, state="", ahead=v.ahead or (call, PADDED)) if v.state == "pad" else v
+    p, d = number(pad), 1 if gap is None else number(gap)
+    same = isinstance(pad, ir.Const) and pad.value == "same"
+    if k is not None and d is not None and p is not None:
+        same = same or 2 * p == (k - 1) * d
+        overhang = p == (k - 1) * d
+    else:
+        same = same or (gap is None and _half(pad, size))
+        overhang = gap is None and isinstance(pad, ir.BinOp) and pad.op == "-" and number(pad.right) == 1 and alike(pad.left, size)
+    if same:
+        return replace(v, state="", ahead=(call, PADDED))
+    return replace(v, state="long") if overhang and not v.state else None
+
+
+def _half(pad: Any, size: Any) -> bool:
+    """``k // 2`` or ``(k - 1) // 2`` zeros on either side of a filter of ``k`` taps."""
+    if not (isinstance(pad, ir.BinOp) and pad.op == "//" and number(pad.right) == 2):
+        return False
+    inner = pad.left
+    if isinstance(inner, ir.BinOp) and inner.op == "-" and number(inner.right) == 1:
+        inner = inner.left
+    return alike(inner, size)
+
+
+def alike(a: Any, b: Any) -> bool:
+    """The same name, attribute or constant."""
+    if isinstance(a, ir.Name) and isinstance(b, ir.Name):
+        return bool(a.id == b.id)
+    if isinstance(a, ir.Attr) and isinstance(b, ir.Attr):
+        return a.attr == b.attr and alike(a.value, b.value)
+    return isinstance(a, ir.Const) and isinstance(b, ir.Const) and bool(a.value == b.value)
+
+
+__all__ = [
+    "KEEPS", "NORMS", "STATISTICS", "alike", "attended", "both", "einsum", "filtered", "flipped", "kept", "padded", "product",
+    "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
+]  # fmt: skip

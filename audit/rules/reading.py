@@ -1,0 +1,233 @@
+"""Follows what a module's methods do along time, statement by statement, with a `Value` per local name.
+
+No rule lives here. What is known about an instance's settings decides branches; inside a branch that nothing decides,
+what is found is in doubt. Helpers and layers of the script are read with what they are given. A shift or a filter
+counts where its result is returned or goes into a layer: in a loss beside the model it says nothing about the model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+from audit import ir
+from audit.rules import attention as spelled
+from audit.rules import axes as ax
+from audit.rules import mixing as mix
+from audit.rules.axes import Env, Fixed, Known, Size, Value
+from audit.rules.code import Code, Place
+from audit.rules.expressions import UNMASKED, Expressions, Seen, called, projected
+from audit.rules.layers import Layers
+from audit.rules.sequence import Sequences
+
+#: how many calls deep helpers and layers are read
+DEPTH = 3
+#: and how many calls of one method's reading are entered at all
+CALLS = 500
+
+
+class Reading(Expressions):
+    """One method with what its parameters hold, and what is found in it and below it."""
+
+    def read(self) -> Known:
+        """What the method returns, where every way of it returns the same."""
+        if self.place.function is not None:
+            self._body(self.place.function.body)
+        first = self.returned[0] if self.returned else None
+        return first if all(r == first for r in self.returned) else None
+
+    def _body(self, body: list[Any]) -> bool:
+        """Runs statements; True where they always leave the method."""
+        for s in body:
+            if isinstance(s, ir.If):
+                if self._branch(s):
+                    return True
+            elif isinstance(s, ir.Return):
+                value = self.known(s.value) if s.value is not None else None
+                self.returned.append(value)
+                self._handed_on(value[0] if isinstance(value, tuple) and value else value)
+                return True
+            elif isinstance(s, (ir.Raise, ir.Jump)):
+                return True
+            else:
+                self._statement(s)
+        return False
+
+    def _statement(self, s: Any) -> None:
+        if isinstance(s, ir.Assign):
+            if len(s.targets) == 1 and isinstance(s.targets[0], ir.Collection):
+                self._unpack(s.targets[0].elts, s.value)
+                return
+            value = self.known(s.value)
+            for t in s.targets:
+                self._bind(t, value, s)
+        elif isinstance(s, ir.AnnAssign) and s.value is not None:
+            self._bind(s.target, self.known(s.value), s)
+        elif isinstance(s, ir.AugAssign):
+            value = self.known(s.value)
+            if isinstance(s.target, ir.Name):
+                plain = isinstance(s.value, ir.Const)
+                self.env[s.target.id] = mix.both(s, self.env.get(s.target.id), value, plain)
+            else:
+                self._bind(s.target, None, s)
+        elif isinstance(s, ir.ExprStmt):
+            self.known(s.value)
+            # An operation in place, or a helper that writes into what it is given.
+            for n in ir.walk(s.value):
+                if isinstance(n, ir.Name) and isinstance(v := self.env.get(n.id), Value) and (v.state or v.ahead):
+                    self.env[n.id] = None
+        elif isinstance(s, (ir.For, ir.While)):
+            if isinstance(s, ir.For):
+                self.known(s.iter)
+                self._bind(s.target, None, s)
+            self._body(s.body)
+        elif isinstance(s, ir.With):
+            self._body(s.body)
+        elif isinstance(s, ir.Try):
+            self._body(s.body)
+            self.doubt += 1
+            for h in s.handlers:
+                self._body(h.body)
+            self.doubt -= 1
+
+    def _branch(self, s: ir.If) -> bool:
+        test = self._decided(s.test)
+        if test is not None:
+            return self._body(s.body if test else s.orelse)
+        before = dict(self.env)
+        self.doubt += 1
+        left = self._body(s.body)
+        first, self.env = self.env, before
+        right = self._body(s.orelse)
+        if not (left or right):
+            self.doubt -= 1
+            self.env = ax.merged(first, self.env)
+        elif right:
+            self.env = first
+        # What comes after a branch that left stays in doubt: it may be the way that is not taken.
+        return left and right
+
+    def _bind(self, target: Any, value: Known, s: Any) -> None:
+        if isinstance(target, ir.Name):
+            self.env[target.id] = value
+        elif isinstance(target, ir.Collection):
+            parts = value if isinstance(value, tuple) and len(value) == len(target.elts) else [None] * len(target.elts)
+            for t, v in zip(target.elts, parts, strict=True):
+                self._bind(t, v, s)
+        elif isinstance(target, ir.Sub) and isinstance(target.value, ir.Name):
+            held = self.env.get(target.value.id)
+            if isinstance(held, Value):
+                self.env[target.value.id] = self._written(held, target, value, s)
+
+    def _written(self, held: Value, target: ir.Sub, value: Known, s: Any) -> Value | None:
+        """``y[:, :-1] = x[:, 1:]`` moves every position's state to the one before."""
+        parts = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
+        at = held.axes.index("t") if "t" in held.axes else len(parts)
+        if isinstance(value, Value) and value.state == "tail" and at < len(parts):
+            time = parts[at]
+            if isinstance(time, ir.Slice) and time.lower is None and (ax.number(time.upper) or 0) < 0:
+                return replace(held, state="", ahead=(s, mix.NEXT))
+        return held if not held.state and not held.ahead else None
+
+    def _unpack(self, targets: list[Any], node: Any) -> None:
+        value = self.known(node)
+        if isinstance(value, Value):
+            if isinstance(node, ir.Call) and called(node) in ("unbind", "chunk", "split", "tensor_split"):
+                self._all(targets, value)
+            elif value.axis(0) not in ("t", "s", "b") and not value.state:
+                self._all(targets, replace(value, axes=value.axes[1:]))
+            else:
+                self._all(targets, None)
+        elif isinstance(value, tuple) and len(value) == len(targets):
+            for t, v in zip(targets, value, strict=True):
+                self._bind(t, v, node)
+        elif isinstance(node, ir.Attr) and node.attr == "shape" and len(targets) == 2:
+            # Token ids, before anything is known about them.
+            self._bind(targets[0], Size("b"), node)
+            self._bind(targets[1], Size("t"), node)
+        else:
+            self._all(targets, None)
+
+    def _all(self, targets: list[Any], value: Known) -> None:
+        for t in targets:
+            self._bind(t, value, t)
+
+    def _layer(self, node: ir.Call, name: str, args: list[Known]) -> Known:
+        """A layer, or a method or function of the script, with what it is given."""
+        first = args[0] if args else None
+        made = self.layers.made(self.place, node.func)
+        if made is not None and isinstance(first, Value):
+            return self._library_layer(node, made, first)
+        target = self.layers.target(self.place, node.func)
+        for a in args:
+            if target is None or target.function is None or target.function.name == "forward":
+                self._handed_on(a)
+        result: Known = None
+        if target is not None and self.depth < DEPTH and self.layers.left and any(isinstance(a, Value) for a in args):
+            self.layers.left -= 1
+            result = self._enter(target, node, args)
+        plain = isinstance(first, Value) and first.axes == ("b", "t", "c") and not first.state
+        if result is None and plain and isinstance(first, Value) and self.along.along(self.place, node):
+            return replace(first, ahead=None)
+        return result
+
+    def _enter(self, target: Place, node: ir.Call, args: list[Known]) -> Known:
+        assert target.function is not None
+        params = [p for p in target.function.params if p.kind in ("pos", "posonly", "kwonly")]
+        if target.owner is not None:
+            params = params[1:]
+        if any(isinstance(a, ir.Starred) for a in node.args) or any(k is None for k, _ in node.keywords):
+            return None
+        env: Env = {p.name: Fixed(p.default.value) for p in params if isinstance(p.default, ir.Const)}
+        env |= {p.name: a for p, a in zip(params, args, strict=False)}
+        env |= {k: self.known(v) for k, v in node.keywords if k is not None}
+        inner = Reading(self.code, self.along, self.layers, target, env, self.depth + 1, self.doubt)
+        result = inner.read()
+        self.seen += inner.seen
+        return result
+
+    def _library_layer(self, node: ir.Call, made: ir.Call, v: Value) -> Known:
+        kind = made.func.attr if isinstance(made.func, ir.Attr) else made.func.id if isinstance(made.func, ir.Name) else ""
+        if kind == "Conv1d":
+            return mix.filtered(v, node, made)
+        if kind == "MultiheadAttention":
+            same = all(mix.alike(a, node.args[0]) for a in node.args) and v.axes == ("b", "t", "c")
+            if same and not v.state and spelled.multihead_unmasked(node, made, self._constant):
+                self._report(node, UNMASKED)
+            return (replace(v, ahead=None), None)
+        if kind in ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d"):
+            return mix.padded(v, node, made.args[0] if made.args else None)
+        if kind in mix.NORMS and v.axis(-1) == "t" and len(v.axes) == 3 and not v.state:
+            tracked = [x for k, x in made.keywords if k == "track_running_stats"]
+            fixed = kind == "BatchNorm1d" and not any(isinstance(x, ir.Const) and x.value is False for x in tracked)
+            fixed = fixed or (kind == "InstanceNorm1d" and bool(tracked))
+            return v if fixed else replace(v, ahead=(node, mix.WHOLE.format("norm")))
+        if kind in ("Dropout", "Identity"):
+            return v
+        self._handed_on(v)
+        if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
+            return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
+        if kind == "Linear":
+            return projected(replace(v, ahead=None))
+        return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and not v.state else None
+
+def readings(code: Code, along: Sequences, layers: Layers, place: Place) -> Iterator[Seen]:
+    """What is seen in a module's method that is given activations or token ids."""
+    if place.owner is None or place.function is None:
+        return
+    env: Env = {
+        p.name: Value(("b", "t", "c"), frozenset({p.name}))
+        for p in place.function.params
+        if (id(place), p.name) in along.params
+    }
+    calls = (n for n in place.nodes() if isinstance(n, ir.Call) and isinstance(n.func, ir.Attr))
+    if not env and not any(c.func.attr in along.embeddings.tables for c in calls):  # type: ignore[attr-defined]
+        return
+    layers.left = CALLS
+    reading = Reading(code, along, layers, place, env)
+    reading.read()
+    yield from reading.seen
+
+
+__all__ = ["Reading", "Seen", "readings"]

@@ -1,0 +1,243 @@
+"""F17: the shapes that let a position see later ones, each beside the causal layer that looks like it."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.context import Options
+from audit.engine import audit_files, text_files
+from audit.rules.flow import PRELUDE
+
+MODEL = """\
+from flash_attn import flash_attn_func, flash_attn_varlen_func
+
+class Mix(nn.Module):
+    def __init__(self, dim=64, heads=4, flag=None):
+        super().__init__()
+        self.heads, self.flag = heads, flag
+        self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.qkv, self.out = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim)
+        self.keep = torch.tril(torch.ones(1024, 1024))
+        INIT
+    def forward(self, x, memory=None):
+        B, T, C = x.shape
+        BODY
+        return self.out(x)
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+        self.blocks = nn.ModuleList([Mix() for _ in range(2)])
+    def forward(self, ids):
+        x = self.emb(IDS)
+        for block in self.blocks:
+            x = x + block(x)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Wide(), val):.4f}")
+"""
+HEADS = "q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).permute(2, 0, 3, 1, 4)\n"
+ROWS = "q, k, v = self.qkv(x).view(B, T, 3, self.heads, C // self.heads).unbind(2)\n"
+PLAIN = "q, k, v = self.q(x), self.k(x), self.v(x)\n"
+LOOP = "q, k, v = (p(x).view(B, T, self.heads, -1).transpose(1, 2) for p in (self.q, self.k, self.v))\n"
+BACK = "\nx = y.transpose(1, 2).reshape(B, T, C)"
+CONV = "self.conv = nn.Conv1d(dim, dim, {})"
+FILTER = "u = self.v(x).transpose(1, 2)\nu = {}\nx = x + F.silu(u.transpose(1, 2))"
+
+
+def model(body: str, init: str = "pass", ids: str = "ids", before: str = "") -> str:
+    def indent(lines: str) -> str:
+        return lines.strip().replace("\n", "\n        ")
+
+    return PRELUDE + before + MODEL.replace("INIT", indent(init)).replace("BODY", indent(body)).replace("IDS", ids)
+
+
+def audited(text: str):
+    found = audit_files(text_files({"train_gpt.py": text}, "train_gpt.py"), Options(rules=frozenset({"F17"})))
+    return [f for f in found.findings if f.rule == "F17"], found
+
+
+ILLEGAL = {
+    "weights without a mask, one head": model(PLAIN + "x = F.softmax(q @ k.transpose(1, 2) / 8.0, dim=-1) @ v"),
+    "weights without a mask": model(HEADS + "y = torch.softmax(q @ k.mT / 8.0, -1) @ v" + BACK),
+    "the same in steps": model(
+        HEADS + "a = torch.matmul(q, k.transpose(-2, -1)) * 0.125\na = F.softmax(a.float(), dim=-1).to(x.dtype)\ny = torch.matmul(a, v)" + BACK
+    ),
+    "by einsum": model(
+        ROWS + 'a = torch.einsum("bqhd,bkhd->bhqk", q, k) * self.heads ** -0.5\ny = torch.einsum("bhqk,bkhd->bqhd", a.softmax(-1), v)\n'
+        "x = y.reshape(B, T, C)"
+    ),
+    "in a helper": model(
+        HEADS + "y = weighed(q, k, v)" + BACK,
+        before="def weighed(q, k, v, mask=None):\n    a = q @ k.transpose(-2, -1)\n    if mask is not None:\n"
+        "        a = a.masked_fill(mask, -1e9)\n    return a.softmax(dim=-1) @ v\n\n",
+    ),
+    "flash attention says it is not causal": model(ROWS + "x = flash_attn_func(q, k, v, causal=False).reshape(B, T, C)"),
+    "flash attention by default": model(ROWS + "x = flash_attn_func(q, k, v).reshape(B, T, C)"),
+    "flash attention over a window around": model(ROWS + "x = flash_attn_func(q, k, v, window_size=(64, 64)).reshape(B, T, C)"),
+    "flash attention over packed rows": model(
+        ROWS + "x = flash_attn_varlen_func(q, k, v, memory, memory, T, T, causal=False).reshape(B, T, C)"
+    ),
+    "a setting turns causality off": model(
+        HEADS + "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)" + BACK, "self.causal = False"
+    ),
+    "a mask of ones": model(
+        HEADS + "m = torch.ones(T, T, dtype=torch.bool)\ny = F.scaled_dot_product_attention(q, k, v, attn_mask=m)" + BACK
+    ),
+    "a mask with a diagonal too many": model(
+        HEADS + "y = F.scaled_dot_product_attention(q, k, v, attn_mask=torch.ones(T, T).bool().tril(8))" + BACK
+    ),
+    "the library's layer without a mask": model(
+        "x = self.mha(x, x, x, need_weights=False)[0]", "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)"
+    ),
+    "a filter padded by half": model(FILTER.format("self.conv(u)"), CONV.format("3, padding=1")),
+    "a filter of the same length": model(FILTER.format("self.conv(u)"), CONV.format("3, padding='same'")),
+    "half of a setting": model(FILTER.format("self.conv(u)"), CONV.format("heads, padding=heads // 2")),
+    "zeros behind the window": model(FILTER.format("self.conv(F.pad(u, (2, 2)))"), CONV.format("5")),
+    "the overhang is cut off in front": model(FILTER.format("self.conv(u)[..., 3:]"), CONV.format("4, padding=3")),
+    "taps over later positions": model(FILTER.format("(F.pad(u, (0, 3)).unfold(-1, 4, 1) * 0.25).sum(-1)")),
+    "the next state": model("x = x + 0.1 * torch.roll(x, -1, dims=1)"),
+    "the next state, as a method": model("x = x + 0.1 * x.roll(-1, 1)"),
+    "the next token": model("x = self.q(x)", ids="torch.roll(ids, -1, 1)"),
+    "all but the first": model("x = torch.cat([x[:, 1:], x[:, -1:]], dim=1)"),
+    "all but the first, padded": model("x = F.pad(x, (0, 0, -1, 1))"),
+    "all but the first, written": model("y = self.q(x)\ny[:, :-1] = x[:, 1:]\nx = y"),
+    "a sum from the end": model("x = x.flip(1).cumsum(1).flip(1)"),
+    "a norm over channels and time": model("x = F.layer_norm(x, x.shape[1:])"),
+    "groups of channels over time": model("x = self.n(x.transpose(1, 2)).transpose(1, 2)", "self.n = nn.GroupNorm(8, dim)"),
+    "a layer over time": model("x = x + self.t(x.transpose(1, 2)).transpose(1, 2)", "self.t = nn.Linear(1024, 1024)"),
+    "a pool padded by position": model("x = F.avg_pool1d(x.transpose(1, 2), 3, 1, 1).transpose(1, 2)"),
+    "one scale for the window": model("x = x / x.std(dim=(1, 2), keepdim=True)"),
+    "a filter around the window": model(
+        "u = self.v(x).transpose(1, 2)\nu = torch.fft.irfft(torch.fft.rfft(u) * self.heads, n=T)\nx = x + u.transpose(1, 2)"
+    ),
+}
+LEGAL = {
+    "a mask of the layer": model(
+        HEADS + "a = q @ k.mT / 8.0\na = a.masked_fill(self.keep[:T, :T] == 0, -1e9)\ny = a.softmax(-1) @ v" + BACK
+    ),
+    "a mask in place": model(HEADS + "a = q @ k.mT\na.masked_fill_(self.keep[:T, :T] == 0, -1e9)\ny = a.softmax(-1) @ v" + BACK),
+    "a mask that is added": model(
+        HEADS + "a = q @ k.mT / 8.0 + torch.full((T, T), -1e9).triu(1)\ny = torch.softmax(a, -1) @ v" + BACK
+    ),
+    "a mask by multiplication": model(HEADS + "y = ((q @ k.mT) * self.keep[:T, :T]) @ v" + BACK),
+    "a mask in a helper": model(
+        HEADS + "y = weighed(q, k, v, self.keep)" + BACK,
+        before="def weighed(q, k, v, mask=None):\n    a = q @ k.transpose(-2, -1)\n    if mask is not None:\n"
+        "        a = a.masked_fill(mask, -1e9)\n    return a.softmax(dim=-1) @ v\n\n",
+    ),
+    "heads of one position": model(ROWS + "x = (torch.softmax(q @ k.transpose(-2, -1), -1) @ v).reshape(B, T, C)"),
+    "positions as a batch": model(
+        "q, k, v = self.qkv(x).view(B * T, 3, self.heads, -1).unbind(1)\nx = (torch.softmax(q @ k.mT, -1) @ v).reshape(B, T, C)"
+    ),
+    "a memory": model("q, k, v = self.q(x), self.k(memory), self.v(memory)\nx = F.softmax(q @ k.mT, -1) @ v"),
+    "slots that read the window": model(
+        "s = F.scaled_dot_product_attention(self.slots, self.k(x), self.v(x))\nself.note = s", "self.slots = nn.Parameter(torch.zeros(8, dim))"
+    ),
+    "slots of the layer": model(
+        "a = torch.softmax(self.q(x) @ self.slots.t(), -1)\nx = a @ self.slots", "self.slots = nn.Parameter(torch.zeros(8, dim))"
+    ),
+    "causal flash attention": model(ROWS + "x = flash_attn_func(q, k, v, causal=True).reshape(B, T, C)"),
+    "flash attention over a window behind": model(ROWS + "x = flash_attn_func(q, k, v, window_size=(64, 0)).reshape(B, T, C)"),
+    "a function of that name": model(
+        ROWS + "x = flash_attn_func(q, k, v).reshape(B, T, C)",
+        before="def flash_attn_func(q, k, v, causal=True):\n    return F.scaled_dot_product_attention(q, k, v, is_causal=causal)\n\n",
+    ),
+    "a setting turns causality on": model(
+        HEADS + "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.causal)" + BACK, "self.causal = True"
+    ),
+    "a setting that is not known": model(HEADS + "y = F.scaled_dot_product_attention(q, k, v, is_causal=self.flag)" + BACK),
+    "half of the ones": model(
+        HEADS + "m = torch.ones(T, T, dtype=torch.bool).tril()\ny = F.scaled_dot_product_attention(q, k, v, attn_mask=m)" + BACK
+    ),
+    "the library's layer with a mask": model(
+        "m = nn.Transformer.generate_square_subsequent_mask(T)\nx = self.mha(x, x, x, attn_mask=m)[0]",
+        "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)",
+    ),
+    "the library's layer over a memory": model(
+        "x = self.mha(x, memory, memory)[0]", "self.mha = nn.MultiheadAttention(dim, heads, batch_first=True)"
+    ),
+    "the overhang is cut off": model(FILTER.format("self.conv(u)[..., :T]"), CONV.format("4, padding=3")),
+    "the overhang is cut off by a negative end": model(FILTER.format("self.conv(u)[:, :, :-3]"), CONV.format("4, padding=3")),
+    "the overhang is cut off later": model(
+        "u = self.conv(self.v(x).transpose(1, 2))\nu = u[..., :T]\nx = x + u.transpose(1, 2)", CONV.format("heads, padding=heads - 1")
+    ),
+    "zeros before the window": model(FILTER.format("self.conv(F.pad(u, (4, 0)))"), CONV.format("5")),
+    "one tap": model(FILTER.format("self.conv(u)"), CONV.format("1")),
+    "taps over earlier positions": model(FILTER.format("(F.pad(u, (3, 0)).unfold(-1, 4, 1) * 0.25).sum(-1)")),
+    "the state before": model("p = torch.roll(x, 1, dims=1)\np = torch.cat([torch.zeros_like(p[:, :1]), p[:, 1:]], dim=1)\nx = x + 0.1 * p"),
+    "channels are turned around": model("x = x + 0.1 * torch.roll(x, -1, dims=2)"),
+    "the state before, padded": model("x = F.pad(x, (0, 0, 1, -1))"),
+    "a loss on the next state": model("self.extra = (torch.roll(x, -1, 1) - self.q(x)).square().mean()\nx = self.k(x)"),
+    "a running sum": model("x = x.cumsum(1)"),
+    "a norm over channels": model("x = F.layer_norm(x, x.shape[2:])"),
+    "groups of channels": model("x = self.n(x.reshape(B * T, C)).view(B, T, C)", "self.n = nn.GroupNorm(8, dim)"),
+    "a layer over time below the diagonal": model(
+        "x = x + F.linear(x.transpose(1, 2), self.t.weight.tril()).transpose(1, 2)", "self.t = nn.Linear(1024, 1024)"
+    ),
+    "a pool of the past": model("x = F.avg_pool1d(F.pad(x.transpose(1, 2), (2, 0)), 3, 1).transpose(1, 2)"),
+    "running statistics": model("x = self.n(x.transpose(1, 2)).transpose(1, 2)", "self.n = nn.BatchNorm1d(dim)"),
+    "a filter with zeros behind": model(
+        "u = self.v(x).transpose(1, 2)\nu = torch.fft.irfft(torch.fft.rfft(u, n=2 * T) * self.heads, n=2 * T)[..., :T]\nx = x + u.transpose(1, 2)"
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_later_positions_are_seen(name):
+    found, whole = audited(ILLEGAL[name])
+    assert [f for f in found if f.severity == "violation" and f.active == "yes"], whole.obligations
+    assert whole.verdict == "violation"
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_a_look_alike_is_not_accused(name):
+    found, _ = audited(LEGAL[name])
+    assert not [f for f in found if f.confidence != "low"]
+
+
+BYTES = """\
+class Spelled(nn.Module):
+    def __init__(self, dim=64):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(256, dim), nn.Linear(dim, 1024)
+        self.bytes_of = torch.zeros(1024, 16, dtype=torch.long)
+        self.mix = Inner(dim)
+    def forward(self, ids):
+        B, T = ids.shape
+        e = self.emb(self.bytes_of[ids].view(-1, 16))
+        return self.head(self.mix(e).mean(dim=1).view(B, T, -1))
+
+class Inner(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.q, self.k, self.v = nn.Linear(dim, dim), nn.Linear(dim, dim), nn.Linear(dim, dim)
+    def forward(self, x):
+        return F.softmax(self.q(x) @ self.k(x).transpose(1, 2), dim=-1) @ self.v(x)
+
+print(f"val_bpb:{evaluate(Spelled(), val):.4f}")
+"""
+
+
+def test_bytes_of_one_token_may_see_each_other():
+    found, whole = audited(PRELUDE + BYTES)
+    assert not found and whole.verdict == "clean"
+
+
+def test_a_branch_that_nothing_decides_leaves_doubt():
+    body = HEADS + "a = q @ k.mT\nif T < len(self.heads):\n    y = a.softmax(-1) @ v\nelse:\n    y = (a + self.keep).softmax(-1) @ v" + BACK
+    found, whole = audited(model(body))
+    assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
+
+
+def test_a_branch_that_the_settings_close_says_nothing():
+    body = HEADS + "a = q @ k.mT\nif self.causal:\n    a = a + self.keep[:T, :T]\ny = a.softmax(-1) @ v" + BACK
+    for causal, verdict in (("True", "clean"), ("False", "violation")):
+        assert audited(model(body, f"self.causal = {causal}"))[1].verdict == verdict
+
+
+def test_a_masked_diffusion_model_is_not_accused():
+    hide = "def hide(ids, rate):\n    return torch.where(torch.rand(ids.shape) < rate, 1023, ids)\n\n"
+    found, whole = audited(model(PLAIN + "x = F.softmax(q @ k.mT, -1) @ v", before=hide))
+    assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
