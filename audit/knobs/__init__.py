@@ -16,7 +16,7 @@ from typing import Any
 from audit import ir
 from audit.knobs import commands, logs, titles
 from audit.knobs.declared import declarations
-from audit.knobs.model import Claim, Declaration, Knobs, KnobValue
+from audit.knobs.model import WORLD_SIZE, Claim, Declaration, Knobs, KnobValue
 from audit.source.files import SubmissionFiles
 
 __all__ = ["Claim", "Declaration", "KnobValue", "Knobs", "alternatives", "other_reading", "resolve"]
@@ -43,7 +43,7 @@ def resolve(
     for claim in (*logs.claims(files, declared, modules or {}, typed), *typed):
         stated.setdefault(claim.name, []).append(claim)
     values = {name: _settle(found) for name, found in stated.items()}
-    if not stated and not files.logs():
+    if not stated.keys() - {WORLD_SIZE} and not files.logs():
         values |= dict(titles.doubtful(files, declared))
     for name, value in (env_defaults or {}).items():
         # A wrapper that assigns beats the command line only where the command line is silent.
@@ -70,10 +70,11 @@ def alternatives(knobs: Knobs) -> Iterator[Knobs]:
                 printed.setdefault(name, value)
             elif claim.rank > commands.PROSE:
                 groups.setdefault((claim.path, claim.line), {})[name] = value
-    several = [group for _place, group in sorted(groups.items(), reverse=True) if len(group) >= 2]
+    several = [group for _place, group in sorted(groups.items(), reverse=True) if len(group.keys() - {WORLD_SIZE}) >= 2]
+    launched = {name: v for name, v in knobs.values.items() if name == WORLD_SIZE}
     # What a run printed stands: defaults that it contradicts are no configuration that was run.
     for values in (*several[:3], printed):
-        chosen = {**values, **fixed}
+        chosen = {**launched, **values, **fixed}
         if {k: v.value for k, v in chosen.items()} != {k: v.value for k, v in knobs.values.items()}:
             yield Knobs(values=chosen, declared=knobs.declared, claims=knobs.claims)
 

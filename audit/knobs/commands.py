@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from audit.knobs.declared import spelled
-from audit.knobs.model import Claim, Declaration
+from audit.knobs.model import WORLD_SIZE, Claim, Declaration
 from audit.source.files import SubmissionFiles
 
 BLOCK, JSON, SCRIPT, LAUNCHER, PROSE = 50, 45, 40, 30, 20
@@ -25,6 +25,13 @@ _FENCE = re.compile(r"^\s*(```+|~~~+)\s*([\w+-]*)")
 _RUNS = re.compile(r"\b(?:torchrun|python[\d.]*|accelerate|uv|srun|modal|mpirun|deepspeed)\b")
 _SCRIPT = re.compile(r"([\w./-]+\.py)\b")
 _OPTION = re.compile(r"""(?<!\S)(--[A-Za-z][\w-]*)(?:[= ]\s*("[^"]*"|'[^']*'|(?!--)[^\s\\]+))?""")
+#: the launcher's option that becomes the processes' WORLD_SIZE, as typed or as words of a list
+_PROCESSES = re.compile(
+    r"""--(?:nproc[-_]per[-_]node|num_processes)(?:["']?\s*,\s*["']|=["']?|\s+["']?)(\d+|\$\{\w+:?[-=]\d+\})(?![\w{])"""
+)
+_COUNT = re.compile(r"""(--nproc[-_]per[-_]node(?:=|\s+))["']?\$\{?(\w+)\}?["']?(?![\w:-])""")
+_NODES = re.compile(r"""--nnodes(?:["']?\s*,\s*["']|=|\s+)(\d+)""")
+_LAUNCHES = re.compile(r"\btorchrun\b|\btorch\.distributed\.(?:run|launch)\b|\baccelerate\b")
 _DEFAULTED = re.compile(r"^\$\{\w+:?[-=](.*)\}$")
 #: a script whose commands are ways of one choice
 _MODES = re.compile(r"^\s*(?:case\b.*\bin\b|elif\b)", re.M)
@@ -50,7 +57,7 @@ def claims(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Itera
         if text := _text(files, path):
             yield from _shell(files, declared, path, text)
     for path in files.ending(".py"):
-        if path != files.primary and (text := _text(files, path)) and "environ" in text + "env=":
+        if path != files.primary and (text := _text(files, path)) and ("environ" in text or _PROCESSES.search(text)):
             yield from _launcher(files, declared, path, text)
 
 
@@ -95,11 +102,24 @@ def _assignments(
     if "=" in line:
         for quoted in re.findall(r"""["']([A-Z_]\w*=[^"'\n]*)["']""", line):
             yield from _assignments(declared, re.sub(r"[;,](?=[A-Z_]+=)", " ", quoted), path, number, rank)
+    yield from _world_size(declared, line, path, number, rank)
     script = _SCRIPT.search(line)
     if _RUNS.search(line) and script:
         for match in _OPTION.finditer(line, script.end()):
             if match[1] in declared:
                 yield _claim(declared, match[1], _value(match[2] or "True") or "", path, number, rank)
+
+
+def _world_size(
+    declared: Mapping[str, Declaration], line: str, path: str, number: int, rank: int
+) -> Iterator[Claim]:
+    """``torchrun --nproc_per_node=8 …`` starts eight processes, whose environment says so."""
+    if WORLD_SIZE not in declared or not _LAUNCHES.search(line) or any(m[1] == WORLD_SIZE for m in _SET.finditer(line)):
+        return
+    if (each := _PROCESSES.search(line)) is not None and (count := _value(each[1])) is not None:
+        nodes = _NODES.search(line)
+        total = int(count) * (int(nodes[1]) if nodes is not None else 1)
+        yield _claim(declared, WORLD_SIZE, str(total), path, number, rank)
 
 
 def _claim(
@@ -130,6 +150,21 @@ def _logical(lines: list[tuple[int, str]]) -> Iterator[tuple[int, str, str]]:
         yield start, built, comment
 
 
+def _counted(lines: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, str]]:
+    """The lines, with the launcher's number of processes in place of a variable that an earlier line set to it."""
+    numbers: dict[str, str] = {}
+    for start, line, comment in lines:
+        for match in _SET.finditer(line):
+            value = _value(match[2])
+            if value is not None and value.isdigit():
+                numbers[match[1]] = value
+            else:
+                numbers.pop(match[1], None)
+        if "$" in line:
+            line = _COUNT.sub(lambda m: m[1] + numbers.get(m[2], m[0].removeprefix(m[1])), line)
+        yield start, line, comment
+
+
 class _Runs:
     """Commands that start the script.
 
@@ -154,7 +189,8 @@ class _Runs:
 
     def silent(self, declared: Mapping[str, Declaration], path: str, rank: int, modes: bool) -> Iterator[Claim]:
         said = set().union(*(names for _number, names in self.commands))
-        for name in sorted((said if modes else self.aside - said) - self.elsewhere):
+        # A launcher may say the number of processes in ways that are not read.
+        for name in sorted((said if modes else self.aside - said) - self.elsewhere - {WORLD_SIZE}):
             default = declared[name].default
             for number, names in self.commands:
                 if name not in names and default is not None:
@@ -202,7 +238,7 @@ def _block(
     runs: _Runs,
 ) -> Iterator[Claim]:
     starts = any(_RUNS.search(line) for _number, line in block)
-    for number, line, comment in _logical(block):
+    for number, line, comment in _counted(_logical(block)):
         if _runs_another(files, line):
             continue
         aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment))
@@ -215,7 +251,7 @@ def _block(
 def _shell(
     files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
 ) -> Iterator[Claim]:
-    lines = list(_logical(list(enumerate(text.splitlines(), 1))))
+    lines = list(_counted(_logical(list(enumerate(text.splitlines(), 1)))))
     if files.folder and not path.startswith(files.folder + "/"):
         # From elsewhere in the repository: it must start a script of the judged one's name.
         named = {m.rpartition("/")[2] for _, line, _ in lines if _RUNS.search(line) for m in _SCRIPT.findall(line)}
@@ -237,10 +273,14 @@ def _launcher(
     primary = (files.primary or "").rpartition("/")[2]
     if primary not in text or not re.search(r"subprocess|os\.exec|os\.system|runpy|modal", text):
         return
+    explicit = "environ" in text and re.search(rf"""["']{WORLD_SIZE}["']""", text)
+    launches = _LAUNCHES.search(text)
     for number, line in enumerate(text.splitlines(), 1):
-        for match in _PAIR.finditer(line):
+        for match in _PAIR.finditer(line) if "environ" in text else ():
             if match[1] in declared:
                 yield _claim(declared, match[1], match[2].strip("\"'"), path, number, LAUNCHER)
+        if launches is not None and not explicit:
+            yield from _world_size(declared, f"{launches[0]} {line}", path, number, LAUNCHER)
 
 
 def _json(declared: Mapping[str, Declaration], path: str, text: str) -> Iterator[Claim]:

@@ -35,6 +35,8 @@ _ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=
 _OPTION = re.compile(
     r"""add_argument\(\s*(?P<names>(?:["']-{1,2}[\w-]+["']\s*,?\s*)+)(?P<rest>[^\n]*(?:\n[^\n]*){0,4}?\))"""
 )
+#: ``"--name" in sys.argv``
+_WORD = re.compile(r"""["'](--?[A-Za-z][\w-]*)["']\s+(?:not\s+)?in\s+(?:sys\s*\.\s*)?argv\b""")
 _NAME = re.compile(r"""["'](-{1,2}[\w-]+)["']""")
 _DEFAULT = re.compile(r"""default\s*=\s*("[^"\n]*"|'[^'\n]*'|[-+]?[\d.][\d_.eE+-]*|True|False|None)""")
 
@@ -71,6 +73,9 @@ def _of(text: str, path: str) -> Iterator[Declaration]:
         yield Declaration(
             name=name, default=_plain(match["default"]), attr=attr[1] if attr else "", path=path, line=line
         )
+    if "argv" in text:
+        for match in _WORD.finditer(text):
+            yield Declaration(name=match[1], default="0", attr="", path=path, line=bisect_right(starts, match.start()))
     for match in _OPTION.finditer(text):
         names = _NAME.findall(match["names"])
         long = next((n for n in names if n.startswith("--")), names[0])

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Source = Literal["env", "command", "log", "wrapper", "default"]
+#: set by the launcher of the processes, and by no choice between configurations
+WORLD_SIZE = "WORLD_SIZE"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,12 +14,11 @@ from audit.context import Context
 from audit.evidence.identities import TOKENIZERS
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.trace.values import BYTES
 
 #: bytes per token of any tokenizer of words and their parts
 LEAST, MOST = 1.5, 8.0
-_SIZES = {"1024": "SP1024", "4096": "SP4096", "8192": "SP8192"}
 
 
 def assumed_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
@@ -57,8 +56,7 @@ def _known_ratio(ctx: Context) -> float | None:
     """Bytes per token of the contest's tokenizer with the configured size of vocabulary."""
     value = ctx.knobs.lookup("VOCAB_SIZE")
     size = value.value if value is not None else ctx.knobs.default("VOCAB_SIZE")
-    name = _SIZES.get(str(size))
-    return next((t.ratio for t in TOKENIZERS if t.name == name), None)
+    return next((t.ratio for t in TOKENIZERS if t.name == f"SP{size}"), None)
 
 
 def _per_token(code: Code, place: Place, node: ir.BinOp) -> float | None:
@@ -70,7 +68,7 @@ def _per_token(code: Code, place: Place, node: ir.BinOp) -> float | None:
         top = top.left
     if any(isinstance(x, ir.BinOp) and x.op == "/" for x in _factors(top)):
         return None  # times a ratio of its own
-    logs = [x for x in below if _is_ln2(code, place, x)]
+    logs = [x for x in below if is_ln2(code, place, _value(code, place, x))]
     rest = [x for x in below if x not in logs]
     numbers = [n for x in rest if (n := _number(code, place, x)) is not None]
     if len(logs) != 1 or len(numbers) != 1:
@@ -86,26 +84,20 @@ def _factors(node: Any) -> list[Any]:
 
 def _number(code: Code, place: Place, node: Any) -> float | None:
     """A literal, or a name that is assigned one and nothing else."""
-    if isinstance(node, ir.Const):
-        return (
-            float(node.value)
-            if isinstance(node.value, (int, float)) and not isinstance(node.value, bool)
-            else None
-        )
+    value = _value(code, place, node)
+    number = value.value if isinstance(value, ir.Const) else None
+    return float(number) if isinstance(number, (int, float)) and not isinstance(number, bool) else None
+
+
+def _value(code: Code, place: Place, node: Any) -> Any:
+    """What a name is assigned if that is one constant, else the expression itself."""
     if not isinstance(node, ir.Name):
-        return None
+        return node
     values = [
         n.value for p in code.places if p.path == place.path for n in p.nodes()
         if isinstance(n, ir.Assign) and any(isinstance(t, ir.Name) and t.id == node.id for t in n.targets)
     ]  # fmt: skip
-    return _number(code, place, values[0]) if len(values) == 1 and isinstance(values[0], ir.Const) else None
-
-
-def _is_ln2(code: Code, place: Place, node: Any) -> bool:
-    if isinstance(node, ir.Call) and len(node.args) == 1 and isinstance(node.args[0], ir.Const):
-        return node.args[0].value == 2 and code.dotted(place, node.func).rpartition(".")[2] == "log"
-    number = _number(code, place, node)
-    return number is not None and abs(number - 0.693147) < 1e-4
+    return values[0] if len(values) == 1 and isinstance(values[0], ir.Const) else node
 
 
 __all__ = ["assumed_bytes"]

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from audit import ir
-from audit.rules.axes import number
+from audit.rules.axes import argument, number
 from audit.rules.code import Code, Place
 from audit.trace.values import RAND
 
@@ -72,7 +72,7 @@ def hides_nothing(mask: Any) -> bool:
         if name == "tril":
             own = not (isinstance(base, ir.Name) and base.id in ("torch", "mx", "jnp", "np"))
             rest = mask.args if own else mask.args[1:]
-            by = rest[0] if rest else next((v for k, v in mask.keywords if k in ("diagonal", "k")), None)
+            by = argument(rest, 0, mask.keywords, "diagonal", "k")
             if shifted or (number(by) or 0) <= 0 or (not own and not mask.args):
                 return False
             shifted, mask = True, base if own else mask.args[0]

@@ -8,7 +8,7 @@ an operation along time does to it. Where an axis is not known any more, the val
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,9 +50,7 @@ class Fixed:
 Known = Value | Size | Fixed | tuple[Any, ...] | None
 Env = dict[str, Known]
 
-_VIEWS = frozenset({"view", "reshape"})
 _TURNS = frozenset({"transpose", "swapaxes"})
-_PARTS = frozenset({"chunk", "split", "tensor_split"})
 
 
 def number(node: Any) -> int | None:
@@ -71,11 +69,9 @@ def numbers(nodes: list[Any]) -> list[int] | None:
     return [n for n in found if n is not None] if found and None not in found else None
 
 
-def given(call: ir.Call, at: int, *names: str) -> Any:
+def argument(args: list[Any], at: int, keywords: Iterable[tuple[Any, Any]], *names: str) -> Any:
     """The argument at a position or under one of its names."""
-    if at < len(call.args):
-        return call.args[at]
-    return next((v for k, v in call.keywords if k in names), None)
+    return args[at] if at < len(args) else next((v for k, v in keywords if k in names), None)
 
 
 def length(node: Any, known: Any) -> Known:
@@ -203,7 +199,7 @@ def _cut(v: Value, time: ir.Slice, node: Any) -> tuple[str, tuple[Any, str] | No
 
 def parts_of(v: Value, name: str, args: list[Any], keywords: Mapping[Any, Any]) -> Value | None:
     """One of the pieces of ``unbind``, ``chunk`` or ``split``; None where these are pieces of time."""
-    over = args[0 if name == "unbind" else 1] if len(args) > (name != "unbind") else keywords.get("dim")
+    over = argument(args, int(name != "unbind"), keywords.items(), "dim")
     dim = 0 if over is None else number(over)
     if dim is None or v.axis(dim) in ("", "t", "s") or v.state not in ("", "flip"):
         return None
@@ -230,6 +226,14 @@ def joined(values: list[Known], dim: int | None, node: Any) -> Value | None:
     return replace(first, origin=frozenset().union(*(v.origin for v in known)), ahead=ahead)
 
 
+def squeezed(v: Value, dim: int | None) -> Value | None:
+    """After ``squeeze`` of one axis, which is neither the batch's nor time's."""
+    if dim is None or v.axis(dim) not in (".", "c"):
+        return None
+    at = dim % len(v.axes)
+    return replace(v, axes=(*v.axes[:at], *v.axes[at + 1 :]))
+
+
 def merged(a: Env, b: Env) -> Env:
     """What both ways of a branch leave behind."""
     return {k: v for k, v in a.items() if k in b and b[k] == v}
@@ -241,7 +245,7 @@ __all__ = [
     "Known",
     "Size",
     "Value",
-    "given",
+    "argument",
     "joined",
     "length",
     "merged",
@@ -249,6 +253,7 @@ __all__ = [
     "numbers",
     "parts_of",
     "rearranged",
+    "squeezed",
     "taken",
     "turned",
     "viewed",

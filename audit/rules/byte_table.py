@@ -1,13 +1,16 @@
 """The source side of rule M1: how a script measures the bytes of its tokenizer's pieces.
 
-No rule lives here. Two mistakes make the denominator too large: the table counts the leading space of
-a piece and the evaluation counts it again, and byte pieces (``<0xE2>``, one byte) are measured by the
-length of their printed name.
+No rule lives here. These mistakes make the denominator too large: the table counts the leading space of a piece
+and the evaluation counts it again; the mark that stands for it (U+2581) is measured as the three bytes that it is
+itself; byte pieces (``<0xE2>``, one byte) are measured by the length of their printed name; the evaluation adds a
+byte to every ordinary token.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
 
 from audit import ir
@@ -18,6 +21,13 @@ from audit.rules.code import Code, Place, code_of, finding
 
 _PIECES = frozenset({"id_to_piece", "IdToPiece"})
 _BYTE_TESTS = frozenset({"is_byte", "IsByte"})
+MARK = "\u2581"
+_STRIPS = frozenset(["lstrip", "strip", "removeprefix", "replace", "translate", "sub", "split", "partition", "decode", "join"])
+#: calls that leave a count or a flag what it is
+_SAME = frozenset(["to", "int", "long", "float", "double", "half", "short", "type", "astype", "sum", "item", "cpu", "cuda", "numpy"])
+_LOGICAL = {"logical_and": "&", "logical_or": "|", "logical_not": "~", "bitwise_and": "&", "bitwise_or": "|", "bitwise_not": "~"}
+#: a table that is set where it holds not, of which an ordinary token's entry is unknown
+_INVERSE = re.compile(r"(?:^|[._])(?:not|non?|in)_|ordinary|normal|inner", re.I)
 
 
 def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
@@ -29,7 +39,7 @@ def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
     again = _adds_space(code)
     wrong = False
     for place in builders:
-        plus = _plus_one(place)
+        plus = _plus_one(place) or _spaced(place)
         if plus is not None and again:
             wrong = True
             yield finding(
@@ -42,6 +52,18 @@ def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
                 rule, code, place, _length(place) or place.function or place.module,
                 "byte pieces are measured by their printed name (<0xE2> as six bytes): the bytes are too many",
             )  # fmt: skip
+        elif (bare := _bare(place)) is not None:
+            wrong = True
+            yield finding(
+                rule, code, place, bare,
+                "a piece's space mark (U+2581) is measured as three bytes, a space is one: the bytes are too many",
+            )  # fmt: skip
+    for place, added in _added_to_all(code):
+        wrong = True
+        yield finding(
+            rule, code, place, added,
+            "a byte is added to every token that is no boundary, not only for a leading space: the bytes are too many",
+        )  # fmt: skip
     if not wrong:
         yield Obligation(
             rule=rule.id,
@@ -50,17 +72,20 @@ def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
         )
 
 
+# ---------------------------------------------------------------- the table
 def _measures(place: Place) -> bool:
     """Does the function look pieces up and measure encoded text."""
     return bool(_PIECES & place.names) and _length(place) is not None
 
 
+def _lengths(place: Place) -> list[ir.Call]:
+    """``len(….encode(…))`` in the order of the text."""
+    found = [node for node in place.nodes() if isinstance(node, ir.Call) and _encoded_length(node)]
+    return sorted(found, key=lambda n: (n.line, n.col))
+
+
 def _length(place: Place) -> ir.Call | None:
-    """``len(….encode(…))``, or the length of a piece."""
-    for node in sorted(place.nodes(), key=lambda n: (n.line, n.col)):
-        if isinstance(node, ir.Call) and _encoded_length(node):
-            return node
-    return None
+    return next(iter(_lengths(place)), None)
 
 
 def _knows_bytes(place: Place) -> bool:
@@ -83,6 +108,145 @@ def _plus_one(place: Place) -> ir.Node | None:
     return None
 
 
+def _spaced(place: Place) -> ir.Node | None:
+    """A length that has the mark as a space, in a function that also tells which pieces have the mark.
+
+    A function that only measures may serve another count, to which nothing is added.
+    """
+    if not _flags_mark(place) or _strips(place):
+        return None
+    return next((n for n in _lengths(place) if _text(place, _encoded(n)) == "spaced"), None)
+
+
+def _bare(place: Place) -> ir.Node | None:
+    """A length of pieces as the tokenizer writes them, in a function that takes nothing off any text."""
+    if _strips(place):
+        return None
+    return next((n for n in _lengths(place) if _text(place, _encoded(n)) == "bare"), None)
+
+
+def _text(place: Place, e: Any, seen: dict[str, str | None] | None = None) -> str | None:
+    """``bare``: a piece as it is; ``spaced``: with a space for the mark; None: something else was done to it."""
+    seen = {} if seen is None else seen
+    if isinstance(e, ir.Call):
+        name = _called(e)
+        if name in _PIECES:
+            return "bare"
+        if name == "replace" and isinstance(e.func, ir.Attr) and len(e.args) == 2 and _is(e.args[1], " "):
+            inner = _text(place, e.func.value, seen)
+            return "spaced" if inner is not None and (_marks(e.args[0]) or isinstance(e.args[0], ir.Name)) else inner
+        if name in ("enumerate", "list", "tuple", "zip", "map"):
+            if any(isinstance(a, ir.Attr) and a.attr in _PIECES for a in e.args):
+                return "bare"
+            told = [_text(place, a, seen) for a in e.args]
+            return next((t for t in told if t is not None), None)
+        return None
+    if isinstance(e, ir.Name):
+        if e.id not in seen:
+            seen[e.id] = "bare"  # made of what it was
+            told = [_text(place, value, seen) for value in _bound(place, e.id)]
+            seen[e.id] = None if not told or None in told else "spaced" if "spaced" in told else "bare"
+        return seen[e.id]
+    if isinstance(e, ir.Sub) and not isinstance(e.index, ir.Slice):
+        return _text(place, e.value, seen)
+    if isinstance(e, ir.Comp) and e.kind != "dict":
+        return _text(place, e.elt, seen)
+    return None
+
+
+def _bound(place: Place, name: str) -> Iterator[Any]:
+    """What a name is assigned in the function, loops and comprehensions included."""
+    for node in place.nodes():
+        if isinstance(node, ir.Assign):
+            for target in node.targets:
+                if any(isinstance(t, ir.Name) and t.id == name for t in ir.walk(target)) and not isinstance(target, (ir.Sub, ir.Attr)):
+                    yield node.value
+        elif isinstance(node, (ir.For, ir.CompFor)):
+            if any(isinstance(t, ir.Name) and t.id == name for t in ir.walk(node.target)):
+                yield node.iter
+        elif isinstance(node, (ir.AugAssign, ir.AnnAssign, ir.NamedExpr)):
+            if isinstance(node.target, ir.Name) and node.target.id == name:
+                yield node.value if not isinstance(node, ir.AugAssign) else None
+
+
+def _strips(place: Place) -> bool:
+    """Is anything taken off a piece's text, or off its length, other than a space put for the mark."""
+    names = _made_of_pieces(place)
+
+    def of_piece(e: Any) -> bool:
+        return any(
+            (isinstance(n, ir.Name) and n.id in names) or (isinstance(n, ir.Attr) and n.attr in _PIECES)
+            for n in ir.walk(e)
+        )
+
+    for node in place.nodes():
+        if isinstance(node, ir.Sub):
+            if isinstance(node.index, ir.Slice) and node.index.lower is not None and of_piece(node.value):
+                return True
+        elif isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _STRIPS:
+            spaces = node.func.attr == "replace" and len(node.args) == 2 and _is(node.args[1], " ")
+            if not spaces and of_piece(node):
+                return True
+        elif isinstance(node, (ir.BinOp, ir.AugAssign)) and node.op == "-" and of_piece(node):
+            return True
+    return False
+
+
+def _made_of_pieces(place: Place) -> set[str]:
+    """Names that hold pieces or what was made of them."""
+    bound: list[tuple[set[str], set[str]]] = []
+    for node in place.nodes():
+        targets: list[Any] = []
+        if isinstance(node, ir.Assign):
+            targets, source = node.targets, node.value
+        elif isinstance(node, (ir.For, ir.CompFor)):
+            targets, source = [node.target], node.iter
+        elif isinstance(node, (ir.AugAssign, ir.NamedExpr)):
+            targets, source = [node.target], node.value
+        if targets:
+            used = {n.id if isinstance(n, ir.Name) else n.attr for n in ir.walk(source) if isinstance(n, (ir.Name, ir.Attr))}
+            bound.append(({n.id for t in targets for n in ir.walk(t) if isinstance(n, ir.Name)}, used))
+    names: set[str] = set()
+    while more := {n for given, used in bound if used & (names | _PIECES) for n in given} - names:
+        names |= more
+    return names
+
+
+def _flags_mark(place: Place) -> bool:
+    """Is a table made that tells which pieces begin with the mark."""
+    for node in place.nodes():
+        if isinstance(node, ir.Comp) and _mark_test(node.elt):
+            return True
+        if isinstance(node, ir.Assign) and any(isinstance(t, ir.Sub) for t in node.targets) and _mark_test(node.value):
+            return True
+        if isinstance(node, ir.If) and _mark_test(node.test):
+            inner = [s for s in node.body if isinstance(s, ir.Assign) and any(isinstance(t, ir.Sub) for t in s.targets)]
+            if any(isinstance(s.value, ir.Const) and s.value.value in (True, 1) for s in inner):
+                return True
+    return False
+
+
+def _mark_test(e: Any) -> bool:
+    """``piece.startswith(mark)``, ``piece[:1] == mark`` or a condition with one."""
+    if isinstance(e, ir.BoolOp):
+        return any(_mark_test(v) for v in e.values)
+    if isinstance(e, ir.Compare):
+        return e.ops[0] == "==" and any(_marks(x) for x in (e.left, *e.comparators))
+    if isinstance(e, ir.Call):
+        if isinstance(e.func, ir.Attr) and e.func.attr == "startswith":
+            return any(_marks(a) for a in e.args)
+        return isinstance(e.func, ir.Name) and e.func.id in ("bool", "int") and any(_mark_test(a) for a in e.args)
+    return False
+
+
+def _marks(e: Any) -> bool:
+    return any(isinstance(n, ir.Const) and isinstance(n.value, str) and MARK in n.value for n in ir.walk(e))
+
+
+def _is(e: Any, value: Any) -> bool:
+    return isinstance(e, ir.Const) and e.value == value
+
+
 def _encoded_length(node: Any) -> bool:
     return (
         isinstance(node, ir.Call) and isinstance(node.func, ir.Name) and node.func.id == "len"
@@ -90,6 +254,14 @@ def _encoded_length(node: Any) -> bool:
     )  # fmt: skip
 
 
+def _encoded(length: ir.Call) -> Any:
+    """The text whose encoding is measured, where it stands right there."""
+    inner = length.args[0]
+    direct = isinstance(inner, ir.Call) and isinstance(inner.func, ir.Attr) and inner.func.attr == "encode"
+    return inner.func.value if direct else None  # type: ignore[attr-defined]
+
+
+# ---------------------------------------------------------------- the count
 def _adds_space(code: Code) -> list[int]:
     """Lines at which ``leading[target] & ~boundary[previous]`` is added to a count."""
     lines = []
@@ -97,17 +269,143 @@ def _adds_space(code: Code) -> list[int]:
         if id(place) not in code.reached:
             continue
         for node in place.nodes():
+            if isinstance(node, ir.If) and _space_flag(node.test):
+                counts = (s for s in node.body if isinstance(s, ir.AugAssign) and s.op == "+" and _is(s.value, 1))
+                lines += [s.line for s in counts]
+                continue
             added = node.value if isinstance(node, ir.AugAssign) and node.op == "+" else None
             if isinstance(node, ir.BinOp) and node.op == "+":
                 added = node
             if added is not None and any(_space_flag(n) for n in ir.walk(added)):
                 lines.append(node.line)
-    return lines
+    return sorted(lines)
 
 
 def _space_flag(node: Any) -> bool:
-    if not (isinstance(node, ir.BinOp) and node.op == "&"):
+    """``a[…] & ~b[…]`` in any spelling: true where the one table is set and the other is not."""
+    if isinstance(node, (ir.BinOp, ir.BoolOp, ir.UnaryOp)):
+        joins = node.op in ("&", "*", "and", "~", "not")
+    else:
+        joins = isinstance(node, ir.Call) and _called(node) in _LOGICAL
+    if not joins or len(tables := _tables(node)) != 2:
         return False
-    sides = (node.left, node.right)
-    negated = any(isinstance(s, ir.UnaryOp) and s.op == "~" for s in sides)
-    return negated and all(any(isinstance(n, ir.Sub) for n in ir.walk(s)) for s in sides)
+    ways = [_count(node, dict(zip(tables, bits, strict=True))) for bits in product((0, 1), repeat=2)]
+    return ways in ([0, 1, 0, 0], [0, 0, 1, 0])
+
+
+def _added_to_all(code: Code) -> Iterator[tuple[Place, ir.Node]]:
+    """Sums over byte tables that an ordinary token, which neither leads nor bounds, adds a byte to."""
+    for place in code.places:
+        if id(place) not in code.reached:
+            continue
+        inner: set[int] = set()
+        for node in place.nodes():  # a sum stands before its parts
+            sum_: Any = node
+            least = 3
+            if isinstance(node, ir.BinOp) and node.op == "+":
+                if id(node) in inner:
+                    continue
+                inner |= {id(n) for n in ir.walk(node)}
+            elif isinstance(node, ir.AugAssign) and node.op == "+":
+                sum_, least = node.value, 2
+                if not any(isinstance(n, ir.BinOp) and n.op == "|" for n in ir.walk(sum_)):
+                    continue
+            else:
+                continue
+            tables = _tables(sum_)
+            if len(tables) < least or not _negates(sum_) or any(_INVERSE.search(t) for t in tables):
+                continue
+            if (_count(sum_, dict.fromkeys(tables, 0)) or 0) >= 1:
+                yield place, node
+
+
+def _negates(e: Any) -> bool:
+    """Is a table's entry negated in it."""
+    for n in ir.walk(e):
+        inner = n.operand if isinstance(n, ir.UnaryOp) and n.op in ("~", "not") else None
+        if isinstance(n, ir.Call) and _LOGICAL.get(_called(n)) == "~" and n.args:
+            inner = n.args[0]
+        if inner is not None and _tables(inner):
+            return True
+    return False
+
+
+def _tables(e: Any) -> list[str]:
+    """The tables that an expression looks tokens up in; what the tokens are looked up with is no table."""
+    found: set[str] = set()
+    todo = [e]
+    while todo:
+        n = todo.pop()
+        if isinstance(n, ir.Sub):
+            found.add(_table(n))
+        else:
+            todo += ir.children(n)
+    return sorted(found - {""})
+
+
+def _table(n: ir.Sub) -> str:
+    """``base[tokens]``, ``luts[0][tokens]``: the name of what is looked up in; "" for a part of an array."""
+    parts = n.index.elts if isinstance(n.index, ir.Collection) else [n.index]
+    if any(isinstance(p, (ir.Slice, ir.Const)) for p in parts):
+        return ""
+    if isinstance(n.value, ir.Sub) and isinstance(n.value.index, ir.Const):
+        return f"{_dotted(n.value.value)}.{n.value.index.value}"
+    return _dotted(n.value)
+
+
+def _dotted(e: Any) -> str:
+    parts = []
+    while isinstance(e, ir.Attr):
+        parts.append(e.attr)
+        e = e.value
+    return ".".join([e.id, *reversed(parts)]) if isinstance(e, ir.Name) else ""
+
+
+def _called(e: ir.Call) -> str:
+    return e.func.attr if isinstance(e.func, ir.Attr) else e.func.id if isinstance(e.func, ir.Name) else ""
+
+
+def _count(e: Any, entries: dict[str, int]) -> int | None:
+    """What an expression over tables comes to, given the tables' entries; None where it is more than flags and sums."""
+    if isinstance(e, ir.Const):
+        return int(e.value) if isinstance(e.value, (bool, int)) else None
+    if isinstance(e, ir.Sub):
+        return entries.get(_table(e))
+    if isinstance(e, ir.UnaryOp) and e.op in ("~", "not"):
+        return _flag(_count(e.operand, entries))
+    if isinstance(e, (ir.BinOp, ir.BoolOp)):
+        parts = [_count(x, entries) for x in ((e.left, e.right) if isinstance(e, ir.BinOp) else e.values)]
+        return _together(e.op, parts)
+    if not isinstance(e, ir.Call):
+        return None
+    name = _called(e)
+    if name in _LOGICAL:
+        parts = [_count(a, entries) for a in e.args]
+        if isinstance(e.func, ir.Attr) and len(parts) < (1 if _LOGICAL[name] == "~" else 2):
+            parts.append(_count(e.func.value, entries))
+        return _flag(parts[0]) if _LOGICAL[name] == "~" and parts else _together(_LOGICAL[name], parts)
+    if name in _SAME and isinstance(e.func, ir.Attr):
+        return _count(e.func.value, entries)
+    if name in ("int", "float", "bool") and len(e.args) == 1:
+        return _count(e.args[0], entries)
+    return None
+
+
+def _flag(value: int | None) -> int | None:
+    return 1 - value if value in (0, 1) else None  # type: ignore[operator]
+
+
+def _together(op: str, parts: list[int | None]) -> int | None:
+    if not parts or None in parts:
+        return None
+    total, *rest = [p for p in parts if p is not None]
+    for p in rest:
+        if op in ("&", "and", "*"):
+            total *= p
+        elif op in ("|", "or"):
+            total = max(total, p)
+        elif op in ("+", "-"):
+            total = total + p if op == "+" else total - p
+        else:
+            return None
+    return total

@@ -134,6 +134,32 @@ class Code:
                 todo += by_name.get(name, ())
         return reached
 
+    def state(self, place: Place, node: Any) -> tuple[Tristate, str | None]:
+        """Does the submitted configuration get to a node of the place, and what decides."""
+        trace = self.ctx.trace
+        if trace is not None:
+            met = trace.reach.met.get(id(node))
+            if met is not None:
+                return met.active, met.gate
+            if id(node) in self.shut:
+                return "no", self.shut[id(node)]
+        return self.active(place), None
+
+    def first_text(self, call: ir.Call) -> str | None:
+        """The text that a call is given first, or that a pair given first begins with, where that is known."""
+        met = self.ctx.trace.reach.met.get(id(call)) if self.ctx.trace is not None else None
+        if met is not None and met.first is not None:
+            return met.first
+        first: Any = call.args[0] if call.args else None
+        if isinstance(first, ir.Collection) and first.elts:
+            first = first.elts[0]
+        return first.value if isinstance(first, ir.Const) and isinstance(first.value, str) else None
+
+    @cached_property
+    def shut(self) -> dict[int, str]:
+        """Nodes that constants keep from being run, by id, and what does."""
+        return self.ctx.trace.reach.shut() if self.ctx.trace is not None else {}
+
     def active(self, place: Place) -> Tristate:
         """Does the submitted configuration get to this place."""
         trace = self.ctx.trace
@@ -169,6 +195,15 @@ class Code:
             yield p.name
 
 
+def is_ln2(code: Code, place: Place, node: Any) -> bool:
+    """Is an expression ln 2: as a number, as ``math.log(2)``, or by a usual name."""
+    if isinstance(node, ir.Const):
+        return isinstance(node.value, float) and abs(node.value - 0.693147) < 1e-4
+    if isinstance(node, ir.Call) and len(node.args) == 1 and isinstance(node.args[0], ir.Const):
+        return node.args[0].value == 2 and code.dotted(place, node.func).rpartition(".")[2] == "log"
+    return isinstance(node, ir.Name) and node.id.lower() in ("ln2", "log2", "ln_2", "log_2", "_ln2")
+
+
 def imported(node: ir.Import) -> dict[str, str]:
     """Local name -> dotted origin."""
     names: dict[str, str] = {}
@@ -193,9 +228,10 @@ def finding(
     steps: tuple[Step, ...] = (),
 ) -> Finding:
     """A finding at a node of the source."""
+    active, gate = code.state(place, node)
     return Finding(
         rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
         message=message, path=place.path, line=max(node.line, 1), end_line=max(node.end_line, node.line, 1),
-        active=code.active(place),
+        active=active, gate=gate,
         trace=steps or (Step(path=place.path, line=max(node.line, 1), message=message),),
     )  # fmt: skip

@@ -20,6 +20,7 @@ from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
 
+RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 
 
@@ -149,7 +150,7 @@ class Expressions:
         if own or not library:
             return self._layer(node, name, args)
         if name in ("cat", "concat", "concatenate") and args and isinstance(args[0], tuple):
-            over = ax.given(node, 1, "dim", "axis")
+            over = ax.argument(node.args, 1, node.keywords, "dim", "axis")
             return ax.joined(list(args[0]), 0 if over is None else ax.number(over), node)
         if name == "einsum":
             made, attends = mix.einsum(node, args[1:]) if args else (None, False)
@@ -165,7 +166,7 @@ class Expressions:
     def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
         """A method of the value, or a library's function that is given it first."""
         words = dict(node.keywords)
-        over = rest[0] if rest else words.get("dim", words.get("axis"))
+        over = ax.argument(rest, 0, node.keywords, "dim", "axis")
         if name in ("view", "reshape"):
             return ax.viewed(v, rest, self.known)
         if name == "size":
@@ -197,6 +198,13 @@ class Expressions:
         if name in ("layer_norm", "unsqueeze"):
             return self._normed(v, node, over) if name == "layer_norm" else None
         if name == "sum" and v.state:
+            return None
+        if name == "squeeze":
+            return ax.squeezed(v, ax.number(over))
+        if name == "topk":
+            by = ax.argument(rest, 1, node.keywords, "dim", "axis")
+            if not v.state and v.axis(-1 if by is None else ax.number(by)) == "t":
+                self._report(node, RANKED)
             return None
         return mix.kept(v, name, rest)
 

@@ -40,17 +40,16 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.attention import hides_at_random, made_of, unmasked
-from audit.rules.axes import given
+from audit.rules.axes import argument, number
 from audit.rules.base import Rule
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
 from audit.rules.reading import Seen, readings
-from audit.rules.routing import ranked_over_time
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by, settings_of
-from audit.rules.window import STATISTICS, Window, minus_one
+from audit.rules.window import STATISTICS, Window
 
 RULE = Rule(
     id="F17",
@@ -248,9 +247,6 @@ def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
     direct = list(_direct(code, along, place, shut))
     yield from direct
-    for call in ranked_over_time(code, along, place, shut):
-        message = "positions are picked by their rank among all positions of the window, the later ones included"
-        yield finding(RULE, code, place, call, message)
     if not direct and place.owner is not None:
         for node in Window(along, place, *classes[id(place.owner)]).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
@@ -332,7 +328,7 @@ def _time_last(along: Sequences, place: Place, node: Any) -> bool:
 
 
 def _padded(call: ir.Call, name: str) -> bool:
-    by = given(call, 4 if name == "conv1d" else 3, "padding")
+    by = argument(call.args, 4 if name == "conv1d" else 3, call.keywords, "padding")
     return isinstance(by, ir.Const) and by.value not in (0, None, "valid")
 
 
@@ -342,11 +338,8 @@ def _whole_window(along: Sequences, place: Place, node: Any) -> str:
         left, right = node.left, node.right
         node = right if isinstance(left, ir.Const) or not _mentions(along, place, left) else left
     if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in STATISTICS | {"norm"}:
-        over = (
-            node.args[0] if node.args else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
-        )
         base = node.func.value
-        if isinstance(over, ir.Const) and over.value == 1 and along.along(place, base):
+        if number(argument(node.args, 0, node.keywords, "dim", "axis")) == 1 and along.along(place, base):
             return f"the {node.func.attr} over all positions"
     if isinstance(node, ir.Sub) and along.along(place, node.value) and _last_position(node.index):
         return "the state at the window's last position"
@@ -365,6 +358,6 @@ def _last_position(index: Any) -> bool:
     if not (isinstance(first, ir.Slice) and first.lower is None and first.upper is None):
         return False
     if isinstance(time, ir.Slice):
-        return time.upper is None and minus_one(time.lower)
-    return minus_one(time) and len(index.elts) > 2
+        return time.upper is None and number(time.lower) == -1
+    return number(time) == -1 and len(index.elts) > 2
     # a bare ``x[:, -1]`` is (B, C), which draws a token

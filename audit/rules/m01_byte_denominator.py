@@ -11,11 +11,13 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 
 **How it is decided.** By arithmetic on the log: ``val_tokens x val_loss / (ln 2 x val_bpb)`` above or
 below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
-source: a table that counts a leading space which the evaluation adds again, byte pieces measured
-by their printed name, and a reported score that is divided by a written number of bytes per token.
+source: a table that counts a leading space which the evaluation adds again, one that measures the space
+mark as three bytes, byte pieces measured by their printed name, an evaluation that adds a byte to every
+ordinary token, and a reported score that is divided by a written number of bytes per token.
 
-**Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right;
-under-counting is wrong too but hurts its author.
+**Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right; tables
+that count the space themselves, where nothing is added to them; under-counting is wrong too but hurts its
+author.
 
 **See also.** D2 (which documents), M2 (lossless transforms), M3 (one global sum).
 """
@@ -79,6 +81,21 @@ ILLEGAL = [
             "    lead[t] = piece.startswith('\\u2581')\n    size[t] = len(piece.lstrip('\\u2581').encode())\n"
         ),
         lines=(8,),
+    ),
+    Example(
+        name="the space mark as three bytes",
+        code=_TABLE.format(
+            "    lead[t] = piece.startswith('\\u2581')\n"
+            "    size[t] = 1 if sp.is_byte(t) else len(piece.encode())\n"
+        ),
+        lines=(8,),
+    ),
+    Example(
+        name="a byte for every token that is no boundary",
+        code=_TABLE.replace("(lead[target] & ~edge[before])", "(lead[target] | ~edge[before])").format(
+            "    size[t] = 1 if sp.is_byte(t) else len(piece.lstrip('\\u2581').encode())\n"
+        ),
+        lines=(10,),
     ),
     Example(
         name="a leading space counted twice: 4.386 bytes a token",

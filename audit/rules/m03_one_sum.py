@@ -31,7 +31,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
-from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
 from audit.trace.events import Event, Trace
 from audit.trace.shaping import SHAPED
@@ -228,7 +228,7 @@ class Ratios:
             return out
         if isinstance(node, ir.BinOp) and node.op == "*":
             out = self._divisors(node.left, seen, depth + 1) | self._divisors(node.right, seen, depth + 1)
-            return out | ({"ln2"} if _is_ln2(self.code, self.place, node, inverse=True) else set())
+            return out | ({"ln2"} if _by_log2_of_e(node) else set())
         if isinstance(node, ir.Name) and node.id not in seen:
             out = set()
             for value in self.values.get(node.id, [])[:3]:
@@ -238,22 +238,17 @@ class Ratios:
 
     def _parts(self, node: Any, depth: int) -> set[str]:
         """What a divisor consists of."""
-        if _is_ln2(self.code, self.place, node):
+        if is_ln2(self.code, self.place, node):
             return {"ln2"}
         if isinstance(node, ir.BinOp) and node.op == "*":
             return self._parts(node.left, depth) | self._parts(node.right, depth)
         return set() if isinstance(node, ir.Const) and node.value == 1 else {"quantity"}
 
 
-def _is_ln2(code: Code, place: Place, node: Any, inverse: bool = False) -> bool:
-    if inverse:
-        return any(isinstance(n, ir.Const) and isinstance(n.value, float) and abs(n.value - 1.442695) < 1e-3
-                   for n in (node.left, node.right))  # fmt: skip
-    if isinstance(node, ir.Const):
-        return isinstance(node.value, float) and abs(node.value - 0.693147) < 1e-4
-    if isinstance(node, ir.Call) and len(node.args) == 1 and isinstance(node.args[0], ir.Const):
-        return node.args[0].value == 2 and code.dotted(place, node.func).rpartition(".")[2] == "log"
-    return isinstance(node, ir.Name) and node.id.lower() in ("ln2", "log2", "ln_2", "log_2", "_ln2")
+def _by_log2_of_e(node: ir.BinOp) -> bool:
+    """``loss * 1.442695``"""
+    return any(isinstance(n, ir.Const) and isinstance(n.value, float) and abs(n.value - 1.442695) < 1e-3
+               for n in (node.left, node.right))  # fmt: skip
 
 
 def _place(code: Code, place: Place) -> Iterator[Finding]:

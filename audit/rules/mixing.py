@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Any
 
 from audit import ir
-from audit.rules.axes import Known, Value, given, number, numbers
+from audit.rules.axes import Known, Value, argument, number, numbers
 from audit.rules.window import STATISTICS
 
 #: element by element: the axes stay
@@ -144,8 +144,7 @@ def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
 
 def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
     """After ``roll``; back by one along time, each position holds the next one."""
-    moves = rest[0] if rest else next((x for k, x in call.keywords if k == "shifts"), None)
-    dims = rest[1] if len(rest) > 1 else next((x for k, x in call.keywords if k in ("dims", "dim", "axis")), None)
+    moves, dims = argument(rest, 0, call.keywords, "shifts"), argument(rest, 1, call.keywords, "dims", "dim", "axis")
     by, over = (numbers([x]) if x is not None else None for x in (moves, dims))
     if by is None or over is None or len(by) != len(over) or v.state:
         return None
@@ -206,8 +205,7 @@ def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
 
 def spectrum(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | None:
     """``fft`` along time without zeros behind it: a product of spectra is a filter that runs around the window."""
-    n = rest[0] if rest else next((x for k, x in call.keywords if k in ("n", "s")), None)
-    dim = rest[1] if len(rest) > 1 else next((x for k, x in call.keywords if k in ("dim", "axis")), None)
+    n, dim = argument(rest, 0, call.keywords, "n", "s"), argument(rest, 1, call.keywords, "dim", "axis")
     axis = v.axis(-1 if dim is None else number(dim))
     if name in ("ifft", "irfft"):
         if v.state == "freq" and axis == "t":
@@ -223,7 +221,7 @@ def filtered(v: Value, call: ir.Call, made: ir.Call) -> Value | None:
     if v.axis(-1) != "t" or v.state not in ("", "pad"):
         return None
     size, pad, gap, step = (
-        given(made, n, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
+        argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
     )
     k = number(size)
     if k == 1 or (step is not None and number(step) != 1):

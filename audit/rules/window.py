@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from audit import ir
+from audit.rules.axes import argument, number
 from audit.rules.carried import along_time
 from audit.rules.code import Place
 from audit.rules.sequence import Sequences, first_of
@@ -216,8 +217,8 @@ class Window:
             base, rest = "along", node.args
         if base is None or name in (_SCALARS if base == "window" else _ENDS):
             return None
-        over = rest[0] if rest else next((v for k, v in node.keywords if k in ("dim", "axis")), None)
-        time = isinstance(over, ir.Const) and over.value == 1 and over.value is not True
+        over = argument(rest, 0, node.keywords, "dim", "axis")
+        time = number(over) == 1
         if name in STATISTICS:
             return (
                 "window" if time else None if over is None or (base == "along" and not _last(over)) else base
@@ -268,14 +269,8 @@ def _module(node: Any) -> bool:
     return isinstance(node, ir.Name) and node.id in ("self", "torch", "F", "nn", "np", "mx", "jnp")
 
 
-def minus_one(node: Any) -> bool:
-    if isinstance(node, ir.UnaryOp) and node.op == "-" and isinstance(node.operand, ir.Const):
-        return bool(node.operand.value == 1)
-    return isinstance(node, ir.Const) and node.value == -1 and node.value is not True
-
-
 def _last(over: Any) -> bool:
-    return minus_one(over) or (isinstance(over, ir.Const) and over.value == 2)
+    return number(over) in (-1, 2)
 
 
-__all__ = ["STATISTICS", "Window", "minus_one"]
+__all__ = ["STATISTICS", "Window"]

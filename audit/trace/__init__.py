@@ -98,6 +98,7 @@ def trace(
     for symbols, offset in extra.newest.items():
         result.newest[symbols] = max(offset, result.newest.get(symbols, offset))
     result.dormant_entered = extra.entered - result.entered
+    result.reach.take_in(extra.reach, complete=result.exhausted is None)
     result.steps += extra.steps
     result.deciding |= extra.deciding
     result.seeds |= extra.seeds

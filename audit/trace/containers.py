@@ -23,7 +23,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )
-from audit.trace.words import STRING_METHODS
+from audit.trace.words import OFF, STRING_METHODS
 
 
 def reach_list(recv: V, item: V) -> None:
@@ -192,45 +192,49 @@ class Containers:
         if name in ("add_argument_group", "add_mutually_exclusive_group"):
             return recv
         if name == "add_argument":
-            longs = [a.const for a in args if a.kind == "const" and isinstance(a.const, str)]
-            if not longs:
-                return const(None)
-            dest = next((x for x in longs if x.startswith("--")), longs[0]).lstrip("-").replace("-", "_")
-            if "dest" in kwargs and kwargs["dest"].kind == "const":
-                dest = kwargs["dest"].const
-            action = kwargs.get("action")
-            if "default" in kwargs:
-                value = kwargs["default"]
-            elif action is not None and action.const in ("store_true", "store_false"):
-                value = const(action.const == "store_false")
-            else:
-                value = const(None)
-            option = next((x for x in longs if x.startswith("--")), None)
-            if option is not None:
-                got = self.knobs.value(option, value.const if value.kind == "const" else None)
-                chosen = got[0] if isinstance(got, tuple) else got
-                if value.kind == "const":
-                    fixed = const(value.const)
-                    if chosen is not None and chosen != value.const:
-                        kind = kwargs.get("type")
-                        text = str(chosen)
-                        fixed = const(text)
-                        if action is not None and action.const == "store_true":
-                            fixed = const(text not in ("0", "False", "false"))
-                        elif kind is not None and kind.kind == "lib" and kind.data in ("builtins.int", "builtins.float"):
-                            try:
-                                fixed = const(int(text) if kind.data.endswith("int") else float(text))
-                            except ValueError:
-                                fixed = const(value.const)
-                    fixed.knobs = value.knobs | {(option, str(fixed.const))}
-                    fixed.flags = self.text_flags(fixed.const) if isinstance(fixed.const, str) else 0
-                    value = fixed
-            recv.rest.data[dest] = value
+            self.add_option(recv.rest.data, args, kwargs, node)
             return const(None)
         if name in ("parse_args", "parse_known_args"):
             ns = self.namespace(dict(recv.rest.data), node)
             return seq([ns, seq([])]) if name == "parse_known_args" else ns
         return V("val")
+
+    def add_option(self: Any, held: dict, args: list[V], kwargs: dict[str, V], node: Any) -> None:
+        """``add_argument``: of several options for one name the first gives the default, the one that was typed the value."""
+        names = [a.const for a in args if a.kind == "const" and isinstance(a.const, str)]
+        if not names:
+            return
+        option = next((x for x in names if x.startswith("--")), None)
+        dest = (option or names[0]).lstrip("-").replace("-", "_")
+        if "dest" in kwargs and kwargs["dest"].kind == "const":
+            dest = kwargs["dest"].const
+        action = kwargs["action"].const if "action" in kwargs else None
+        value = kwargs.get("default") or const(action == "store_false" if action in ("store_true", "store_false") else None)
+        given = self.knobs.value(option, None)[0] if option is not None else None
+        if option is not None and value.kind == "const":
+            chosen = const(value.const) if given is None or given == value.const else self.typed_value(given, action, kwargs, value, node)
+            chosen.knobs = value.knobs | {(option, str(chosen.const))}
+            chosen.flags = self.text_flags(chosen.const) if isinstance(chosen.const, str) else 0
+            value = chosen
+        if dest not in held or given is not None:
+            held[dest] = value
+
+    def typed_value(self: Any, given: Any, action: Any, kwargs: dict[str, V], default: V, node: Any) -> V:
+        """What the parser makes of an option's text."""
+        text, kind = str(given), kwargs.get("type")
+        if action in ("store_true", "store_false"):
+            return const((text not in OFF) == (action == "store_true"))
+        if action == "store_const" and "const" in kwargs and kwargs["const"].kind == "const":
+            return const(kwargs["const"].const if text not in OFF else default.const)
+        if kind is not None and kind.kind == "func":
+            made = self.call_value(kind, [const(text)], {}, node)
+            return const(made.const if made.kind == "const" else text)
+        if kind is not None and kind.kind == "lib" and kind.data in ("builtins.int", "builtins.float"):
+            try:
+                return const(int(text) if kind.data.endswith("int") else float(text))
+            except ValueError:
+                return const(default.const)
+        return const(text)
 
     def namespace(self: Any, kwargs: dict[str, V], node: Any) -> V:
         from audit.trace.values import Instance

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.model import Step, Tristate
+from audit.trace.reach import Reach
 from audit.trace.values import BYTES, VAL, Atom, disjoint
 
 
@@ -107,6 +108,8 @@ class Trace:
     #: assignments of a clock's reading, by the id of the node: the next event's id each time
     clocks: dict[int, list[int]] = field(default_factory=dict)
     dormant_entered: set[int] = field(default_factory=set)
+    #: which calls were got to, and what constants close (`audit.trace.reach`)
+    reach: Reach = field(default_factory=Reach)
     #: the highest offset at which the stream was read, per group of symbols (`audit.trace.positions`)
     newest: dict[tuple[int, ...], int] = field(default_factory=dict)
     #: classes that embed a hash of their inputs (`audit.trace.hashed_inputs`)

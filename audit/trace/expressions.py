@@ -405,6 +405,8 @@ class Expressions(Subscripts):
                 unknown = True
             elif t == stop:
                 if not unknown:
+                    if not v.knobs:
+                        self.note_closed(e.values[len(seen) + 1 :], e.line)
                     out = clone(v) if v.kind in ("const", "val") else v
                     if out is not v:
                         for s in seen:
@@ -441,6 +443,9 @@ class Expressions(Subscripts):
         for op, right_e in zip(e.ops, e.comparators, strict=True):
             right = self.ev(right_e)
             values.append(right)
+            if op in ("in", "not in") and (given := self.given_by_hand(left, right)) is not None:
+                given.const = given.const == (op == "in")
+                return given
             one = self.compare(op, left, right)
             if one is False:
                 result = False
@@ -504,8 +509,6 @@ class Expressions(Subscripts):
                     inside = a.const in b.const
                 except TypeError:
                     inside = None
-            elif b.kind == "lib" and b.data == "os.environ" and a.kind == "const":
-                inside = a.const in ("RANK", "WORLD_SIZE", "LOCAL_RANK") or self.env_present(a.const)
             if inside is None:
                 return None
             return inside if op == "in" else not inside
@@ -539,7 +542,11 @@ class Expressions(Subscripts):
                     return join(other, chosen) if chosen.const is None else chosen
                 return out
             return join(chosen, other)
-        v = self.ev(e.body if t else e.orelse)
+        live, dead = (e.body, e.orelse) if t else (e.orelse, e.body)
+        if not test.knobs:
+            self.note_closed([dead], e.line)
+        self.note_opened([live])
+        v = self.ev(live)
         if test.knobs and v.kind in ("const", "val"):
             out = clone(v) if v.kind == "const" else v
             out.knobs = v.knobs | test.knobs

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.reach import TYPED
 from audit.trace.values import (
     ART,
     BPB,
@@ -21,7 +22,7 @@ from audit.trace.values import (
     derive,
     summary,
 )
-from audit.trace.words import canonical, pointed
+from audit.trace.words import OFF, canonical, pointed
 
 
 class Files:
@@ -30,8 +31,7 @@ class Files:
     # ------------------------------------------------------------------ environment
     def env_present(self: Any, name: str) -> bool:
         """Is the variable set; what nobody is known to have set is not, as for ``environ.get``."""
-        value = self.knobs.value(name, None)
-        return value is not None and (not isinstance(value, tuple) or value[0] is not None)
+        return self.knobs.value(name, None)[0] is not None
 
     def env_set(self: Any, name: Any, value: V) -> None:
         if not hasattr(self, "environ_set"):
@@ -47,7 +47,7 @@ class Files:
             return self.environ_set[name]
         plain = default.const if default.kind == "const" else None
         got = self.knobs.value(name, plain)
-        value, _ = got if isinstance(got, tuple) else (got, "")
+        value = got[0]
         self.trace.knobs_read[name] = got
         if name in ("RANK", "LOCAL_RANK"):
             out = V("val")
@@ -66,6 +66,23 @@ class Files:
             out.knobs = default.knobs | {(name, str(value) if value is not None else "unset")}
         if type(out.const) is str:
             out.flags = self.text_flags(out.const)
+        return out
+
+    def given_by_hand(self: Any, word: V, words: V) -> V | None:
+        """``"PREPARE" in os.environ`` or ``"--prepare" in sys.argv``, by what the papers say was set or typed."""
+        if word.kind != "const" or not isinstance(word.const, str):
+            return None
+        if words.kind == "lib" and words.data == "os.environ":
+            if word.const in ("RANK", "WORLD_SIZE", "LOCAL_RANK"):
+                return const(True)
+            given = self.env_present(word.const)
+        elif words.kind == "seq" and words.rest is not None and TYPED in words.rest.keys and word.const.startswith("-"):
+            value = self.knobs.value(word.const, None)[0]
+            given = value is not None and str(value) not in OFF
+        else:
+            return None
+        out = const(given)
+        out.knobs = frozenset([(word.const, "given" if given else "not given")])
         return out
 
     # ------------------------------------------------------------------ imports and names

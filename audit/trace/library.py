@@ -12,6 +12,7 @@ from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
 from audit.trace.positions import loop_place, place_of
+from audit.trace.reach import TYPED
 from audit.trace.selection import listed
 from audit.trace.shaping import OF_LOSS, STACKED, is_loss, same_target
 from audit.trace.values import (
@@ -88,7 +89,9 @@ class Library(Builtins, Containers, Files):
         if dotted == "math.pi":
             return const(3.141592653589793)
         if dotted == "sys.argv":
-            return seq([], V("val"))
+            typed = V("val")
+            typed.keys = frozenset([TYPED])
+            return seq([], typed)
         return V("lib", data=canonical(dotted))
 
     # ------------------------------------------------------------------ functions

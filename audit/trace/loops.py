@@ -71,7 +71,10 @@ class Loops:
         test = self.ev(s.test)
         known = self.truth(test)
         if known is False and not (self.dormant and test.knobs):
+            if not test.knobs:
+                self.note_closed(s.body, s.line)
             return NORMAL
+        self.note_opened(s.body)
         self.note_stop(s.test, loop, ("<", "<="), "and")
         return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 

@@ -8,6 +8,7 @@ from audit import ir
 from audit.trace.gates import gate_tokens
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
+from audit.trace.reach import BY_HAND, TYPED
 from audit.trace.values import (
     BPB,
     BYTES,
@@ -340,7 +341,10 @@ class Statements(Loops):
         known = self.truth(test)
         text = self.gate_text(test)
         if known is not None and not (self.dormant and test.knobs):
-            live = s.body if known else s.orelse
+            live, dead = (s.body, s.orelse) if known else (s.orelse, s.body)
+            if not test.knobs:
+                self.note_closed(dead, s.line)
+            self.note_opened(live)
             if not live or rejects(live):
                 return NORMAL  # settings that the script refuses are not those of a run that was reported
             if text:
@@ -356,8 +360,9 @@ class Statements(Loops):
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             self.gates.append(gate_tokens(test))
             before, begun = dict(self.scope.names), len(self.trace.events)
+            by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
             try:
-                status = self.both(s.body, s.orelse, ("", ""), ("", ""), picked=self.selects(s.test))
+                status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
             if test.flags & COUNT and not status:
@@ -395,6 +400,8 @@ class Statements(Loops):
     ) -> int:
         names = self.scope.names
         before, begun = dict(names), len(self.trace.events)
+        self.note_opened(body)
+        self.note_opened(orelse)
         pushed = bool(g1[0])
         if pushed:
             self.guards.append(g1)

@@ -39,6 +39,8 @@ TRANSPARENT = frozenset(
     ["torch.compile", "torch.jit.script", "torch.nn.DataParallel", "torch.nn.parallel.DistributedDataParallel", "builtins.sorted", "builtins.list", "builtins.tuple", "builtins.set", "builtins.reversed", "builtins.iter", "builtins.frozenset", "tqdm.tqdm", "torch.no_grad_fn"]
 )
 NUMBER_TYPES = frozenset(["float32", "float64", "float16", "int64", "int32", "uint64", "uint32", "uint16", "uint8"])
+#: texts of a switch that is off
+OFF = frozenset(["0", "False", "false"])
 PRODUCTS = frozenset(["matmul", "mm", "bmm", "einsum", "dot", "tensordot"])
 PIECES = frozenset(["id_to_piece", "IdToPiece", "decode_single_token_bytes", "decode_bytes", "DecodeIds", "decode_ids"])
 POINTER_ATTRS = ("ctypes", "data", "__array_interface__")
