@@ -277,8 +277,8 @@ def _natives(files: SubmissionFiles, ctx: Context) -> list[Any]:
     from audit.native import SUFFIXES, read_native
 
     texts = {}
-    for path in files.paths:
-        if path.endswith(SUFFIXES) and (data := files.read(path)) is not None:
+    for path in files.anywhere(*SUFFIXES):
+        if (data := files.read(path)) is not None:
             texts[path] = data.decode("utf-8", "replace")
     return read_native(texts, ctx.modules.values())
 

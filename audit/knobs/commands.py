@@ -44,6 +44,13 @@ _HISTORY = re.compile(
     re.I,
 )
 
+#: a sentence before a command: how to have it otherwise, or to try it out
+_ASIDE = re.compile(
+    r"\boverrid\w*\b.{0,30}\bif (?:needed|desired|you)|\bcan (?:be )?overrid|\baccepts overrides|^\W*optional\b|\bfor ablation"
+    r"|^\W*(?:to )?(?:re-?)?(?:enable|disable|turn o(?:n|ff)|skip|toggle)\b|\b(?:smoke|debug|sanity)\b.{0,12}\b(?:run|test|command|check)",
+    re.I,
+)
+
 
 def claims(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Iterator[Claim]:
     """Every statement of the papers near the primary script about a declared knob."""
@@ -200,7 +207,7 @@ class _Runs:
 def _readme(
     files: SubmissionFiles, declared: Mapping[str, Declaration], path: str, text: str
 ) -> Iterator[Claim]:
-    fence, language, heading = "", "", ""
+    fence, language, heading, lead = "", "", "", ""
     block: list[tuple[int, str]] = []
     runs = _Runs(files)
     for number, line in enumerate(text.splitlines(), 1):
@@ -208,8 +215,8 @@ def _readme(
         if match and (not fence or match[1].startswith(fence)):
             if fence:
                 if language not in ("python", "py", "diff", "cpp", "c", "json"):
-                    yield from _block(files, declared, path, block, heading, runs)
-                fence, block = "", []
+                    yield from _block(files, declared, path, block, heading, lead, runs)
+                fence, block, lead = "", [], ""
             else:
                 fence, language = match[1][:3], match[2].lower()
             continue
@@ -217,7 +224,9 @@ def _readme(
             block.append((number, line))
             continue
         if line.startswith("#"):
-            heading = line
+            heading, lead = line, ""
+        elif line.strip():
+            lead = line
         for span in _CODE.finditer(line):
             if _OTHER_WAY.search(line[: span.start()][-60:] + "`…`" + line[span.end() :][:40]):
                 continue  # how to have it otherwise: by that the reported run did not
@@ -225,7 +234,7 @@ def _readme(
             rank = SCRIPT if _RUNS.search(code) and ".py" in code else PROSE
             yield from _assignments(declared, code, path, number, rank)
     if block:
-        yield from _block(files, declared, path, block, heading, runs)
+        yield from _block(files, declared, path, block, heading, lead, runs)
     yield from runs.silent(declared, path, BLOCK, modes=False)
 
 
@@ -235,13 +244,15 @@ def _block(
     path: str,
     block: list[tuple[int, str]],
     heading: str,
+    lead: str,
     runs: _Runs,
 ) -> Iterator[Claim]:
+    """A block of commands under a heading, after the line of text ``lead``."""
     starts = any(_RUNS.search(line) for _number, line in block)
     for number, line, comment in _counted(_logical(block)):
         if _runs_another(files, line):
             continue
-        aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment))
+        aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment) or _ASIDE.search(lead))
         found = list(_assignments(declared, line, path, number, PROSE if aside else BLOCK))
         if starts or not aside:  # else a list of switches, which says how to have it otherwise
             yield from found

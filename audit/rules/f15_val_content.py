@@ -112,10 +112,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _aliases(ctx: Context) -> Iterator[Finding]:
     if ctx.files is None:
         return
-    home = ctx.primary.rpartition("/")[0]
-    for path in ctx.files.paths:
-        if not path.endswith(TEXTS) or path.rpartition("/")[0] not in (home, ""):
-            continue
+    for path in ctx.files.beside(*TEXTS):
         text = (ctx.files.read(path) or b"")[:400_000].decode("utf-8", "replace")
         if "fineweb_val" in text and (match := ALIAS.search(text)):
             line = text.count("\n", 0, match.start()) + 1

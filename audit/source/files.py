@@ -67,6 +67,14 @@ class SubmissionFiles:
         """Files near the primary with one of the suffixes (lower case)."""
         return [p for p in self.near() if p.lower().endswith(suffixes)]
 
+    def beside(self, *suffixes: str) -> list[str]:
+        """Files in the primary's own folder or at the root."""
+        return [p for p in self.paths if p.endswith(suffixes) and p.rpartition("/")[0] in (self.folder, "")]
+
+    def anywhere(self, *suffixes: str) -> list[str]:
+        """Files of the submission wherever they lie."""
+        return [p for p in self.paths if p.endswith(suffixes)]
+
     def readmes(self) -> list[str]:
         """README-like documents, the nearest first."""
         found = [p for p in self.ending(".md", ".rst") if "readme" in p.lower()] or self.ending(".md")

@@ -7,6 +7,7 @@ that is a fact about the evidence, not an error.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
@@ -17,6 +18,14 @@ MAX_READ = 64 * 2**20
 #: A folder target with more files than this is a data set by mistake; the walk stops there.
 MAX_FILES = 50_000
 SKIPPED_FOLDERS = frozenset({".git", "__pycache__", "node_modules", ".venv", "venv", "target"})
+
+
+#: git's mode of a symbolic link
+LINK = 0o120000
+
+
+def digest(data: bytes | None) -> str | None:
+    return None if data is None else hashlib.sha256(data).hexdigest()
 
 
 class FileTree(Protocol):
@@ -30,6 +39,9 @@ class FileTree(Protocol):
 
     def has(self, path: str) -> bool:
         """Whether a file (not a folder) is listed at ``path``."""
+
+    def identity(self, path: str) -> str | None:
+        """A digest of what `read` gives; None for what is not listed."""
 
 
 def normal(path: str) -> str | None:
@@ -84,6 +96,9 @@ class FolderTree:
         except OSError:
             return None
 
+    def identity(self, path: str) -> str | None:
+        return digest(self.read(path))
+
     def open(self, path: str) -> BinaryIO | None:
         """The file as a stream, for logs of any size; None like `read` for what is absent."""
         full = self._locate(path)
@@ -110,6 +125,9 @@ class MemoryTree:
 
     def read(self, path: str) -> bytes | None:
         return self.files.get(normal(path) or "")
+
+    def identity(self, path: str) -> str | None:
+        return digest(self.read(path))
 
 
 class GitTree:
@@ -163,11 +181,17 @@ class GitTree:
             data = None if blob.size > MAX_READ else bytes(blob.data)
         except (KeyError, ValueError, OSError):
             return None
-        if data is not None and int(entry.filemode) == 0o120000:
+        if data is not None and int(entry.filemode) == LINK:
             # A link: its text is a path relative to where it lies.
             target = normal(f"{path.rpartition('/')[0]}/{data.decode('utf-8', 'replace')}")
             return self.read(target, links - 1) if target else None  # links may lead in a circle
         return data
+
+    def identity(self, path: str) -> str | None:
+        entry = self._entry(path)
+        if entry is None or entry.type_str != "blob":
+            return None
+        return digest(self.read(path)) if int(entry.filemode) == LINK else str(entry.id)
 
 
 class OverlayTree:
@@ -189,3 +213,6 @@ class OverlayTree:
     def read(self, path: str) -> bytes | None:
         found = self.front.read(path)
         return found if found is not None else self.back.read(path)
+
+    def identity(self, path: str) -> str | None:
+        return self.front.identity(path) or self.back.identity(path)

@@ -50,6 +50,7 @@ def audit_ref(task: Task) -> Iterator[dict[str, Any]]:
     from audit.engine import audit_files
     from audit.lower import store
     from audit.source import open_git
+    from audit.sweep import alike
 
     store.keep_in(task.modules)
     try:
@@ -60,8 +61,13 @@ def audit_ref(task: Task) -> Iterator[dict[str, Any]]:
     for files in opened[task.skip :]:
         blank = Submission(target=task.ref, commit=files.commit, primary=files.primary, reason=files.reason)
         yield {"event": "begin", "line": blank.as_json()}
+        if (known := alike.found(files)) is not None:
+            yield {"event": "line", "line": known}
+            continue
         try:
-            result = audit_files(files, task.options)
+            noted = alike.watched(files)
+            result = audit_files(noted, task.options)
+            alike.keep(noted, result.as_json())
         except InputError as error:
             blank.reason = str(error)
             result = blank

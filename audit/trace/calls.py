@@ -93,7 +93,9 @@ class Calls:
             # other ** values add nothing that is known
         if extra is not None:
             args.append(extra)
-        self.note_met(e, args)
+        met = self.trace.reach.met.get(id(e))
+        if met is None or met.active != "yes":
+            self.note_met(e, args)
         return self.call_value(f, args, kwargs, e)
 
     def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:

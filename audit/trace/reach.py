@@ -60,9 +60,7 @@ class Reaching:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def note_met(self: Any, call: ir.Call, args: list[V]) -> None:
-        seen = self.trace.reach.met.get(id(call))
-        if seen is not None and seen.active == "yes":
-            return
+        """Called until the call was met where nothing closes it."""
         state, gate = self.guard_state()
         if state == "yes" and any(s == BY_HAND for s, _ in self.guards):
             state, gate = "unknown", "the command line"
@@ -70,7 +68,7 @@ class Reaching:
         if first is not None and first.kind == "seq" and first.data:
             first = first.data[0]
         text = first.const if first is not None and first.kind == "const" and isinstance(first.const, str) else None
-        if seen is None or state != "no":
+        if state != "no" or id(call) not in self.trace.reach.met:
             self.trace.reach.met[id(call)] = Met(state, gate, text)
 
     def note_closed(self: Any, nodes: list[Any], line: int) -> None:

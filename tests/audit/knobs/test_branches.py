@@ -103,6 +103,28 @@ def test_a_command_that_a_comment_sets_aside_leaves_the_default_to_the_others():
 
 
 @pytest.mark.parametrize(
+    ("lead", "wanted"),
+    [
+        ("All values are baked in. Override with env vars if needed:", "12"),
+        ("To disable the cache and get the plain model only:", "12"),
+        ("**Optional:** without the cache", "12"),
+        ("For a quick 1-GPU smoke run on the template:", "12"),
+        # What the run itself was started with may be called an override too.
+        ("With env overrides for the submission configuration:", "0"),
+        ("Training command (only this override differs from the other one):", "0"),
+        ("", "0"),
+    ],
+)
+def test_a_command_that_the_line_before_it_sets_aside(lead, wanted):
+    readme = f"```bash\ntorchrun train_gpt.py\n```\n\n{lead}\n\n```bash\nCACHE_ORDER=0 torchrun train_gpt.py\n```\n"
+    assert value(knobs({"README.md": readme}, script=SCRIPT), "CACHE_ORDER") == (wanted, "command")
+    after_a_heading = readme.replace(f"{lead}\n", f"{lead}\n\n## Running\n")
+    assert value(knobs({"README.md": after_a_heading}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+    alone = readme[readme.index(lead or "```bash\nC") :]
+    assert value(knobs({"README.md": alone}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+
+
+@pytest.mark.parametrize(
     "reader",
     ["_E=os.environ.get", "_E = lambda k, d: os.environ.get(k, d)", "def _E(k, d):\n    found = os.environ.get(k, d)\n    return found",
      "import sys;_E=os.getenv;V=1"],
