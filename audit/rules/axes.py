@@ -14,15 +14,15 @@ from typing import Any
 
 from audit import ir
 
-#: states of a value: "" activations; "score", "scaled" of queries against keys, "share" what the values are weighed by;
+#: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
 #: "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
 #: "pad" with zeros after the last position; "long" a filter's result with its overhang on both sides
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """``axes``: "b", "t" (time), "s" (time of the keys), "c", "." (anything else); ``origin``: the inputs it is made of;
-    ``ahead``: where, and by what, each position came to hold later ones."""
+    """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "c", "." (anything
+    else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
@@ -91,7 +91,7 @@ def length(node: Any, known: Any) -> Known:
 
 
 def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
-    """After ``view`` or ``reshape``: known where one of the new lengths is time's, by name."""
+    """After ``view`` or ``reshape``: known where one of the new lengths is time's, by name, or all positions are in a row."""
     if len(args) == 1 and isinstance(args[0], ir.Collection):
         args = args[0].elts
     axes: list[str] = []
@@ -107,6 +107,8 @@ def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
             axes += [i.axis for i in k]
         else:
             axes.append(k.axis if isinstance(k, Size) else ".")
+    if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and number(args[0]) == -1 and tuple(axes[1:]) == v.axes[2:]:
+        return replace(v, axes=("f", *axes[1:]))
     plain = v.state == "" and axes.count("t") == 1 and "s" not in axes and v.axes.count("t") == 1
     return replace(v, axes=tuple(axes)) if plain else None
 

@@ -81,6 +81,11 @@ class Expressions:
                 lower, upper = (node.index.lower, node.index.upper) if isinstance(node.index, ir.Slice) else (None, None)
                 whole = isinstance(node.index, ir.Slice) and (lower is None or ax.number(lower) is not None)
                 return base[slice(ax.number(lower), ax.number(upper))] if whole and (upper is None or ax.number(upper) is not None) else None
+            if isinstance(base, Value) and base.state == "rank":
+                last = node.index.elts[-1] if isinstance(node.index, ir.Collection) and node.index.elts else node.index
+                if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
+                    self._report(node, RANKED)
+                return None
             return ax.taken(base, node) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
@@ -203,9 +208,13 @@ class Expressions:
             return ax.squeezed(v, ax.number(over))
         if name == "topk":
             by = ax.argument(rest, 1, node.keywords, "dim", "axis")
-            if not v.state and v.axis(-1 if by is None else ax.number(by)) == "t":
+            if not v.state and v.axis(-1 if by is None else ax.number(by)) in ("t", "f"):
                 self._report(node, RANKED)
             return None
+        if name in ("argsort", "argpartition"):
+            by = over if name == "argsort" else ax.argument(rest, 1, node.keywords, "axis")
+            timed = not v.state and v.axis(-1 if by is None else ax.number(by)) in ("t", "f")
+            return replace(v, state="rank") if timed else None
         return mix.kept(v, name, rest)
 
     def _normed(self, v: Value, node: ir.Call, over: Any) -> Value | None:

@@ -42,9 +42,9 @@ class Layers:
                 self.forwards[p.owner.name] = p
             for n in p.nodes():
                 if isinstance(n, ir.Assign):
-                    for t in n.targets:
+                    for t, value in (pair for target in n.targets for pair in _paired(target, n.value)):
                         if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == "self":
-                            self.calls.setdefault((id(p.owner), t.attr), []).append(n.value)
+                            self.calls.setdefault((id(p.owner), t.attr), []).append(value)
 
     def settings(self, place: Place) -> dict[str, Any]:
         """Attributes that every instance holds at one known value, constants of the class among them."""
@@ -104,6 +104,14 @@ class Layers:
     def redefined(self, name: str) -> bool:
         """Does the script have a function of its own under a library's name."""
         return name in self.functions
+
+
+def _paired(target: Any, value: Any) -> list[tuple[Any, Any]]:
+    """``self.a, self.b = nn.Linear(…), nn.Linear(…)``: each with its own."""
+    both = (target, value)
+    if all(isinstance(x, ir.Collection) for x in both) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [both]
 
 
 __all__ = ["Layers"]

@@ -374,9 +374,11 @@ class Calls:
     # ------------------------------------------------------------------ updates
     def step(self: Any, opt: Optimizer, node: Any) -> None:
         self.pending_stepped = True
-        if not self.pending:
+        # Gradients on training tokens that another model was left with are none of this one's.
+        mine = [v for v in self.pending if v.flags & VAL or not (v.models and opt.models) or v.models & opt.models]
+        if not mine:
             return
-        data = derive(self.pending)
+        data = derive(mine)
         data.flags &= ~TGT
         self.update(data, node, opt.models, opt.leaves, "optimizer")
 

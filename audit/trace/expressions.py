@@ -36,6 +36,7 @@ from audit.trace.values import (
     embedded,
     join,
     mapping,
+    rest_of,
     seq,
     summary,
 )  # fmt: skip
@@ -246,6 +247,8 @@ class Expressions(Subscripts):
         if (op in ("*", "@") and (a.flags | b.flags) & LOSS) or (op in "+-" and (a.flags ^ b.flags) & LOSS):
             a, b = self.as_weight(a, b), self.as_weight(b, a)
         out = derive([a, b])
+        if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
+            out.mask = rest_of(b.mask)
         out.flags &= ~RATIO
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
@@ -258,6 +261,8 @@ class Expressions(Subscripts):
             self.check_tilt(a, b, out, node)
         if out.flags & META:
             self.note_share(op, a, b, out)
+        if op in "*/":
+            note_assumed(op, a, b, out, self.scope.path, node)
         if out.flags & LOSS and op == "-":
             self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":
@@ -365,6 +370,8 @@ class Expressions(Subscripts):
         out.flags = a.flags | b.flags
         if op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys):
             out.keys = frozenset([LN2_IN])
+        if op == "*":
+            out.keys = out.keys | times(a) | times(b)
         if type(value) is str and not out.flags:
             out.flags = self.text_flags(value)
         if a.lv is not None and a.lv[0] != "x" and op == "-" and isinstance(y, int) and y > 0:
@@ -391,7 +398,7 @@ class Expressions(Subscripts):
                 return derive([v])
             return out
         out = derive([v])
-        out.mask = v.mask
+        out.mask = rest_of(v.mask) if e.op == "~" else v.mask
         return out
 
     def x_boolop(self: Any, e: ir.BoolOp) -> V:
@@ -459,6 +466,7 @@ class Expressions(Subscripts):
                 out.keys = out.keys | {("by loss",)}
             out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
             if len(values) == 2:
+                self.note_region(e, values[0], values[1], out)
                 self.note_comparison(e, values[0], values[1], out)
                 self.note_tested(values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
@@ -469,6 +477,21 @@ class Expressions(Subscripts):
             if v.deps:
                 out.deps |= v.deps
         return out
+
+    def note_region(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
+        """``arange(n) < first``: the positions up to there; ``fresh == 0``: those that a mask leaves over."""
+        op, bound = e.ops[0], e.comparators[0]
+        places = [any(k[0] == "candidates" for k in v.keys) for v in (a, b)]
+        if places == [False, True]:
+            op, bound = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(op, ""), e.left
+        elif places != [True, False]:
+            if a.mask is not None and b.kind == "const" and b.const == 0:
+                out.mask = rest_of(a.mask) if op == "==" else a.mask if op in (">", "!=") else None
+            return
+        at = self.bound_text(bound)
+        if at is not None:
+            after = at if op in ("<", ">=") else f"({at}+1)"
+            out.mask = ("start", after) if op in ("<", "<=") else (after, None) if op in (">", ">=") else None
 
     def note_comparison(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
         """A clock against the contest's limit; the stream's tokens against a file's content."""
@@ -685,6 +708,25 @@ def later_iteration(op: str, a: V, b: V) -> tuple | None:
 
 #: ln 2 times another number, as one number
 LN2_IN = ("ln2",)
+#: bytes per token of any tokenizer of words and their parts
+LEAST, MOST = 1.5, 8.0
+
+
+def times(v: V) -> frozenset:
+    """The key of a written number that may stand for bytes per token, and of what was multiplied by one."""
+    if v.kind == "const" and isinstance(v.const, float) and LEAST < v.const < MOST and not v.const.is_integer():
+        return frozenset([("times", v.const)])
+    return frozenset(k for k in v.keys if k[0] == "times")
+
+
+def note_assumed(op: str, a: V, b: V, out: V, path: str, node: Any) -> None:
+    """``loss / (tokens * 3.5)``: every token is taken for three and a half bytes."""
+    if op == "*":
+        for number, other in ((a, b), (b, a)):
+            if number.kind == "const" and other.kind == "val" and not other.flags & (LOSS | LOGITS | PROB | PARAM | BYTES):
+                out.keys = out.keys | times(number)
+    elif a.flags & LOSS and not b.flags & BYTES:
+        out.keys = out.keys | {("assumed", k[1], path, getattr(node, "line", 0)) for k in times(b)}
 MODEL_METHODS = frozenset(
     ["parameters", "named_parameters", "state_dict", "load_state_dict", "to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "modules", "named_modules", "buffers", "named_buffers", "requires_grad_", "zero_grad", "apply", "compile", "forward", "register_forward_hook", "register_forward_pre_hook", "register_buffer", "update", "children", "named_children", "get_submodule", "trainable_parameters", "freeze", "unfreeze", "load_weights"]
 )

@@ -229,7 +229,8 @@ class Files:
     def report(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if out.flags & BPB and out.scores:
-            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args))
+            assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
+            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args), assumed=assumed)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:

@@ -46,6 +46,7 @@ from audit.trace.values import (
     const,
     derive,
     mapping,
+    rest_of,
     restrict,
     seq,
     summary,
@@ -708,8 +709,9 @@ class Library(Builtins, Containers, Files):
             self.note_sorted(name, recv, out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
-                if a.mask is not None:
-                    out.atoms = frozenset((d, *a.mask) for d, _, _ in out.atoms)
+                mask = rest_of(a.mask) if name == "masked_fill" else a.mask
+                if mask is not None:
+                    out.atoms = frozenset((d, *mask) for d, _, _ in out.atoms)
                 if name in ("div", "mul") and self.is_ln2(a, a, "/"):
                     out = self.to_bits(out, node)
             out.mask = None

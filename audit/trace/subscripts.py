@@ -42,6 +42,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    rest_of,
     restrict,
     seq,
     summary,
@@ -425,8 +426,8 @@ class Subscripts:
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
             if (lo is not None or hi is not None) and value.const not in (0, 0.0, False):
                 base.mask = (lo, hi)
-            elif value.kind == "const" and base.data == ONES and value.const in (0, 0.0, False) and (lo is None or lo == "start" or hi is None):
-                base.mask = ("start", lo) if hi is None else (hi, None)  # what is left
+            elif value.kind == "const" and base.data == ONES and value.const in (0, 0.0, False) and (lo is not None or hi is not None):
+                base.mask = rest_of((lo, hi)) or base.mask
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
             if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):

@@ -423,6 +423,16 @@ def clone(v: V) -> V:
     return out
 
 
+def rest_of(mask: Any) -> Any:
+    """The region that a mask of one end leaves over; None where that is no such region."""
+    if mask is None:
+        return None
+    lo, hi = mask
+    if hi is None and lo is not None:
+        return ("start", lo)
+    return (hi, None) if hi is not None and lo in (None, "start") else None
+
+
 def disjoint(update: Atom, score: Atom) -> bool:
     """Are the tokens of an update certainly none of those being scored?"""
     du, ds = update[0], score[0]

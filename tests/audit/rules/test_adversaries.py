@@ -325,11 +325,14 @@ def test_the_honest_program_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("loss", "over"),
-    [("l.sum()", "(val.numel() * 2.5)"), ("l.mean()", "2.5"), ("l.sum()", "val.numel() / 2.5")],
+    [("l.sum()", "(val.numel() * 2.5)"), ("l.mean()", "2.5"), ("l.sum()", "val.numel() / 2.5"), ("l.sum()", "(2048 * 2.5)")],
 )
 def test_assumed_bytes_are_no_counted_bytes(loss: str, over: str) -> None:
     body = scored(added=loss, over=over)
     assert audit("x", body).verdict == "undetermined" and "M1" in audit("x", body).reason
+    named = example("x", body).code.replace("data/fineweb_val_*.bin", "data/fineweb10B_sp1024/fineweb_val_*.bin")
+    assert "sp1024" in named
+    assert audit_files(text_files({"train_gpt.py": named}, "train_gpt.py"), Options()).verdict == "violation"
     sized = 'import os\nvocab = int(os.environ.get("VOCAB_SIZE", "1024"))\n' + body
     found = audit("x", sized)
     assert found.verdict == "violation" and {f.rule for f in found.findings if f.severity == "violation"} == {

@@ -109,6 +109,16 @@ ILLEGAL = {
     "a layer over time": model("x = x + self.t(x.transpose(1, 2)).transpose(1, 2)", "self.t = nn.Linear(1024, 1024)"),
     "a pool padded by position": model("x = F.avg_pool1d(x.transpose(1, 2), 3, 1, 1).transpose(1, 2)"),
     "one scale for the window": model("x = x / x.std(dim=(1, 2), keepdim=True)"),
+    "the best positions of the batch in a row": model(
+        "flat = x.view(-1, C)\nat = self.rank(flat).squeeze(-1).topk(64).indices\ny = torch.zeros_like(flat)\ny[at] = self.q(flat[at])\nx = x + y.view(B, T, C)",
+        "self.rank = nn.Linear(dim, 1)",
+    ),
+    "the same by sorting": model(
+        "flat = x.reshape(-1, x.shape[-1])\nat = torch.argsort(flat.abs().mean(-1))[-64:]\ny = torch.zeros_like(flat)\ny[at] = self.q(flat[at])\nx = x + y.view(B, T, C)",
+    ),
+    "experts that choose their positions": model(
+        "flat = x.view(-1, C)\nw, at = self.q(flat).softmax(-1).topk(16, dim=0)\nx = x + 0.1 * flat[at[:, 0]].mean() * x",
+    ),
     "a filter around the window": model(
         "u = self.v(x).transpose(1, 2)\nu = torch.fft.irfft(torch.fft.rfft(u) * self.heads, n=T)\nx = x + u.transpose(1, 2)"
     ),
@@ -126,6 +136,15 @@ LEGAL = {
         HEADS + "y = weighed(q, k, v, self.keep)" + BACK,
         before="def weighed(q, k, v, mask=None):\n    a = q @ k.transpose(-2, -1)\n    if mask is not None:\n"
         "        a = a.masked_fill(mask, -1e9)\n    return a.softmax(dim=-1) @ v\n\n",
+    ),
+    "experts that each position chooses": model(
+        "flat = x.view(-1, C)\nw, at = self.q(flat).softmax(-1).topk(2, dim=-1)\nx = x + (w.sum(-1, keepdim=True) * self.k(flat)).view(B, T, C)",
+    ),
+    "positions in the order of their experts": model(
+        "flat = x.view(-1, C)\norder = self.q(flat).argmax(-1).argsort()\nback = order.argsort()\nx = x + self.k(flat[order])[back].view(B, T, C)",
+    ),
+    "all positions sorted and put back": model(
+        "flat = x.view(-1, C)\norder = torch.argsort(flat.mean(-1))\nx = x + self.k(flat[order])[order.argsort()].view(B, T, C)",
     ),
     "heads of one position": model(ROWS + "x = (torch.softmax(q @ k.transpose(-2, -1), -1) @ v).reshape(B, T, C)"),
     "positions as a batch": model(
