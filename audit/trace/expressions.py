@@ -40,6 +40,7 @@ from audit.trace.values import (
     seq,
     summary,
 )  # fmt: skip
+from audit.trace.words import WHOLE
 
 FOLD = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "/": operator.truediv, "//": operator.floordiv,
@@ -49,6 +50,7 @@ FOLD = {
 }  # fmt: skip
 LN2 = 0.6931471805599453
 SHAPE_ATTRS = frozenset(["shape", "size", "ndim", "dtype", "device", "itemsize", "nbytes"])
+
 TRANSPARENT_ATTRS = frozenset(["data", "T", "module", "real", "_orig_mod", "mT", "detach"])
 
 
@@ -250,6 +252,10 @@ class Expressions(Subscripts):
         if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
             out.mask = rest_of(b.mask)
         out.flags &= ~RATIO
+        if WHOLE in out.keys:
+            self.note_added(op, a, b, out, node)
+        if op == "*" and (a.flags | b.flags) & LOSS:
+            self.note_own_weight(a, b, out, node)
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):

@@ -30,7 +30,7 @@ from audit.trace.values import (
     clone,
     derive,
 )
-from audit.trace.words import normalised
+from audit.trace.words import WHOLE, normalised
 
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
@@ -215,6 +215,18 @@ class Gates:
                 e = self.event("UNNORMALISED", node, out, keys=raised.keys, tilt=True)
                 out.keys = out.keys | {("unnorm", e.id)}
                 return
+
+    def note_added(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """``p + 0.1 * q``: what a cache says is added to probabilities from which no room was taken for it."""
+        out.keys = out.keys - {WHOLE}
+        if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
+            return
+        p, q = (a, b) if WHOLE in a.keys else (b, a)
+        if not p.flags & PROB or not q.flags & VAL or q.flags & (PROB | LOSS | META | BYTES):
+            return
+        if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
+            e = self.event("UNNORMALISED", node, out, keys=q.keys)
+            out.keys = out.keys | {("unnorm", e.id)}
 
     def note_flat(self: Any, parts: list[V], out: V, node: Any) -> None:
         """``stack([nll(token), …, entropy])``: beside what each expert gives the token, a figure that knows no token."""

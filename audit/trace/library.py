@@ -10,11 +10,11 @@ from audit import ir
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
+from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import OF_LOSS, STACKED, is_loss, same_target
+from audit.trace.shaping import OF_LOSS, OF_STACK, STACKED, is_loss, same_target
 from audit.trace.values import (
     ART,
     BPB,
@@ -56,6 +56,7 @@ from audit.trace.words import (
     DERIVED,
     FRESH,
     IDENTITY,
+    LEAVES_WHOLE,
     LOGGERS,
     NUMBER_TYPES,
     OPTIMIZERS,
@@ -69,6 +70,7 @@ from audit.trace.words import (
     REORDERS,
     SHAPE_CALLS,
     TRANSPARENT,
+    WHOLE,
     canonical,
     found_places,
 )
@@ -374,7 +376,13 @@ class Library(Builtins, Containers, Files):
         for fv in args:
             if fv.kind in ("func", "partial") and last in ("checkpoint", "run", "submit", "map", "apply_async", "Thread", "Process", "spawn"):
                 return self.call_value(fv, args[1:], {}, node)
+        if last == "copyto" and len(args) > 1:
+            self.copied_to(args, kwargs, node)
+            return const(None)
+        if last in OF_STACK and first is not None and STACKED in first.keys:
+            return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
+        out.keys = out.keys - {WHOLE}
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
             self.note_sorted(last, first, out)
@@ -456,6 +464,11 @@ class Library(Builtins, Containers, Files):
             out.keys = out.keys | {("select", e.id)}
         return out
 
+    def copied_to(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> None:
+        """``np.copyto(cost, other, where=other < cost)``"""
+        test = kwargs.get("where", args[2] if len(args) > 2 else None)
+        args[0].absorb(self.where([test, args[1], args[0]], node) if test is not None else args[1])
+
     def where(self: Any, args: list[V], node: Any) -> V:
         test, a, b = args[:3]
         if test.kind == "const" and isinstance(test.const, bool) and not (self.dormant and test.knobs):
@@ -472,6 +485,8 @@ class Library(Builtins, Containers, Files):
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)
+        if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:
+            self.check_tilt(b, test, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
             if ("by loss",) in test.keys or (OF_LOSS in test.keys and same_target(test, a)):
@@ -630,11 +645,11 @@ class Library(Builtins, Containers, Files):
             return out
         if name in ("minimum", "maximum", "fmin") and args:
             return self.select(name, [recv, args[0]], node)
-        if name in ("sort", "kthvalue", "cummin") and STACKED in recv.keys:
-            out = derive([recv, *args])
-            e = self.event("SELECT", node, out, how=name, method=True)
-            out.keys = out.keys - {STACKED} | {("select", e.id)}
-            return out
+        if WHOLE in recv.keys and name not in LEAVES_WHOLE:
+            recv = recv if name.endswith("_") else clone(recv)
+            recv.keys = recv.keys - {WHOLE}
+        if name in OF_STACK and STACKED in recv.keys:
+            return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:
             out = derive([recv])
             self.note_least_of_all(name, recv, args, kwargs, out, node)

@@ -13,7 +13,7 @@ from audit import ir
 from audit.trace.events import Event
 from audit.trace.gates import within
 from audit.trace.positions import tokens_in
-from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V
+from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
 
 #: a comparison of losses with each other
 BY_LOSS = ("by loss",)
@@ -23,6 +23,10 @@ SHAPED = "shaped"
 #: several losses of the same tokens, one above the other
 STACKED = ("stacked",)
 SORTED = ("sorted",)
+#: of several losses of a token, one that is picked by its size
+OF_STACK = frozenset(["sort", "topk", "kthvalue", "cummin", "quantile", "nanquantile", "median"])
+#: what is said of such a weight
+OWN = "the token's own loss decides how much of each prediction counts for it"
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
 GUARD = 16.0
 _CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
@@ -159,6 +163,21 @@ class Shaping:
             }
             if any(k[0] == SHAPED and k[1] in scaled for k in out.keys):
                 out.keys = frozenset(k for k in out.keys if k[0] != SHAPED or k[1] not in scaled)
+
+    def one_of_stack(self: Any, name: str, values: list[V], node: Any) -> V:
+        """``stack([nll, other]).topk(1, dim=0, largest=False)``"""
+        out = derive(values)
+        e = self.event("SELECT", node, out, how=name, method=True)
+        out.keys = out.keys - {STACKED} | {("select", e.id)}
+        return out
+
+    def note_own_weight(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        """``(1 - g) * p(token)`` where ``g`` is made of the loss of that very token: it decides how much each part counts."""
+        for g, p in ((a, b), (b, a)):
+            if g.flags & LOSS and p.flags & LOSS and g.flags & p.flags & VAL and ("exp",) in g.keys and g.atoms & p.atoms and same_target(g, p):
+                e = self.event("GATE", node, out, keys=own_tokens(g), anchored=False, edit=OWN)
+                out.keys = out.keys | {("gate", e.id)}
+                return
 
     def note_left_out(self: Any, s: ir.If, test: V, begun: int) -> None:
         """``if nll.mean() < 6: total += nll.sum()``, or ``if nll.mean() > 6: continue`` before the sum."""

@@ -48,13 +48,20 @@ PLACES = frozenset(["nonzero", "argwhere", "flatnonzero", "searchsorted", "argso
 POINTERS = frozenset("c_void_p byref pointer POINTER addressof cast from_buffer c_char_p".split())
 LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_metrics", "writelines"])
 CASTS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
+#: of probabilities that sum to one as they are: nothing was taken off them to make room for something else
+WHOLE = ("whole",)
+#: methods that leave them so
+LEAVES_WHOLE = frozenset(
+    ["float", "double", "to", "cpu", "cuda", "numpy", "item", "gather", "squeeze", "unsqueeze", "view", "reshape", "detach", "clone", "contiguous", "flatten", "transpose", "astype", "copy", "expand"]
+)
+
+
 def normalised(name: str, out: V) -> V:
     """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
     if name.endswith("softmax"):
         out.flags |= PROB
         out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "flat"))
-        if name == "log_softmax":
-            out.keys = out.keys | {("logp",)}
+        out.keys = out.keys | {("logp",) if name == "log_softmax" else WHOLE}
     elif name in ("exp", "exp2", "exp_"):
         out.keys = (out.keys - {("logp",)}) | {("exp",)}
     elif name in ("log", "log2", "log_"):
