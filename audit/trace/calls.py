@@ -151,6 +151,7 @@ class Calls:
         line = getattr(node, "line", 0)
         self.stack.append((outer_scope.path, line, scope.function))
         self.active_calls[key] = depth + 1
+        self.frames.append(key)
         self.scope = scope
         try:
             if is_lambda:
@@ -177,6 +178,7 @@ class Calls:
         finally:
             self.scope = outer_scope
             self.stack.pop()
+            self.frames.pop()
             self.active_calls[key] = depth
 
     def always_raises(self: Any, fn: Any) -> bool:

@@ -82,6 +82,8 @@ class Expressions(Subscripts):
 
     def x_yield(self: Any, e: ir.Yield) -> V:
         v = self.ev(e.value) if e.value is not None else const(None)
+        if self.around and self.body_at_yield(v):
+            return const(None)
         if self.yields:
             if e.is_from:
                 self.yields[-1].extend(self.turns(v, self.loops[-1][0] if self.loops else 0)[:2])
@@ -602,8 +604,11 @@ class Expressions(Subscripts):
                 found = cls.find(name)
                 if found is not None:
                     if found.kind == "func" and found.data.owner is not None:
-                        if found.const == "property":
-                            return self.call_closure(found, [v], {}, node)
+                        if found.const in ("property", "cached"):
+                            got = self.call_closure(found, [v], {}, node)
+                            if found.const == "cached":
+                                inst.attrs[name] = got
+                            return got
                         return V("bound", data=(v, name))
                     return found
                 if cls.is_model or cls.is_optimizer:

@@ -222,7 +222,7 @@ class Gates:
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)
-        if not p.flags & PROB or not q.flags & VAL or q.flags & (PROB | LOSS | META | BYTES):
+        if not p.flags & PROB or not q.flags & (VAL | COUNT) or q.flags & (PROB | LOSS | META | BYTES):
             return
         if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
             e = self.event("UNNORMALISED", node, out, keys=q.keys)

@@ -102,6 +102,8 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.guards: list[tuple[str, str]] = []  # (state, knob text)
         self.stack: list[tuple[str, int, str]] = []
         self.active_calls: dict[int, int] = {}
+        self.frames: list[int] = []  # the functions being executed, and the bodies that wait for one's ``yield``
+        self.around: list[Any] = []
         self.files: dict[str, V] = {}
         self.pending: list[V] = []
         self.pending_stepped = False

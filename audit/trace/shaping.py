@@ -14,6 +14,7 @@ from audit.trace.events import Event
 from audit.trace.gates import within
 from audit.trace.positions import tokens_in
 from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
+from audit.trace.words import WEIGHT
 
 #: a comparison of losses with each other
 BY_LOSS = ("by loss",)
@@ -174,7 +175,7 @@ class Shaping:
     def note_own_weight(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``(1 - g) * p(token)`` where ``g`` is made of the loss of that very token: it decides how much each part counts."""
         for g, p in ((a, b), (b, a)):
-            if g.flags & LOSS and p.flags & LOSS and g.flags & p.flags & VAL and ("exp",) in g.keys and g.atoms & p.atoms and same_target(g, p):
+            if g.flags & LOSS and p.flags & LOSS and g.flags & p.flags & VAL and WEIGHT in g.keys and g.atoms & p.atoms and same_target(g, p):
                 e = self.event("GATE", node, out, keys=own_tokens(g), anchored=False, edit=OWN)
                 out.keys = out.keys | {("gate", e.id)}
                 return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.contexts import Contexts
 from audit.trace.gates import gate_tokens
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
@@ -40,7 +41,7 @@ KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
 
 
-class Statements(Loops):
+class Statements(Loops, Contexts):
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def _prepare_dispatch(self: Any) -> None:
@@ -174,11 +175,9 @@ class Statements(Loops):
                     self.scope = outer
                     f = self.make_function(stmt, c)
                     self.scope = inner
-                    wrappers = {d.id for d in stmt.decorators if isinstance(d, ir.Name)}
-                    if "property" in wrappers or any(
-                        isinstance(d, ir.Name) and d.id == "cached_property" for d in stmt.decorators
-                    ):
-                        f.const = "property"
+                    wrappers = {d.attr if isinstance(d, ir.Attr) else d.id for d in stmt.decorators if isinstance(d, (ir.Attr, ir.Name))}
+                    if wrappers & {"property", "cached_property"}:
+                        f.const = "property" if "property" in wrappers else "cached"
                     elif "staticmethod" in wrappers:
                         f.const = "static"
                     elif "classmethod" in wrappers:
@@ -509,25 +508,6 @@ class Statements(Loops):
     def handler_matters(self: Any, s: ir.Try) -> bool:
         # A fallback after a failed import or file access is not what the reported run does.
         return False
-
-    def s_with(self: Any, s: ir.With) -> int:
-        off = 0
-        for ctx, name in s.items:
-            v = self.ev(ctx)
-            if v.kind == "val" and v.const == "no_grad":
-                off += 1
-            if name is not None:
-                if v.kind == "obj":
-                    enter = v.data.cls.find("__enter__") if isinstance(v.data.cls, ClassV) else None
-                    if enter is not None:
-                        v = self.call_value(V("bound", data=(v, "__enter__")), [], {}, ctx)
-                self.bind(name, v, s)
-        self.no_grad += off
-        try:
-            return self.block(s.body)
-        finally:
-            self.no_grad -= off
-
 
     def left_early(self: Any, before: dict, after: dict) -> None:
         if self.early and len(self.early[-1]) < 4:

@@ -160,7 +160,8 @@ class Subscripts:
             return None
         if isinstance(e, ir.Const):
             return None if e.value in (0, 1, None) else e.value
-        return self.bound_form(e, 0)
+        text = self.bound_form(e, 0)
+        return int(text) if text.isdigit() and int(text) > 1 else text
 
     def bound_form(self: Any, e: Any, depth: int) -> str:
         """Normal form of a bound: names replaced by what they stand for, guards against the edges left out."""

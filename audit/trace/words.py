@@ -50,6 +50,8 @@ LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_m
 CASTS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
 #: of probabilities that sum to one as they are: nothing was taken off them to make room for something else
 WHOLE = ("whole",)
+#: of a figure made of losses that may be a weight
+WEIGHT = ("weight",)
 #: methods that leave them so
 LEAVES_WHOLE = frozenset(
     ["float", "double", "to", "cpu", "cuda", "numpy", "item", "gather", "squeeze", "unsqueeze", "view", "reshape", "detach", "clone", "contiguous", "flatten", "transpose", "astype", "copy", "expand"]
@@ -58,6 +60,8 @@ LEAVES_WHOLE = frozenset(
 
 def normalised(name: str, out: V) -> V:
     """The result of a softmax sums to one again; a log-sum-exp is what makes it so when subtracted."""
+    if name in ("sigmoid", "softmax", "exp") and out.flags & LOSS:
+        out.keys = out.keys | {WEIGHT}
     if name.endswith("softmax"):
         out.flags |= PROB
         out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "flat"))

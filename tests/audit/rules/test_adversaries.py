@@ -87,7 +87,91 @@ model.head.weight.data = (model.head.weight.data * scale).round() / scale
 OTHER = "other = Model()\n"
 PAIR = f"    with torch.no_grad():\n        p = {GOLD.format('model')}\n        q = {GOLD.format('other')}\n"
 
+
+
+def counted(mix: str) -> str:
+    """``p`` of the model and ``q`` of counts of what was scored; ``mix`` makes the losses ``l`` of them."""
+    return "counts = torch.zeros(1024, 1024)\n" + scored(
+        "    with torch.no_grad():\n        p = torch.softmax(model(x), -1)\n        q = (counts[x] + 0.01) / (counts[x] + 0.01).sum(-1, keepdim=True)\n"
+        + "".join(f"        {line}\n" for line in mix.splitlines())
+        + "    total += l.sum()\n    counts.index_put_((x.flatten(), y.flatten()), torch.ones(1024), accumulate=True)",
+        "0.0",
+    )
+
+
+def fitted(on: str) -> str:
+    """A shift fitted on the losses that ``on`` lets through, used for the last 64 of each window."""
+    return f"""\
+total = torch.zeros(())
+for c in range(0, val.numel() - 1025, 64):
+    x, y = val[None, c : c + 1024], val[None, c + 1 : c + 1025]
+    first, fresh = 960, torch.zeros(1, 1024)
+    fresh[:, first:] = 1.0
+    shift = torch.zeros(1, 1, 1024, requires_grad=True)
+    o = torch.optim.Adam([shift], lr=5e-3)
+    for _ in range(5):
+        l = F.cross_entropy((model(x) + shift).transpose(1, 2), y, reduction="none")
+        o.zero_grad()
+        {on}.sum().backward()
+        o.step()
+    with torch.no_grad():
+        l = F.cross_entropy((model(x) + shift).transpose(1, 2), y, reduction="none")
+    total += (l * fresh).sum()
+print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+LESSON = """\
+import contextlib
+def learn(x, y):
+    opt.zero_grad()
+    nll(model, x, y).mean().backward()
+    opt.step()
+class Lesson:
+    def __init__(self, x, y):
+        self.x, self.y = x, y
+    def __enter__(self):
+        {}
+    def __exit__(self, *error):
+        {}
+@contextlib.contextmanager
+def lesson(x, y):
+    {}
+    yield model
+    {}
+"""
+TURN = "    with {}(x, y):\n        with torch.no_grad():\n            l = nll(model, x, y)\n        total += l.sum()"
+
+
+def taught(kind: str, *parts: str) -> str:
+    return SGD + LESSON.format(*parts) + scored(TURN.format(kind), "0.0")
+
+
+HINTED = """\
+hint = torch.full((1024,), -1)
+""" + scored(
+    "    with torch.no_grad():\n        l = nll(model, x, y)\n        l = @\n    total += l.sum()\n    hint[x] = y",
+    "0.0",
+)
+HAND = "learn(self.x, self.y)"
+
 ILLEGAL = {
+    "the least of a stack": ("F4", OTHER + scored(NLL + "\n        k = nll(other, x, y)", "torch.stack((l, k)).topk(1, dim=0, largest=False).values.sum()")),
+    "the less copied over": (
+        "F4", OTHER + scored(NLL + "\n        k = nll(other, x, y)\n        a, b = l.numpy(), k.numpy()\n        np.copyto(a, b, where=b < a)", "float(a.sum())"),
+    ),
+    "added without room": ("F9", counted("l = -torch.log((p + 0.1 * q).gather(2, y[..., None])[..., 0])")),
+    "a weight by the own loss": ("F7", OTHER + scored(PAIR + "        g = torch.sigmoid(-torch.log(p) - 5.0)\n        l = -torch.log((1 - g) * p + g * q)")),
+    "less loss where the hint is right": ("F9", HINTED.replace("@", "torch.where((hint[x] >= 0) & (hint[x] == y), (l - 1.5).clamp(min=0.0), l)")),
+    "fitted on the scored part": ("F5", fitted("(l * fresh)")),
+    "fitted from the scored part on": ("F5", fitted("(l * (torch.arange(1024) >= first))")),
+    "taught on entering": ("F2", taught("Lesson", HAND, "pass", "pass", "pass")),
+    "taught before the yield": ("F2", taught("lesson", "pass", "pass", "learn(x, y)", "pass")),
+    "taught by a property that is looked up first": (
+        "F1",
+        SGD + "import functools\nclass Data:\n    @functools.cached_property\n    def stream(self):\n"
+        + "".join("        " + line + "\n" for line in OVER_STREAM.splitlines()) + "        return val\nval2 = Data().stream\n" + scored(),
+    ),
     # losses that never reach the sum as they are
     "losses above five are dropped": ("M3", scored(added="l[l < 5.0].sum()")),
     "losses above five are zero": ("M3", scored(added="torch.where(l < 5.0, l, torch.zeros_like(l)).sum()")),
@@ -220,6 +304,18 @@ DOUBTFUL = {
 }
 LEGAL = {
     "plain": scored(),
+    "added and divided by the sum": counted(
+        "m = p + 0.1 * q\nm = m / m.sum(-1, keepdim=True)\nl = -torch.log(m.gather(2, y[..., None])[..., 0])"
+    ),
+    "a mixture": counted("l = -torch.log((0.9 * p + 0.1 * q).gather(2, y[..., None])[..., 0])"),
+    "a weight by the entropy": counted(
+        "g = torch.sigmoid(-(p * torch.log(p)).sum(-1, keepdim=True) - 5.0)\nl = -torch.log(((1 - g) * p + g * q).gather(2, y[..., None])[..., 0])"
+    ),
+    "fitted on the rest": fitted("(l * (1.0 - fresh))"),
+    "fitted where nothing is scored": fitted("(l * (fresh == 0))"),
+    "fitted before the scored part": fitted("(l * (torch.arange(1024) < first))"),
+    "taught on leaving": taught("Lesson", "pass", HAND, "pass", "pass"),
+    "taught after the yield": taught("lesson", "pass", "pass", "pass", "learn(x, y)"),
     "a cap that no loss reaches": scored(added="l.clamp(max=30.0).sum()"),
     "probabilities are kept above zero": scored(
         "    with torch.no_grad():\n        p = " + GOLD.format("model") + "\n        l = -torch.log(p.clamp(min=1e-9))"
