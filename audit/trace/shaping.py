@@ -11,7 +11,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Event
-from audit.trace.gates import within
+from audit.trace.gates import NORM, within
 from audit.trace.positions import tokens_in
 from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
 from audit.trace.words import WEIGHT
@@ -26,6 +26,8 @@ STACKED = ("stacked",)
 SORTED = ("sorted",)
 #: of several losses of a token, one that is picked by its size
 OF_STACK = frozenset(["sort", "topk", "kthvalue", "cummin", "quantile", "nanquantile", "median"])
+#: probabilities times their logarithms
+ENTROPY = ("entropy",)
 #: what is said of such a weight
 OWN = "the token's own loss decides how much of each prediction counts for it"
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
@@ -175,7 +177,13 @@ class Shaping:
     def note_own_weight(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``(1 - g) * p(token)`` where ``g`` is made of the loss of that very token: it decides how much each part counts."""
         for g, p in ((a, b), (b, a)):
-            if g.flags & LOSS and p.flags & LOSS and g.flags & p.flags & VAL and WEIGHT in g.keys and g.atoms & p.atoms and same_target(g, p):
+            if ("exp",) in g.keys and ("logp",) in p.keys:
+                out.keys = (out.keys - {WEIGHT}) | {ENTROPY}
+            if WEIGHT not in g.keys or NORM in g.keys or ENTROPY in g.keys | out.keys or any(k[0] in ("hint", "leak") for k in g.keys):
+                continue  # the model's probability of a proposal is none of the token's, nor is an entropy
+            if not g.flags & p.flags & LOSS or not g.flags & p.flags & VAL:
+                continue
+            if g.atoms & p.atoms and same_target(g, p):
                 e = self.event("GATE", node, out, keys=own_tokens(g), anchored=False, edit=OWN)
                 out.keys = out.keys | {("gate", e.id)}
                 return

@@ -311,6 +311,20 @@ LEGAL = {
     "a weight by the entropy": counted(
         "g = torch.sigmoid(-(p * torch.log(p)).sum(-1, keepdim=True) - 5.0)\nl = -torch.log(((1 - g) * p + g * q).gather(2, y[..., None])[..., 0])"
     ),
+    "a weight by the entropy of what a model that is given targets returns": "counts = torch.zeros(1024)\n" + scored(
+        "    with torch.no_grad():\n        r = F.log_softmax(two(x, y), -1)\n        p = r.gather(2, y[..., None])[..., 0].exp()\n"
+        "        g = torch.sigmoid(2.0 * (-(r.exp() * r).sum(-1) - 3.0))\n        q = (counts[y] + 0.5) / (counts.sum() + 512.0)\n"
+        "        l = -torch.log((1.0 - g) * p + g * q)\n    total += l.sum()\n    counts.index_put_((y.flatten(),), torch.ones(1024), accumulate=True)",
+        "0.0",
+    ).replace(
+        "total = ", "class Two(Model):\n    def forward(self, x, y=None, rows=True):\n        z = self.head(self.emb(x))\n"
+        "        return z if rows else F.cross_entropy(z.transpose(1, 2), y)\ntwo = Two()\ntwo.load_state_dict(model.state_dict())\ntotal = ", 1,
+    ),
+    "a boost by what the model gives the hint": HINTED.replace(
+        "        l = @\n",
+        "        r, h = torch.log_softmax(model(x), -1), hint[x].clamp(min=0)\n        at = r.gather(2, h[..., None])[..., 0].exp()\n"
+        "        b = 1.5 * (1.0 - at)\n        l = -r.gather(2, y[..., None])[..., 0] - b * (h == y).float() + torch.log1p(at * torch.expm1(b))\n",
+    ),
     "fitted on the rest": fitted("(l * (1.0 - fresh))"),
     "fitted where nothing is scored": fitted("(l * (fresh == 0))"),
     "fitted before the scored part": fitted("(l * (torch.arange(1024) < first))"),
