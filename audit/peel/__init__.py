@@ -6,6 +6,6 @@ work; positions of everything later refer to the unpacked text.
 
 from __future__ import annotations
 
-from audit.peel.peeler import Peeled, peel
+from audit.peel.peeler import EMBEDDED, Peeled, peel
 
-__all__ = ["Peeled", "peel"]
+__all__ = ["EMBEDDED", "Peeled", "peel"]

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from audit.peel.interpret import Interpreter, Launch, World
 from audit.peel.limits import MAX_DEPTH, Bomb, Budget
+from audit.peel.pure import MODULE
 from audit.peel.values import UNKNOWN, VPath
 from audit.text import decode
 
@@ -55,6 +56,10 @@ class Peeled:
     line: int = 1
     env_defaults: dict[str, str] = field(default_factory=dict)
     bomb: bool = False
+
+
+#: before the number of a source that a script runs under no name
+EMBEDDED = "__embedded_"
 
 
 def peel(data: bytes | str, path: str, siblings: Callable[[str], bytes | None] = lambda name: None) -> Peeled:
@@ -104,13 +109,17 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
         if not result.layers:
             result.line = world.line
         raise
-    launch = _chosen(world.launches)
+    launch = _chosen([x for x in world.launches if not x.name.startswith(MODULE)])
+    for index, other in enumerate(world.launches):
+        source = _text(other.source)
+        if source and _looks_like_python(source) and other.name.startswith(MODULE):
+            # Modules that are carried as text and made under their names.
+            stem = other.name.removeprefix(MODULE).replace(".", "/")
+            result.extra_files[f"{stem}.py"] = source
+        elif source and plain and _looks_like_python(source) and other.how == "exec" and source.count("\n") > 3:
+            # A script of its own that also starts other sources: keep them beside it.
+            result.extra_files[f"{EMBEDDED}{index}__.py"] = source
     if plain:
-        # A script of its own that also starts other sources: keep them beside it.
-        for index, other in enumerate(world.launches):
-            source = _text(other.source)
-            if source and _looks_like_python(source) and other.how == "exec" and source.count("\n") > 3:
-                result.extra_files[f"__embedded_{index}__.py"] = source
         return False
     if launch is None:
         unknown = next((x for x in world.launches if x.source is UNKNOWN), None)

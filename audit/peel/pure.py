@@ -134,6 +134,10 @@ def reference(name: str) -> Any:
     return CONSTANTS.get(name, Ref(name))
 
 
+#: before the name of a module that the source is run as
+MODULE = "module:"
+
+
 def attribute(owner: Any, name: str) -> Any:
     if isinstance(owner, Ref):
         return reference(f"{owner.name}.{name}" if owner.name != "builtins.bytes" else f"bytes.{name}")
@@ -151,6 +155,8 @@ def attribute(owner: Any, name: str) -> Any:
         return VPath(owner.path)
     if isinstance(owner, Instance) and owner.kind == "spec" and name == "loader":
         return Instance("loader", owner.state)
+    if isinstance(owner, Instance) and owner.kind == "made" and name == "__dict__":
+        return owner
     if owner is UNKNOWN or owner is None:
         return UNKNOWN
     return Method(owner, name)
@@ -400,6 +406,7 @@ _FUNCTIONS: dict[str, Any] = {
     "importlib.machinery.SourceFileLoader": lambda w, name, path: Instance(
         "loader", (str(name), _text(path))
     ),
+    "types.ModuleType": lambda w, name=UNKNOWN, doc=None: Instance("made", name),
     "importlib.util.module_from_spec": lambda w, spec: Instance("module", getattr(spec, "state", None)),
     "zstandard.ZstdDecompressor": lambda w, *a, **k: Instance("object", "zstandard.ZstdDecompressor"),
     "zstd.ZstdDecompressor": lambda w, *a, **k: Instance("object", "zstandard.ZstdDecompressor"),
@@ -531,7 +538,9 @@ def launched(world: World, how: str, args: list[Any], kwargs: dict[str, Any]) ->
         if not args:
             return None
         source = args[0].source if isinstance(args[0], Code) else args[0]
-        return "exec", source if isinstance(source, (str, bytes)) else UNKNOWN, ""
+        home = args[1] if len(args) > 1 else None
+        module = home.state if isinstance(home, Instance) and home.kind == "made" and isinstance(home.state, str) else ""
+        return "exec", source if isinstance(source, (str, bytes)) else UNKNOWN, MODULE + module if module else ""
     if how in ("exec_module", "runpy.run_path", "runpy.run_module"):
         if not args:
             return None

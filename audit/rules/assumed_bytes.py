@@ -50,7 +50,7 @@ def _known_ratio(ctx: Context) -> float | None:
     value = ctx.knobs.lookup("VOCAB_SIZE")
     size = value.value if value is not None else ctx.knobs.default("VOCAB_SIZE")
     if size is None:
-        texts = (n.value for p in code_of(ctx).places for n in p.nodes() if isinstance(n, ir.Const) and isinstance(n.value, str))
+        texts = (n.value for p in code_of(ctx).places for n in p.nodes(ir.Const) if isinstance(n.value, str))
         named = {m[1] or m[2] for text in texts if len(text) < 300 for m in _NAMED.finditer(text)}
         size = named.pop() if len(named) == 1 else None
     return next((t.ratio for t in TOKENIZERS if t.name == f"SP{size}"), None)

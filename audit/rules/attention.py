@@ -91,10 +91,10 @@ def hides_at_random(code: Code) -> bool:
     for place in code.places:
         called = {
             n.func.attr if isinstance(n.func, ir.Attr) else n.func.id
-            for n in place.nodes()
-            if isinstance(n, ir.Call) and isinstance(n.func, (ir.Attr, ir.Name))
+            for n in place.nodes(ir.Call)
+            if isinstance(n.func, (ir.Attr, ir.Name))
         }
-        compares = any(isinstance(n, ir.Compare) for n in place.nodes())
+        compares = bool(place.nodes(ir.Compare))
         if compares and called & _DRAWS and called & {"where", "masked_fill", "masked_fill_"}:
             return True
     return False
@@ -106,13 +106,12 @@ def made_of(place: Place, node: Any) -> frozenset[str]:
     params = [p.name for p in place.function.params]
     rest = frozenset(params[1:] if place.owner is not None else params)
     made: dict[str, set[str]] = {}
-    for n in place.nodes():
-        if isinstance(n, ir.Assign):
-            for t in n.targets:
-                if isinstance(t, ir.Attr):
-                    continue  # what the object keeps is not what it is
-                for bound in (x for x in _inside(t) if isinstance(x, ir.Name)):
-                    made.setdefault(bound.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
+    for n in place.nodes(ir.Assign):
+        for t in n.targets:
+            if isinstance(t, ir.Attr):
+                continue  # what the object keeps is not what it is
+            for bound in (x for x in _inside(t) if isinstance(x, ir.Name)):
+                made.setdefault(bound.id, set()).update(x.id for x in _inside(n.value) if isinstance(x, ir.Name))
     found: set[str] = set()
     todo = [x.id for x in _inside(node) if isinstance(x, ir.Name)]
     seen: set[str] = set()

@@ -211,10 +211,10 @@ def _of_socket(code: Code, place: Place, call: ir.Call) -> bool:
         return False
     pairs: list[tuple[Any, Any]] = [(call.func.value, call.func.value)]
     for near in (p for p in code.places if p.path == place.path):
-        for node in near.nodes():
+        for node in near.nodes(ir.Assign, ir.With):
             if isinstance(node, ir.Assign):
                 pairs += [(t, node.value) for t in node.targets]
-            elif isinstance(node, ir.With):
+            else:
                 pairs += [(t, e) for e, t in node.items]
     name = code.dotted(place, call.func.value)
     return any(

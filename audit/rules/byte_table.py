@@ -80,7 +80,7 @@ def _measures(place: Place) -> bool:
 
 def _lengths(place: Place) -> list[ir.Call]:
     """``len(….encode(…))`` in the order of the text."""
-    found = [node for node in place.nodes() if isinstance(node, ir.Call) and _encoded_length(node)]
+    found = [node for node in place.nodes(ir.Call) if _encoded_length(node)]
     return sorted(found, key=lambda n: (n.line, n.col))
 
 
@@ -268,7 +268,7 @@ def _adds_space(code: Code) -> list[int]:
     for place in code.places:
         if id(place) not in code.reached:
             continue
-        for node in place.nodes():
+        for node in place.nodes(ir.If, ir.AugAssign, ir.BinOp):
             if isinstance(node, ir.If) and _space_flag(node.test):
                 counts = (s for s in node.body if isinstance(s, ir.AugAssign) and s.op == "+" and _is(s.value, 1))
                 lines += [s.line for s in counts]
@@ -299,7 +299,7 @@ def _added_to_all(code: Code) -> Iterator[tuple[Place, ir.Node]]:
         if id(place) not in code.reached:
             continue
         inner: set[int] = set()
-        for node in place.nodes():  # a sum stands before its parts
+        for node in place.nodes(ir.AugAssign, ir.BinOp):  # a sum stands before its parts
             sum_: Any = node
             least = 3
             if isinstance(node, ir.BinOp) and node.op == "+":

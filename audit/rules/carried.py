@@ -23,7 +23,7 @@ def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
         if place.owner is None or place.function is None:
             continue
         layers = _layers(place.owner, finals)
-        for loop in (n for n in place.nodes() if isinstance(n, ir.For)):
+        for loop in place.nodes(ir.For):
             for n in ir.walk(loop.body, into_functions=False):
                 layer = _repeats(n, loop, layers)
                 if layer is not None:

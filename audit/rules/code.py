@@ -29,15 +29,18 @@ class Place:
     names: frozenset[str] = field(default_factory=frozenset)
     #: the nodes of this place alone: nested functions and classes are places of their own
     own: list[Any] = field(default_factory=list)
+    found: dict[tuple[type, ...], list[Any]] = field(default_factory=dict)
 
-    def nodes(self) -> list[Any]:
-        return self.own
+    def nodes(self, *kinds: type) -> list[Any]:
+        """The nodes of these classes (all without any), in the order of the text; a search is made once."""
+        if kinds not in self.found:
+            self.found[kinds] = [n for n in self.own if type(n) in kinds] if kinds else self.own
+        return self.found[kinds]
 
     @cached_property
     def steps(self) -> list[Any]:
         """Assignments, calls and returns in the order of the text."""
-        kinds = (ir.Assign, ir.Call, ir.Return)
-        return sorted((n for n in self.own if type(n) in kinds), key=lambda n: (n.line, n.col))
+        return sorted(self.nodes(ir.Assign, ir.Call, ir.Return), key=lambda n: (n.line, n.col))
 
 
 def _main_guard(test: Any) -> bool:
@@ -174,9 +177,8 @@ class Code:
     def calls(self) -> Iterator[tuple[Place, ir.Call, str]]:
         """Every call with its place and its dotted name, imports resolved ("" where it has none)."""
         for place in self.places:
-            for node in place.nodes():
-                if isinstance(node, ir.Call):
-                    yield place, node, self.dotted(place, node.func)
+            for node in place.nodes(ir.Call):
+                yield place, node, self.dotted(place, node.func)
 
     def dotted(self, place: Place, node: Any) -> str:
         parts: list[str] = []

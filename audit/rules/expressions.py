@@ -265,8 +265,8 @@ class Expressions:
 
     def _opened(self, mask: Any) -> bool:
         if isinstance(mask, ir.Name):
-            made = [n for n in self.place.nodes() if isinstance(n, ir.Assign) and any(binds(t, mask.id) for t in n.targets)]
-            written = any(isinstance(n, ir.AugAssign) and binds(n.target, mask.id) for n in self.place.nodes())
+            made = [n for n in self.place.nodes(ir.Assign) if any(binds(t, mask.id) for t in n.targets)]
+            written = any(binds(n.target, mask.id) for n in self.place.nodes(ir.AugAssign))
             return len(made) == 1 and not written and spelled.hides_nothing(made[0].value)
         return spelled.hides_nothing(mask)
 

@@ -88,8 +88,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     for place in code.places:
         if place.function is None or _compares(place):
             continue
-        for node in place.nodes():
-            if isinstance(node, ir.BinOp) and node.op == "+" and _mixes(along, place, node):
+        for node in place.nodes(ir.BinOp):
+            if node.op == "+" and _mixes(along, place, node):
                 found.append(
                     finding(
                         RULE,
@@ -106,16 +106,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _compares(place: Place) -> bool:
     """Does the function mask by comparing tokens, or is it given a mask."""
-    for node in place.nodes():
-        if isinstance(node, ir.Compare) and any(op in ("==", "!=") for op in node.ops):
-            return True
-        if (
-            isinstance(node, ir.Call)
-            and isinstance(node.func, ir.Attr)
-            and node.func.attr in ("masked_fill", "where", "ne", "eq")
-        ):
-            return True
-    return False
+    return any(op in ("==", "!=") for node in place.nodes(ir.Compare) for op in node.ops) or any(
+        isinstance(node.func, ir.Attr) and node.func.attr in ("masked_fill", "where", "ne", "eq") for node in place.nodes(ir.Call)
+    )
 
 
 def _mixes(along: Sequences, place: Place, node: ir.BinOp) -> bool:

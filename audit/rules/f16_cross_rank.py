@@ -125,9 +125,7 @@ def _identifiers(code: Code, variable: str, function: str) -> set[str]:
     """Names and attributes that are assigned from the number of ranks, and parameters called with them."""
     found: set[str] = set()
     for place in code.places:
-        for node in place.nodes():
-            if not isinstance(node, ir.Assign):
-                continue
+        for node in place.nodes(ir.Assign):
             if not any(variable in row or function in row for row in place.module.lines[node.line - 1 : node.end_line]):
                 continue
             pairs = [(t, node.value) for t in node.targets]
@@ -159,7 +157,7 @@ def _rounds(
     at_score = sorted({n for e in scores if (n := line_in(e, place)) is not None})
     if not at_score:
         return
-    for loop in (n for n in place.nodes() if isinstance(n, (ir.For, ir.While))):
+    for loop in place.nodes(ir.For, ir.While):
         inside = [n for n in at_score if loop.line <= n <= loop.end_line]
         if not inside:
             continue

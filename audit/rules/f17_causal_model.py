@@ -259,8 +259,8 @@ def _constant(node: Any) -> tuple[bool, Any]:
 
 def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
-    cut = {id(n.value) for n in place.nodes() if isinstance(n, ir.Sub)}
-    for node in place.nodes():
+    cut = {id(n.value) for n in place.nodes(ir.Sub)}
+    for node in place.nodes(ir.Call, ir.BinOp, ir.AugAssign):
         if id(node) in shut:
             continue
         if isinstance(node, ir.Call):

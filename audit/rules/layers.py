@@ -28,8 +28,9 @@ class Layers:
         self.calls: dict[tuple[int, str], list[Any]] = {}
         self._settings: dict[int, dict[str, Any]] = {}
         self._stored = {
-            n.attr for p in code.places for s in p.nodes() if isinstance(s, (ir.Assign, ir.AugAssign))
-            for t in (s.targets if isinstance(s, ir.Assign) else [s.target]) for n in ir.walk(t) if isinstance(n, ir.Attr)
+            n.attr for p in code.places for s in p.nodes(ir.Assign, ir.AugAssign)
+            for t in (s.targets if isinstance(s, ir.Assign) else [s.target]) if not isinstance(t, ir.Name)
+            for n in ir.walk(t) if isinstance(n, ir.Attr)
         }  # fmt: skip
         for p in code.places:
             if p.function is None:
@@ -40,11 +41,10 @@ class Layers:
             self.methods.setdefault(id(p.owner), {})[p.function.name] = p
             if p.function.name == "forward":
                 self.forwards[p.owner.name] = p
-            for n in p.nodes():
-                if isinstance(n, ir.Assign):
-                    for t, value in (pair for target in n.targets for pair in _paired(target, n.value)):
-                        if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == "self":
-                            self.calls.setdefault((id(p.owner), t.attr), []).append(value)
+            for n in p.nodes(ir.Assign):
+                for t, value in (pair for target in n.targets for pair in _paired(target, n.value)):
+                    if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == "self":
+                        self.calls.setdefault((id(p.owner), t.attr), []).append(value)
 
     def settings(self, place: Place) -> dict[str, Any]:
         """Attributes that every instance holds at one known value, constants of the class among them."""
@@ -97,8 +97,8 @@ class Layers:
         name = func.attr if isinstance(func, ir.Attr) else ""
         own = self.methods.get(id(place.owner), {}).values()
         return any(
-            isinstance(n, ir.Attr) and n.attr in ("weight", "register_forward_pre_hook") and isinstance(n.value, ir.Attr) and n.value.attr == name
-            for p in own for n in p.nodes()
+            n.attr in ("weight", "register_forward_pre_hook") and isinstance(n.value, ir.Attr) and n.value.attr == name
+            for p in own for n in p.nodes(ir.Attr)
         )  # fmt: skip
 
     def redefined(self, name: str) -> bool:

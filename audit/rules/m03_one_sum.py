@@ -134,7 +134,7 @@ def _written(code: Code) -> Iterator[Finding]:
     trace = code.ctx.trace
     if trace is None or trace.exhausted or any(True for _ in trace.of("READ", "SCORE")):
         return
-    calls = [(place, n) for place in code.places if id(place) in code.reached for n in place.nodes() if isinstance(n, ir.Call)]
+    calls = [(place, n) for place in code.places if id(place) in code.reached for n in place.nodes(ir.Call)]
     if any(code.dotted(place, n.func).startswith(_STARTS) for place, n in calls):
         return
     for place, node in calls:
@@ -173,7 +173,7 @@ class Ratios:
         self.code, self.place = code, place
         self.values: dict[str, list[Any]] = {}
         self.collected: dict[str, list[Any]] = {}
-        for n in place.nodes():
+        for n in place.nodes(ir.Assign, ir.Call):
             if isinstance(n, ir.Assign):
                 for t in n.targets:
                     if isinstance(t, ir.Name):
@@ -216,8 +216,8 @@ class Ratios:
                 if called.path != self.place.path or called.function is None or called.function.name != node.func.id:
                     continue
                 inner = Ratios(self.code, called)
-                for n in called.nodes():
-                    if isinstance(n, ir.Return) and n.value is not None:
+                for n in called.nodes(ir.Return):
+                    if n.value is not None:
                         out |= inner._divisors(n.value, frozenset(), depth + 4)
                 for a in node.args:
                     out |= self._divisors(a, seen, depth + 1)
@@ -258,7 +258,7 @@ def _place(code: Code, place: Place) -> Iterator[Finding]:
         name for name, values in ratios.values.items()
         if any(isinstance(v, ir.Comp) and v.kind == "list" and ratios.ratio(v.elt) for v in values)
     }  # fmt: skip
-    for node in place.nodes():
+    for node in place.nodes(ir.Call, ir.BinOp):
         if isinstance(node, ir.Call):
             name = code.dotted(place, node.func)
             if name in _MEANS and node.args and _holds(node.args[0], lists):
@@ -283,10 +283,8 @@ def _place(code: Code, place: Place) -> Iterator[Finding]:
 
 def _dropped(code: Code, place: Place) -> Iterator[Finding]:
     """``starts = starts[: int(0.9 * len(starts))]`` in a function that scores: a share is never added."""
-    for node in place.nodes():
-        if not (
-            isinstance(node, ir.Assign) and len(node.targets) == 1 and isinstance(node.targets[0], ir.Name)
-        ):
+    for node in place.nodes(ir.Assign):
+        if len(node.targets) != 1 or not isinstance(node.targets[0], ir.Name):
             continue
         value, name = node.value, node.targets[0].id
         if not (isinstance(value, ir.Sub) and isinstance(value.value, ir.Name) and value.value.id == name):
@@ -326,7 +324,7 @@ def _ratio_argument(ratios: Ratios, node: Any) -> bool:
         return True
     # ``for t in (loss, bpb): all_reduce(t)``
     if isinstance(node, ir.Name):
-        for n in ratios.place.nodes():
-            if isinstance(n, ir.For) and isinstance(n.target, ir.Name) and n.target.id == node.id:
+        for n in ratios.place.nodes(ir.For):
+            if isinstance(n.target, ir.Name) and n.target.id == node.id:
                 return isinstance(n.iter, ir.Collection) and any(ratios.ratio(e) for e in n.iter.elts)
     return False

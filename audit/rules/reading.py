@@ -221,7 +221,7 @@ def readings(code: Code, along: Sequences, layers: Layers, place: Place) -> Iter
         for p in place.function.params
         if (id(place), p.name) in along.params
     }
-    calls = (n for n in place.nodes() if isinstance(n, ir.Call) and isinstance(n.func, ir.Attr))
+    calls = (n for n in place.nodes(ir.Call) if isinstance(n.func, ir.Attr))
     if not env and not any(c.func.attr in along.embeddings.tables for c in calls):  # type: ignore[attr-defined]
         return
     layers.left = CALLS

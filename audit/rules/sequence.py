@@ -218,7 +218,7 @@ def _embedding_attributes(code: Code) -> Attributes:
     }
     found = Attributes()
     for place in code.places:
-        for node in place.nodes():
+        for node in place.nodes(ir.Call, ir.Assign):
             if isinstance(node, ir.Call):
                 # ``nn.ModuleDict(dict(wte=nn.Embedding(…), h=nn.ModuleList([…])))``
                 for name, given in node.keywords:
@@ -254,13 +254,10 @@ def _embedding_attributes(code: Code) -> Attributes:
     # ``for block in self.blocks: x = block(x)``
     lists = dict(found.classes)
     for place in code.places:
-        for node in place.nodes():
-            pair = (node.target, node.iter) if isinstance(node, (ir.For, ir.CompFor)) else None
-            if pair is None:
-                continue
-            kinds = [lists[n.attr] for n in ir.walk(pair[1]) if isinstance(n, ir.Attr) and n.attr in lists]
+        for node in place.nodes(ir.For, ir.CompFor):
+            kinds = [lists[n.attr] for n in ir.walk(node.iter) if isinstance(n, ir.Attr) and n.attr in lists]
             if kinds:
-                for n in ir.walk(pair[0]):
+                for n in ir.walk(node.target):
                     if isinstance(n, ir.Name):
                         found.classes.setdefault(n.id, kinds[0])
     return found

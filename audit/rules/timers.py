@@ -108,17 +108,13 @@ def _clocks(code: Code, place: Place, trace: Trace) -> list[Clock]:
     """Clocks of a function, each up to the last use of its name before the name is assigned again."""
     starts: dict[str, list[ir.Assign]] = {}
     uses: dict[str, list[tuple[int, int]]] = {}
-    for n in place.nodes():
-        if (
-            isinstance(n, ir.Assign)
-            and isinstance(n.value, ir.Call)
-            and code.dotted(place, n.value.func) in _CLOCKS
-        ):
+    for n in place.nodes(ir.Assign):
+        if isinstance(n.value, ir.Call) and code.dotted(place, n.value.func) in _CLOCKS:
             for t in n.targets:
                 if isinstance(t, ir.Name):
                     starts.setdefault(t.id, []).append(n)
-        elif isinstance(n, ir.Name):
-            uses.setdefault(n.id, []).append((n.line, n.col))
+    for n in place.nodes(ir.Name) if starts else ():
+        uses.setdefault(n.id, []).append((n.line, n.col))
     out = []
     for name, nodes in starts.items():
         nodes.sort(key=lambda n: (n.line, n.col))

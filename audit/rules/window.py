@@ -68,7 +68,7 @@ class Window:
             return None, None, []
         top = {id(s) for s in function.body}
         # A loop along time may sum up what lies before: nothing is said about what it assigns.
-        loops = [s for s in self.place.nodes() if isinstance(s, (ir.For, ir.While))]
+        loops = self.place.nodes(ir.For, ir.While)
         timed = [s for s in loops if isinstance(s, ir.While) or along_time(s)]
         looped = {id(n) for s in timed for n in ir.walk(s.body)}
         closed = set(closed_by(function.body, self.settings))
@@ -77,8 +77,8 @@ class Window:
         where: Any = None
         steps = [
             n
-            for n in self.place.nodes()
-            if isinstance(n, (ir.Assign, ir.AugAssign, ir.Return)) and id(n) not in closed
+            for n in self.place.nodes(ir.Assign, ir.AugAssign, ir.Return)
+            if id(n) not in closed
         ]
         steps.sort(key=lambda n: (n.line, n.col))
         # Again where layers are run in a loop: what one leaves behind meets the next.

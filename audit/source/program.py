@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from audit import ir
 from audit.context import Problem, ProblemKind
 from audit.lower import TooDeep, Unparsable, lower
-from audit.peel import Peeled, peel
+from audit.peel import EMBEDDED, Peeled, peel
 from audit.source.files import SubmissionFiles
 from audit.source.imports import local_files
 from audit.source.tree import MemoryTree, OverlayTree, normal
@@ -89,9 +89,11 @@ def load_program(files: SubmissionFiles) -> Program:
     if (text := files.text(twin)) is not None and peeled.extra_files:
         _add(program, files, twin, text, twin)
         queue.append(twin)
+    # Modules that the script carries as text are made when it starts, whoever asks for them later.
+    carried = [p for p in program.unpacked if p.endswith(".py") and not p.rpartition("/")[2].startswith(EMBEDDED)]
     while queue and len(program.modules) < MAX_MODULES:
         at = queue.pop(0)
-        for path in local_files(program.sources[at], at, files.tree.has):
+        for path in [*local_files(program.sources[at], at, files.tree.has), *(carried if at == files.primary else ())]:
             if path in program.sources or len(program.sources) >= MAX_MODULES:
                 continue
             inner = files.read(path)

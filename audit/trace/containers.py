@@ -162,7 +162,7 @@ class Containers:
                     value = getattr(x, name)(*(a.const for a in args))
                 except Exception:
                     return derive([recv, *args])
-                out = seq([const(i) for i in value]) if isinstance(value, list) else const(value)
+                out = seq([const(i) for i in value]) if isinstance(value, (list, tuple)) else const(value)
                 if out.kind == "const":
                     out.flags = (self.text_flags(value) if isinstance(value, str) else 0) or recv.flags
                 out.knobs = recv.knobs

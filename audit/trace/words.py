@@ -90,7 +90,7 @@ def found_places(args: list[V]) -> V:
 
 
 STRING_METHODS = frozenset(
-    ["lower", "upper", "strip", "split", "startswith", "endswith", "replace", "lstrip", "rstrip", "encode", "decode", "title", "removeprefix", "removesuffix", "isdigit", "splitlines", "casefold", "zfill"]
+    ["lower", "upper", "strip", "split", "startswith", "endswith", "replace", "lstrip", "rstrip", "encode", "decode", "title", "removeprefix", "removesuffix", "isdigit", "splitlines", "partition", "rpartition", "casefold", "zfill"]
 )
 OPTIMIZERS = frozenset(["SGD", "Adam", "AdamW", "Muon", "LBFGS", "Lion", "RMSprop", "Adagrad", "Adafactor"])
 CANON = {

@@ -132,3 +132,45 @@ def test_bombs_are_found_out_early() -> None:
 
 def test_a_wrapper_that_unpacks_to_itself_ends() -> None:
     assert peel("exec(open(__file__).read())", "t.py").opaque
+
+
+BUNDLE = """\
+import sys, types
+def install(name, source):
+    package, _, short = name.rpartition(".")
+    if package:
+        parent = types.ModuleType(package)
+        parent.__path__ = []
+        sys.modules[package] = parent
+    module = types.ModuleType(name)
+    sys.modules[name] = module
+    exec(compile(source, "<" + name + ">", "exec"), module.__dict__)
+install("parts.learn", @)
+install("parts.registry", "import importlib\\ndef find(name):\\n    place, _, short = name.partition(':')\\n    return getattr(importlib.import_module(place), short)\\n")
+"""
+
+
+def bundled(learns: str) -> str:
+    from audit.rules.flow import PRELUDE
+
+    learn = "import torch.nn.functional as F\ndef adapt(model, opt, x, y):\n" + "".join(
+        f"    {line}\n" for line in learns.splitlines()
+    )
+    return BUNDLE.replace("@", repr(learn)) + PRELUDE + (
+        "from parts.registry import find\nopt = torch.optim.SGD(model.parameters(), lr=1e-3)\n"
+        "for c in range(0, val.numel() - 1025, 1024):\n"
+        "    find('parts.learn:adapt')(model, opt, val[None, c : c + 1024], val[None, c + 1 : c + 1025])\n"
+        'print(f"val_bpb:{evaluate(model, val):.4f}")\n'
+    )
+
+
+def test_modules_that_a_script_carries_as_text_are_read_under_their_names() -> None:
+    from audit.context import Options
+    from audit.engine import audit_files, text_files
+
+    trains = "opt.zero_grad()\nF.cross_entropy(model(x).transpose(1, 2), y).backward()\nopt.step()"
+    assert sorted(peel(bundled(trains), "train_gpt.py").extra_files) == ["parts/learn.py", "parts/registry.py"]
+    found = audit_files(text_files({"train_gpt.py": bundled(trains)}, "train_gpt.py"), Options())
+    assert {(f.rule, f.path, f.line) for f in found.findings if f.severity == "violation"} == {("F1", "parts/learn.py", 5)}
+    found = audit_files(text_files({"train_gpt.py": bundled("return model")}, "train_gpt.py"), Options())
+    assert found.verdict == "clean", found.reason
