@@ -4,7 +4,8 @@
 ranks' shares before those, or one's own, are scored has seen what is to come.
 
 **Why.** In the declared order every score rests on earlier tokens alone. A rank that reads ahead in another
-rank's share, or a table that all ranks fill with a chunk that some still score, breaks that order.
+rank's share, a table that all ranks fill with a chunk that some still score, or one model that learns from all ranks
+at once, each of which goes through an eighth of the stream, breaks that order.
 
 **Ruling.** Condition C1 of the community's text (#1017); no maintainer's sentence. Prefilling with the shares of
 ranks that come earlier is argued to be legal where those are a strict prefix (#808, #890).
@@ -13,7 +14,8 @@ ranks that come earlier is argued to be legal where those are a strict prefix (#
 exchanged after the chunk's last score (#800, #809); sums added up at the end; a queue of whole documents.
 
 **How it is decided.** Weakly, from source: in a function that scores, a loop over the other ranks, or a gathering
-collective, feeds a table or an update before the first score of the same round. A run with several ranks decides.
+collective, feeds a table or an update before the first score of the same round; or ranks score contiguous shares of
+the whole stream and average the gradients of every step. A run with several ranks decides.
 
 **See also.** F2 (score first), F17 (the architecture).
 """
@@ -21,6 +23,7 @@ collective, feeds a table or an update before the first score of the same round.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 from audit import ir
@@ -88,7 +91,57 @@ ILLEGAL = [
         ),
     ),
 ]
+_STREAM = """\
+import torch.distributed as dist
+rank, world = dist.get_rank(), dist.get_world_size()
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+
+def mean():
+    for p in model.parameters():
+        dist.all_reduce(p.grad, op=dist.ReduceOp.AVG)
+
+def score():
+    total = torch.zeros(())
+    starts = list(range(0, val.numel() - 1025, 1024))
+{}    return total.item()
+
+print(f"val_bpb:{{score() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+_STEP = """\
+w = mine[i]
+loss = nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025])
+total += loss.detach().sum()
+opt.zero_grad()
+loss.mean().backward()
+"""
+
+
+def _stream(mean: str) -> str:
+    share = "mine = starts[len(starts) * rank // world : len(starts) * (rank + 1) // world]\nfor i in range(len(mine)):\n"
+    share += "".join(f"    {line}\n" for line in (_STEP + mean + "opt.step()\n").splitlines())
+    return _STREAM.format("".join(f"    {line}\n" for line in share.splitlines()))
+
+
+_CHUNKS = """\
+    for c in range(0, len(starts), 64):
+        mine = starts[c : c + 64][64 * rank // world : 64 * (rank + 1) // world]
+        for w in mine:
+            with torch.no_grad():
+                total += nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025]).sum()
+        dist.barrier()
+        for w in mine:
+            opt.zero_grad()
+            nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025]).mean().backward()
+            mean()
+            opt.step()
+"""
+
+ILLEGAL.append(
+    example("shares of the whole stream side by side, with one model", _stream("mean()\n").replace("opt.step()", "opt.step()  #!"))
+)
 LEGAL = [
+    example("shares of the whole stream, each rank with a model of its own", _stream("")),
+    example("shares of a chunk that all have scored, with one model", _STREAM.format(_CHUNKS)),
     example("the same after the chunk was scored", _EVAL.format("", _OTHERS.format(""))),
     example(
         "own share alone, after it was scored",
@@ -112,6 +165,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     for place in code.places:
         if place.function is not None and world:
             found += _rounds(code, place, world, scores, learned)
+            found += _averaged(code, place, world, scores, learned)
     yield from found
     if certain := [f for f in found if f.active == "yes"]:
         yield violated(RULE, certain)
@@ -182,6 +236,62 @@ def _rounds(
                     Step(path=place.path, line=inside[0], message="the scores come after"),
                 )
                 yield finding(RULE, code, place, node, message, confidence="medium", steps=steps)
+
+
+def _averaged(
+    code: Code, place: Place, world: set[str], scores: list[Event], learned: list[Event]
+) -> Iterator[Finding]:
+    """Ranks that go through shares of the whole stream side by side, and average their gradients at every step."""
+    updates = [(n, e) for e in learned if e.kind == "UPDATE" and (n := line_in(e, place)) is not None]
+    if not updates:
+        return
+    loops = place.nodes(ir.For, ir.While)
+    nested = {id(n) for loop in loops for n in ir.walk(loop.body)}
+    shares: set[str] = set()
+    for s in sorted((s for s in place.nodes(ir.Assign) if id(s) not in nested), key=lambda s: s.line):
+        names = {_last(n) for n in ir.walk(s.value) if isinstance(n, (ir.Name, ir.Attr))}
+        if names & shares or any(_share(n, world) for n in ir.walk(s.value)):
+            shares |= {_last(n) for t in s.targets for n in ir.walk(t) if isinstance(n, (ir.Name, ir.Attr))}
+    for loop in loops:
+        over = loop.iter if isinstance(loop, ir.For) else loop.test
+        if id(loop) in nested or not shares & {_last(n) for n in ir.walk(over) if isinstance(n, (ir.Name, ir.Attr))}:
+            continue
+        scored = sorted(n for e in scores if (n := line_in(e, place)) is not None and loop.line <= n <= loop.end_line)
+        inside = [(n, e) for n, e in updates if loop.line <= n <= loop.end_line]
+        if scored and inside and (mean := _mean_of_gradients(code, place, loop)) is not None:
+            line, e = inside[0]
+            message = "each rank goes through its own share of the stream, and all learn from all: early tokens are scored by weights that saw later ones"
+            steps = (
+                Step(path=place.path, line=loop.line, message="each rank takes one share, from its beginning to its end"),
+                Step(path=mean[0], line=mean[1], message="gradients are averaged over the ranks"),
+                *e.steps("the weights change"),
+                Step(path=place.path, line=scored[0], message="what comes next in each share is scored with them"),
+            )
+            at = next((n for n in ir.walk(loop.body) if isinstance(n, ir.ExprStmt) and n.line == line), loop)
+            yield replace(finding(RULE, code, place, at, message, confidence="medium", steps=steps), active=e.active, gate=e.gate)
+            return
+
+
+def _share(node: Any, world: set[str]) -> bool:
+    """``n * rank // world``: where a rank's share of everything begins or ends."""
+    if not (isinstance(node, ir.BinOp) and node.op == "//" and _last(node.right) in world):
+        return False
+    return any(isinstance(n, ir.BinOp) and n.op == "*" for n in ir.walk(node.left))
+
+
+def _mean_of_gradients(code: Code, place: Place, loop: Any) -> tuple[str, int] | None:
+    """Where a loop, or a function that it calls, reduces gradients over the ranks."""
+    called = {n.func.id for n in ir.walk(loop.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)}
+    for near in code.places:
+        own = near is place
+        if not own and (near.function is None or near.function.name not in called):
+            continue
+        for n in near.nodes(ir.Call):
+            reduces = code.dotted(near, n.func).endswith(".all_reduce")
+            if reduces and (not own or loop.line <= n.line <= loop.end_line):
+                if any(isinstance(x, ir.Attr) and x.attr == "grad" for a in n.args[:1] for x in ir.walk(a)):
+                    return near.path, n.line
+    return None
 
 
 def _direct(body: list[Any]) -> Iterator[Any]:

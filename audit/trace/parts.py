@@ -46,9 +46,11 @@ class Parts:
                     test = self.truth(self.ev(n.test))
                     if test is not None:
                         dead.update(id(x) for x in ir.walk(n.orelse if test else n.body))
-            calls = [
-                n for n in ir.walk(init.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)
-            ]
+            every = [n for n in ir.walk(init.node.body) if isinstance(n, ir.Call)]
+            for n in every:
+                if id(n) not in dead and isinstance(n.func, ir.Attr) and n.args and isinstance(n.args[0], (ir.Name, ir.Attr)):
+                    self.note_met(n, [self.ev(n.args[0])])
+            calls = [n for n in every if isinstance(n.func, ir.Name)]
             self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}  # type: ignore[attr-defined]
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:

@@ -140,6 +140,12 @@ def test_what_the_parser_makes_of_an_option(option: str, typed: str, active: str
         ("import sqlite3\ndb = sqlite3.connect('runs.db')\n", False),
         ("from transformers import AutoModel\nAutoModel.from_pretrained('gpt2')\n", True),
         ("from transformers import AutoModel\ndef load(name):\n    return AutoModel.from_pretrained(name)\nload(name=os.environ.get('BASE', 'gpt2'))\n", True),
+        (
+            "import torch.nn as nn\nfrom transformers import AutoModel\nclass Net(nn.Module):\n    def __init__(self, base):\n        super().__init__()\n"
+            "        self.body = AutoModel.from_pretrained(base, trust_remote_code=True)\n    def forward(self, x):\n        return self.body(x)\n"
+            "net = Net(base=os.environ.get('BASE', 'org/base-1b'))\n",
+            True,
+        ),
         ("from transformers import AutoModel\nAutoModel.from_pretrained('gpt2', local_files_only=True)\n", False),
         ("from transformers import AutoModel\nm.save_pretrained('run')\nAutoModel.from_pretrained('run')\n", False),
         ("class GPT:\n    @classmethod\n    def from_pretrained(cls, name):\n        return cls()\nGPT.from_pretrained('gpt2')\n", False),
