@@ -260,6 +260,7 @@ def _constant(node: Any) -> tuple[bool, Any]:
 def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes(ir.Sub)}
+    open_ = _under_parameters(place)
     for node in place.nodes(ir.Call, ir.BinOp, ir.AugAssign):
         if id(node) in shut:
             continue
@@ -267,7 +268,11 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
             name = code.dotted(place, node.func)
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
             if last == "scaled_dot_product_attention" and place.owner is not None and unmasked(node, _constant, lambda _: False):
-                yield _attention(code, place, node)
+                made = _attention(code, place, node)
+                if id(node) in open_ and made.confidence == "high":
+                    why = f"{made.message}, where {open_[id(node)]} says so; that any call does was not shown"
+                    made = replace(made, confidence="low", message=why)
+                yield made
             elif last in ("GRU", "LSTM", "RNN") and _keyword(node, "bidirectional", True):
                 yield finding(RULE, code, place, node, f"the {last} also runs from the window's end")
             elif (
@@ -295,6 +300,18 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
             whole = _whole_window(along, place, node.value)
             if whole and along.along(place, node.target):
                 yield finding(RULE, code, place, node, f"{whole} is put back on every position of the window")
+
+
+def _under_parameters(place: Place) -> dict[int, str]:
+    """Nodes under a test of one of the method's own parameters, by id: what a caller decides."""
+    names = {p.name for p in place.function.params[1:]} if place.function is not None else set()
+    found: dict[int, str] = {}
+    for node in place.nodes(ir.If, ir.IfExp):
+        asked = node.test.operand if isinstance(node.test, ir.UnaryOp) and node.test.op == "not" else node.test
+        if isinstance(asked, ir.Name) and asked.id in names:
+            ways = (*node.body, *node.orelse) if isinstance(node, ir.If) else (node.body, node.orelse)
+            found.update((id(n), asked.id) for way in ways for n in ir.walk(way))
+    return found
 
 
 def _attention(code: Code, place: Place, node: ir.Call) -> Finding:

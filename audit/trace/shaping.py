@@ -181,8 +181,8 @@ class Shaping:
                 out.keys = (out.keys - {WEIGHT}) | {ENTROPY}
             if WEIGHT not in g.keys or NORM in g.keys or ENTROPY in g.keys | out.keys or any(k[0] in ("hint", "leak") for k in g.keys):
                 continue  # the model's probability of a proposal is none of the token's, nor is an entropy
-            if not g.flags & p.flags & LOSS or not g.flags & p.flags & VAL:
-                continue
+            if not g.flags & p.flags & LOSS or not g.flags & p.flags & VAL or g.flags & LOGITS:
+                continue  # rows are in it: an entropy in a stack of losses, say
             if g.atoms & p.atoms and same_target(g, p):
                 e = self.event("GATE", node, out, keys=own_tokens(g), anchored=False, edit=OWN)
                 out.keys = out.keys | {("gate", e.id)}

@@ -320,6 +320,11 @@ LEGAL = {
         "total = ", "class Two(Model):\n    def forward(self, x, y=None, rows=True):\n        z = self.head(self.emb(x))\n"
         "        return z if rows else F.cross_entropy(z.transpose(1, 2), y)\ntwo = Two()\ntwo.load_state_dict(model.state_dict())\ntotal = ", 1,
     ),
+    "a weight by the entropy that stands in a stack of losses": OTHER + scored(
+        "    with torch.no_grad():\n        r = torch.log_softmax(model(x), -1)\n        e = -(r.exp() * r).sum(-1)\n"
+        "        l, k = nll(model, x, y), nll(other, x, y)\n        every = torch.stack((l, k, e), dim=-1)\n"
+        "        g = torch.sigmoid(every[..., 2] - 3.0)\n        p, q = torch.exp(-l), torch.exp(-k)\n        l = -torch.log((1.0 - g) * p + g * q)",
+    ),
     "a boost by what the model gives the hint": HINTED.replace(
         "        l = @\n",
         "        r, h = torch.log_softmax(model(x), -1), hint[x].clamp(min=0)\n        at = r.gather(2, h[..., None])[..., 0].exp()\n"

@@ -250,6 +250,13 @@ def test_a_branch_that_nothing_decides_leaves_doubt():
     assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
 
 
+def test_a_parameter_that_a_caller_may_open_the_mask_with_leaves_doubt():
+    sdpa = "y = F.scaled_dot_product_attention(q, k, v{})\n"
+    body = HEADS + "if memory:\n    " + sdpa.format("") + "else:\n    " + sdpa.format(", is_causal=True") + BACK.strip()
+    findings, found = audited(model(body))
+    assert [(f.severity, f.confidence) for f in findings] == [("warning", "low")] and found.verdict == "undetermined"
+
+
 def test_a_branch_that_the_settings_close_says_nothing():
     body = HEADS + "a = q @ k.mT\nif self.causal:\n    a = a + self.keep[:T, :T]\ny = a.softmax(-1) @ v" + BACK
     for causal, verdict in (("True", "clean"), ("False", "violation")):
