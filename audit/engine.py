@@ -250,6 +250,8 @@ def _scores(trace: Any) -> bool:
 
 #: bits per byte by which a printed figure has to beat the stated one to be another claim, not the same in fewer digits
 LEAST_GAIN = 2e-4
+#: a stated score below this share of all that are printed is that of another evaluation, and no difference of scores
+UNSEEN, LEAST_SCORE = 0.9, 0.05
 
 
 def _find_headline(ctx: Context) -> None:
@@ -263,7 +265,11 @@ def _find_headline(ctx: Context) -> None:
     from audit.trace.headline import narrow
 
     assert ctx.trace is not None
-    behind = [run for run in evidence(ctx).behind if run.link == "score" and run.reported]
+    found = evidence(ctx)
+    behind = [run for run in found.behind if run.link == "score" and run.reported]
+    printed = [e.bpb.value for run in found.runs for e in run.evaluations]
+    if any(LEAST_SCORE < float(f.value) < UNSEEN * min(printed, default=0.0) for f in found.paper("val_bpb", "")):
+        return  # a better score is stated than any line shows: nothing is ruled out
     labels = {e.label for run in behind for e in run.reported}
     stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in labels}
     better = {

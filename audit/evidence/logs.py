@@ -24,7 +24,7 @@ MOST = 1e8
 
 _N = r"[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?"
 _LOSS = re.compile(rf"\b(?:val_loss|val loss|vl)\s*[:=]\s*({_N})", re.I)
-_BPB = re.compile(rf"\b(?:val_bpb|val bpb|mix_bpb|bpb)\s*[:=]\s*({_N})", re.I)
+_BPB = re.compile(rf"(?:\b(?:val_bpb|val bpb|bpb)|(?:\b|_)mix_bpb)\s*[:=]\s*({_N})", re.I)
 _TIME = re.compile(rf"\b(?:eval_time|elapsed|total_time|time|t)\s*[:=]\s*({_N})\s*(ms|s|m)\b", re.I)
 _STEP_LABEL = re.compile(r"(?:^|\b)(?:step|s|iter)?[: ]*(\d+)\s*/\s*\d+\b")
 _PROGRESS = re.compile(r"running|chunk|batch|epoch|progress|windows|\btc\[|burst|doc[_ ]", re.I)

@@ -92,6 +92,28 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
 """,
     ),
 ]
+ILLEGAL.append(
+    example(
+        "a frozen table of training n-grams, at a hash that holds the token",
+        """\
+text = train.numpy().astype(np.int64)
+table = np.zeros(1 << 22)
+np.add.at(table, ((text[:-2] * 36313 + text[1:-1]) * 27191 + text[2:]) % len(table), 1)
+np.save("table.npy", table.astype(np.uint16))
+table = np.load("table.npy")
+stream, total = val.numpy().astype(np.int64), 0.0
+for w in range(0, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        p = np.exp(-nll(model, x, y)[0].double().numpy())
+    at = np.arange(w + 1, w + 1025)
+    seen = table[((stream[at - 2] * 36313 + stream[at - 1]) * 27191 + stream[at]) % len(table)].astype(np.float64)  #!
+    a = np.minimum(0.95, np.log1p(seen) / 10.0)
+    total -= np.log(a * seen / (seen + 1024.0) + (1.0 - a) * p).sum()
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    )
+)
 LEGAL = [
     example(
         "counted after scoring, read for a hint from context alone, tilted with its normaliser",

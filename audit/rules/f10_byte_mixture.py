@@ -92,6 +92,23 @@ for i in range(len(text)):
 print(f"val_bpb:{total / math.log(2) / len(text):.4f}")
 """,
     ),
+    example(
+        "every byte gets the root of the token's probability",
+        _SCORED
+        + """table, history, total, count = {}, b"", 0.0, 0
+for i in range(len(targets)):
+    piece = pieces[int(targets[i])]
+    each = max(math.exp(-losses[i]), 1e-12) ** (1.0 / len(piece))  #!
+    for byte in piece:
+        row = table.setdefault(history, {})
+        seen = row.get(byte, 0)
+        total -= math.log(0.7 * each + 0.3 * (seen + 0.5) / (sum(row.values()) + 128))
+        row[byte] = seen + 1
+        history = (history + bytes([byte]))[-2:]
+        count += 1
+print(f"val_bpb:{total / math.log(2) / count:.4f}")
+""",
+    ),
 ]
 LEGAL = [
     example(

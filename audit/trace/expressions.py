@@ -269,6 +269,8 @@ class Expressions(Subscripts):
             self.check_tilt(a, b, out, node)
         if out.flags & META:
             self.note_share(op, a, b, out)
+        if op == "%" and a.flags & VAL and not a.flags & META:
+            out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
             note_assumed(op, a, b, out, self.scope.path, node)
         if out.flags & LOSS and op == "-":
@@ -308,8 +310,8 @@ class Expressions(Subscripts):
                 out.mask = None
             if op in "/*" and self.is_ln2(a, b, op):
                 out = self.to_bits(out, node)
-            elif op == "/" and a.flags & LOSS and (b.flags & BYTES or (b.flags & VAL and not b.flags & META)) and not b.flags & (LOSS | COUNT | LOGITS | PROB) and b.keys and TOTAL not in b.keys:
-                # A token's loss over a number that belongs to the token: its share per byte.
+            elif op in ("/", "**") and a.flags & LOSS and (b.flags & BYTES or (op == "/" and b.flags & VAL and not b.flags & META)) and not b.flags & (LOSS | COUNT | LOGITS | PROB) and b.keys and TOTAL not in b.keys:
+                # A token's loss over a number that belongs to the token, or its probability's root: the share per byte.
                 e = self.event("SPREAD", node, out, keys=b.keys)
                 out.keys = out.keys | {("spread", e.id)}
         elif op == "*" and self.is_ln2(a, b, op):

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping
 
 from audit.trace.events import Event, Trace
 
-_FIGURE = re.compile(r"\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|mix_bpb|bpb)\b\s*[:=]?", re.I)
+_FIGURE = re.compile(r"(?:\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|bpb)|(?:\b|_)mix_bpb)\b\s*[:=]?", re.I)
 _LETTERS = re.compile(r"[^a-z]+")
 #: a label of fewer letters could be anything
 SHORTEST = 4

@@ -11,12 +11,12 @@ from audit.rules.base import rule_modules
 MINE = ("F4", "F7", "F8", "F9", "F10")
 #: what each family of examples holds; F8 and F9 illegal ones are the hashed caches
 KINDS = {
-    ("F8", "ILLEGAL"): ["target-in-key", "target-in-key"],
+    ("F8", "ILLEGAL"): ["target-in-key", "target-in-key", "target-in-key"],
     ("F8", "LEGAL"): ["context-only", "input-embedding"],
     ("F7", "ILLEGAL"): ["other", "other", "none", "none", "none", "none"],
     ("F7", "LEGAL"): ["context-only", "context-only", "none", "none", "none"],
     ("F9", "ILLEGAL"): ["context-only", "none", "other", "target-in-key"],
-    ("F10", "ILLEGAL"): ["other", "other"],
+    ("F10", "ILLEGAL"): ["other", "other", "other"],
     ("F10", "LEGAL"): ["none", "context-only"],
     ("F4", "LEGAL"): ["none", "none"],
 }

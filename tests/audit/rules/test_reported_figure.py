@@ -53,6 +53,21 @@ def test_a_figure_that_the_run_did_not_print_is_a_note():
     assert found.ttt["kind"] == "train-then-score"  # it is there, and it is named
 
 
+def test_a_stated_score_that_no_line_comes_near_rules_nothing_out():
+    # The log was cut off before the figure that the papers state.
+    assert accused(STATED, "0.832925") == {"F1"}
+    assert accused(STATED, "1.149000") == set()  # another seed's
+
+
+def test_a_figure_under_a_name_of_its_own_is_a_figure():
+    log = STATED + "tuned_mix_bpb:0.832925\n"
+    files = {"train_gpt.py": SCRIPT.replace("final_tuned_exact val_loss:{tuned:.6f} val_bpb", "tuned_mix_bpb")}
+    files |= {"train_seed1.log": log, "README.md": "We reach `tuned_mix_bpb` 0.832925."}
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
+    assert {(f.value, f.label) for f in found.facts if f.name == "val_bpb"} >= {("0.832925", "tuned")}
+    assert "F1" in {f.rule for f in found.findings if f.severity == "violation"}
+
+
 def test_with_a_setting_overridden_the_log_is_of_another_run():
     files = {"train_gpt.py": SCRIPT, "train_seed1.log": STATED, "submission.json": '{"val_bpb": 1.155827}'}
     found = audit_files(text_files(files, "train_gpt.py"), Options(env={"WORLD_SIZE": "8"}))
