@@ -727,9 +727,10 @@ LEAST, MOST = 1.5, 8.0
 
 def times(v: V) -> frozenset:
     """The key of a written number that may stand for bytes per token, and of what was multiplied by one."""
-    if v.kind == "const" and isinstance(v.const, float) and LEAST < v.const < MOST and not v.const.is_integer():
+    known = frozenset(k for k in v.keys if k[0] == "times")
+    if not known and v.kind == "const" and isinstance(v.const, float) and LEAST < v.const < MOST and not v.const.is_integer():
         return frozenset([("times", v.const)])
-    return frozenset(k for k in v.keys if k[0] == "times")
+    return known
 
 
 def note_assumed(op: str, a: V, b: V, out: V, path: str, node: Any) -> None:

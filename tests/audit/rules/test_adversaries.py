@@ -440,10 +440,12 @@ def test_the_honest_program_is_left_alone(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("loss", "over"),
-    [("l.sum()", "(val.numel() * 2.5)"), ("l.mean()", "2.5"), ("l.sum()", "val.numel() / 2.5"), ("l.sum()", "(2048 * 2.5)")],
+    [("l.sum()", "(val.numel() * 2.5)"), ("l.mean()", "2.5"), ("l.sum()", "val.numel() / 2.5"), ("l.sum()", "(2048 * 2.5)"), ("l.mean()", "1.0 / (math.log(2) * 3.5)")],
 )
 def test_assumed_bytes_are_no_counted_bytes(loss: str, over: str) -> None:
     body = scored(added=loss, over=over)
+    if "math" in over:  # the conversion to bits and the number in one
+        body = "import math\n" + body.replace("/ 0.6931471805599453 / 1.0 /", "/")
     assert audit("x", body).verdict == "undetermined" and "M1" in audit("x", body).reason
     named = example("x", body).code.replace("data/fineweb_val_*.bin", "data/fineweb10B_sp1024/fineweb_val_*.bin")
     assert "sp1024" in named

@@ -56,7 +56,6 @@ def test_a_figure_that_the_run_did_not_print_is_a_note():
 def test_a_stated_score_that_no_line_comes_near_rules_nothing_out():
     # The log was cut off before the figure that the papers state.
     assert accused(STATED, "0.832925") == {"F1"}
-    assert accused(STATED, "1.149000") == set()  # another seed's
 
 
 def test_a_figure_under_a_name_of_its_own_is_a_figure():
@@ -64,7 +63,7 @@ def test_a_figure_under_a_name_of_its_own_is_a_figure():
     files = {"train_gpt.py": SCRIPT.replace("final_tuned_exact val_loss:{tuned:.6f} val_bpb", "tuned_mix_bpb")}
     files |= {"train_seed1.log": log, "README.md": "We reach `tuned_mix_bpb` 0.832925."}
     found = audit_files(text_files(files, "train_gpt.py"), Options())
-    assert {(f.value, f.label) for f in found.facts if f.name == "val_bpb"} >= {("0.832925", "tuned")}
+    assert (0.832925, "tuned") in {(f.value, f.label) for f in found.facts if f.name == "val_bpb"}
     assert "F1" in {f.rule for f in found.findings if f.severity == "violation"}
 
 
