@@ -44,6 +44,8 @@ _HISTORY = re.compile(
     re.I,
 )
 
+#: a script that only tries out whether everything runs
+_TRIED = re.compile(r"smoke|debug|sanity", re.I)
 #: a sentence before a command: how to have it otherwise, or to try it out
 _ASIDE = re.compile(
     r"\boverrid\w*\b.{0,30}\bif (?:needed|desired|you)|\bcan (?:be )?overrid|\baccepts overrides|^\W*optional\b|\bfor ablation"
@@ -269,12 +271,13 @@ def _shell(
         if named and (files.primary or "").rpartition("/")[2] not in named:
             return
     runs = _Runs(files)
+    rank = PROSE if _TRIED.search(path.rpartition("/")[2]) else SCRIPT
     for number, line, _comment in lines:
         if not _runs_another(files, line):
-            found = list(_assignments(declared, line, path, number, SCRIPT))
+            found = list(_assignments(declared, line, path, number, rank))
             yield from found
             runs.note(number, line, found)
-    yield from runs.silent(declared, path, SCRIPT, modes=bool(_MODES.search(text)))
+    yield from runs.silent(declared, path, rank, modes=bool(_MODES.search(text)))
 
 
 def _launcher(

@@ -143,7 +143,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = [
         finding(RULE, code, place, call, told[0], confidence=told[1])
         for place, call, name in code.calls()
-        if (told := _fetched(call, name) or _from_hub(code, call, name) or _received(code, place, call, name))
+        if (told := _fetched(call, name) or _from_hub(code, call, name) or _received(code, place, call, name)) is not None
     ]
     found.sort(key=lambda f: (_ORDER.index(f.active), f.confidence == "low", f.path, f.line))
     yield from found

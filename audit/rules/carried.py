@@ -33,6 +33,8 @@ def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
 def _leaves_state(fn: ir.FunctionDef) -> bool:
     """Does the function return the last state of a run along the sequence that started from a parameter."""
     params = {p.name for p in fn.params[2:]}
+    if not params:
+        return False
     for n in ir.walk(fn.body, into_functions=False):
         if isinstance(n, ir.Call):
             given = dict((k, v) for k, v in n.keywords if k)

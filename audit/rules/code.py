@@ -32,10 +32,21 @@ class Place:
     found: dict[tuple[type, ...], list[Any]] = field(default_factory=dict)
 
     def nodes(self, *kinds: type) -> list[Any]:
-        """The nodes of these classes (all without any), in the order of the text; a search is made once."""
+        """The nodes of these classes (all without any), in the order of the text."""
+        if not kinds:
+            return self.own
         if kinds not in self.found:
-            self.found[kinds] = [n for n in self.own if type(n) in kinds] if kinds else self.own
+            several = sorted(pair for kind in kinds for pair in self.by_kind.get(kind, ())) if len(kinds) > 1 else self.by_kind.get(kinds[0], [])
+            self.found[kinds] = [self.own[at] for at in several]
         return self.found[kinds]
+
+    @cached_property
+    def by_kind(self) -> dict[type, list[int]]:
+        """Where the nodes of each class stand in ``own``."""
+        found: dict[type, list[int]] = {}
+        for at, n in enumerate(self.own):
+            found.setdefault(type(n), []).append(at)
+        return found
 
     @cached_property
     def steps(self) -> list[Any]:

@@ -737,7 +737,7 @@ def note_assumed(op: str, a: V, b: V, out: V, path: str, node: Any) -> None:
     """``loss / (tokens * 3.5)``: every token is taken for three and a half bytes."""
     if op == "*":
         for number, other in ((a, b), (b, a)):
-            if number.kind == "const" and other.kind == "val" and not other.flags & (LOSS | LOGITS | PROB | PARAM | BYTES):
+            if type(number.const) is float and other.kind == "val" and not other.flags & (LOSS | LOGITS | PROB | PARAM | BYTES):
                 out.keys = out.keys | times(number)
     elif a.flags & LOSS and not b.flags & BYTES:
         out.keys = out.keys | {("assumed", k[1], path, getattr(node, "line", 0)) for k in times(b)}

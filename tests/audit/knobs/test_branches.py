@@ -102,6 +102,14 @@ def test_a_command_that_a_comment_sets_aside_leaves_the_default_to_the_others():
     assert value(knobs({"README.md": alone}, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
 
 
+def test_a_script_that_tries_out_whether_everything_runs_says_least():
+    scripts = {"run_8xh100.sh": "CACHE_ORDER=4 torchrun train_gpt.py\n", "run_smoke_1gpu.sh": "CACHE_ORDER=0 python train_gpt.py\n"}
+    found = knobs(scripts, script=SCRIPT).lookup("CACHE_ORDER")
+    assert found is not None and found.value == "4" and not found.ambiguous
+    del scripts["run_8xh100.sh"]
+    assert value(knobs(scripts, script=SCRIPT), "CACHE_ORDER") == ("0", "command")
+
+
 @pytest.mark.parametrize(
     ("lead", "wanted"),
     [
