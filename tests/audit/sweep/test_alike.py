@@ -10,7 +10,7 @@ import pytest
 
 from audit.context import Options
 from audit.lower import store
-from audit.source import open_git
+from audit.source import git, open_git
 from audit.sweep.work import Task, audit_ref
 from tests.audit.sweep.test_sweep import LEGAL, Repository
 
@@ -25,7 +25,9 @@ FILES = {
 
 
 @pytest.fixture
-def repository(tmp_path: Path) -> Iterator[Repository]:
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Repository]:
+    # A worker limits the memory of its process, which is that of the tests here.
+    monkeypatch.setattr("audit.sweep.work._repository", git.open_repository)
     r = Repository(tmp_path / "contest.git")
     r.commit({"README.md": "x"}, [], "refs/heads/main")
     yield r
