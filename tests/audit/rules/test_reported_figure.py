@@ -56,6 +56,11 @@ def test_a_figure_that_the_run_did_not_print_is_a_note():
 def test_a_stated_score_that_no_line_comes_near_rules_nothing_out():
     # The log was cut off before the figure that the papers state.
     assert accused(STATED, "0.832925") == {"F1"}
+    # Another figure of the metadata is of another evaluation.
+    files = {"train_gpt.py": SCRIPT, "train_seed1.log": STATED}
+    files["submission.json"] = '{"val_bpb": 1.155827,\n "x": 1,\n "y": 1,\n "pre_quant_val_bpb": 0.832925}'
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
+    assert not [f for f in found.findings if f.severity == "violation" and f.rule == "F1"]
 
 
 def test_a_figure_under_a_name_of_its_own_is_a_figure():
