@@ -18,8 +18,6 @@ MAX_READ = 64 * 2**20
 #: A folder target with more files than this is a data set by mistake; the walk stops there.
 MAX_FILES = 50_000
 SKIPPED_FOLDERS = frozenset({".git", "__pycache__", "node_modules", ".venv", "venv", "target"})
-
-
 #: git's mode of a symbolic link
 LINK = 0o120000
 

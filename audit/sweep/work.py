@@ -66,13 +66,13 @@ def audit_ref(task: Task) -> Iterator[dict[str, Any]]:
             continue
         try:
             noted = alike.watched(files)
-            result = audit_files(noted, task.options)
-            alike.keep(noted, result.as_json())
+            line = audit_files(noted, task.options).as_json()
+            alike.keep(noted, line)
         except InputError as error:
             blank.reason = str(error)
-            result = blank
+            line = blank.as_json()
         except (Exception, RecursionError) as error:  # one line's failure, never the sweep's
             blank.reason = f"the audit failed: {type(error).__name__}: {error}"
             blank.obligations = [Obligation(rule="S1", status="undetermined", reason=blank.reason)]
-            result = blank
-        yield {"event": "line", "line": result.as_json()}
+            line = blank.as_json()
+        yield {"event": "line", "line": line}

@@ -1,6 +1,7 @@
 """The abstract machine: scopes, guards, loops, events, and the state that survives calls.
 
-`Machine` is put together from four parts: statements, expressions, calls and the library's semantics.
+`Machine` is put together from its base classes, one a module: statements, expressions, calls, the library's
+semantics, gates and the rest.
 It runs a program once from its entry point. Undecided branches run both ways and their results are
 joined; loop bodies run twice (the first and a later iteration), so that state carried from one
 iteration to the next shows. A second run with ``dormant=True`` also enters branches that the submitted
