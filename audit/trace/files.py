@@ -164,7 +164,7 @@ class Files:
             return out
         if last == "open":
             out = derive([src])
-            if src.kind == "const" and isinstance(src.const, str):
+            if (src.kind == "const" and isinstance(src.const, str)) or begun(src) is not None:
                 out.const = ("path", src.const)
             return self.with_file(out, src)
         if last in ("frombuffer", "load", "from_buffer", "unpack", "fromstring") and not src.flags & (VAL | TRAIN) and src.kind == "val":
@@ -181,9 +181,9 @@ class Files:
         return out
 
     def with_file(self: Any, out: V, src: V) -> V:
-        key = str(src.const) if src.kind == "const" else None
+        key = str(src.const) if src.kind == "const" else begun(src)
         stored = self.files.get(key) if key is not None else None
-        if stored is None and key is None and not src.flags & (VAL | TRAIN):
+        if stored is None and (key is None or begun(src) is not None) and not src.flags & (VAL | TRAIN):
             stored = self.files.get("*")
         if stored is not None:
             out.absorb(stored)
@@ -212,7 +212,7 @@ class Files:
         return const(None)
 
     def write_file(self: Any, where: V | None, content: V, node: Any) -> None:
-        key = str(where.const) if where is not None and where.kind == "const" else "*"
+        key = "*" if where is None else str(where.const) if where.kind == "const" else begun(where) or "*"
         for k in {key, "*"}:
             if k in self.files:
                 old = self.files[k]
@@ -253,6 +253,11 @@ class Files:
                 a.absorb(out)
                 a.keys = a.keys | {("hint", e.id)}
         return out
+
+
+def begun(path: V) -> str | None:
+    """The key of a path of which only the beginning is known (``f"/tmp/counter_{run}"``): the same text is the same file."""
+    return str(path.const) if isinstance(path.const, tuple) and path.const[:1] == ("text",) and path.const[1] else None
 
 
 def printed_text(args: list[V]) -> str | None:

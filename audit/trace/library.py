@@ -577,7 +577,7 @@ class Library(Builtins, Containers, Files):
                 self.event("READ", node, out)
             if name == "readinto" and isinstance(node, ir.Call) and node.args:
                 self.ev(_array_behind(node.args[0])).absorb(out)
-            elif self.loops and not out.flags & (VAL | TRAIN):
+            elif self.loops and not out.flags & VAL and (not out.flags & TRAIN or out.flags & ART):
                 # A counter or queue kept in a file: a new answer in every iteration.
                 out.deps = out.deps | {self.loops[-1]}
             return out

@@ -156,3 +156,41 @@ def test_parameters_reset_between_two_runs_leave_the_second_undetermined(reset, 
     found = audit_text(PRELUDE + TWICE.replace("RESET", reset) + END)
     assert {f.active for f in found.findings if f.rule in ("F1", "F2", "F3") and f.severity == "violation"} == {active}
     assert found.verdict == ("violation" if active == "yes" else "undetermined")
+
+
+QUEUE = """\
+run = os.environ.get("RUN_ID", "r") + str(os.getpid())
+path = f"/tmp/claimed_{run}"
+KEPT
+with open(path, "wb") as f:
+    f.write((0).to_bytes(4, "little"))
+def claim():
+    with open(path, "r+b") as f:
+        at = int.from_bytes(f.read(4), "little")
+        f.seek(0)
+        f.write((at + 1).to_bytes(4, "little"))
+    return at
+pieces = [(i, min(1024, val.numel() - 1 - i)) for i in range(0, val.numel() - 1, 1024)]
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+while True:
+    at = claim()
+    if at >= len(pieces):
+        break
+    start, size = pieces[at]
+    x, y = val[None, start : start + size], val[None, start + 1 : start + size + 1]
+    with torch.no_grad():
+        total += nll(model, x, y).sum()
+    nll(model, x, y).mean().backward()
+    opt.step()
+"""
+
+
+@pytest.mark.parametrize("kept", ["", 'torch.save({"w": train[1:1025].float()}, "kept.pt")', 'torch.save(train[1:1025], run + ".pt")'])
+def test_a_queue_kept_in_a_file_gives_another_piece_in_every_turn(kept):
+    assert not accused(QUEUE.replace("KEPT", kept)) & {"F1", "F2", "F3"}
+
+
+def test_a_queue_that_is_asked_once_gives_the_same_piece():
+    once = QUEUE.replace("KEPT", "").replace("while True:\n    at = claim()\n", "at = claim()\nwhile True:\n")
+    assert accused(once) & {"F1", "F2", "F3"}
