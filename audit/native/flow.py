@@ -21,6 +21,9 @@ MAX_STEPS = 60_000
 FLOATING = ("float", "double", "half")
 RELATIONS = ("<", ">", "<=", ">=", "==", "!=", "&&", "||")
 COPIES = ("memcpy", "memmove", "copy")
+#: classes of arrays that bindings hand over (nanobind, pybind11, torch, the standard library), and what gives their elements
+ARRAYS = ("ndarray", "array_t", "Tensor", "vector", "span", "buffer", "ArrayRef")
+ELEMENTS = frozenset(["data", "mutable_data", "data_ptr", "const_data_ptr", "mutable_data_ptr", "unchecked", "mutable_unchecked", "accessor", "request", "begin", "ptr"])  # fmt: skip
 
 
 class _Spent(Exception):
@@ -311,14 +314,16 @@ class Unit:
         root = None
         ratio = False
         if inner.type == "identifier":
-            known = frame.names.get(text(inner))
-            root = known.root if known is not None else None
-            ratio = known.ratio if known is not None else False
+            name = text(inner)
+            known = frame.names.get(name) or self.fields.get(name) or Cell(NONE, name)  # a field of the object
+            root, ratio = known.root, known.ratio
         elif inner.type == "binary_expression":
             operator = text(inner.child_by_field_name("operator"))
             if operator in "+-":
                 root = self.cell(inner.child_by_field_name("left"), frame).root
             ratio = operator == "/"
+        elif (array := _array_of(inner)) is not None:
+            root = self.cell(array, frame).root
         elif inner.type == "number_literal":
             ratio = text(inner).strip("fFuUlL") in ("0", "0.0", "0.", "1", "1.0")
         return Cell(marks, root, ratio)
@@ -547,8 +552,23 @@ class Unit:
             self.keep(text(a.child_by_field_name("field")), marks)
 
 
+def _array_of(node: Any) -> Any:
+    """``t`` of ``t.data()``, ``t.data_ptr<float>()``, ``info.ptr`` and ``&t[0]``; None for anything else."""
+    if node.type == "call_expression":
+        node = node.child_by_field_name("function")
+    if node.type == "field_expression":
+        name = text(node.child_by_field_name("field")).split("<")[0]
+        return node.child_by_field_name("argument") if name in ELEMENTS else None
+    if node.type == "pointer_expression" and text(node).startswith("&"):
+        inner = bare(node.child_by_field_name("argument"))
+        return inner.child_by_field_name("argument") if inner is not None and inner.type == "subscript_expression" else None
+    return None
+
+
 def _points(param: Any) -> bool:
     """Is the parameter a pointer, an array or a reference."""
+    if any(kind in text(param.child_by_field_name("type")) for kind in ARRAYS):
+        return True
     d = param.child_by_field_name("declarator")
     return d is not None and d.type in ("pointer_declarator", "reference_declarator", "array_declarator")
 

@@ -15,6 +15,8 @@ _IMPORT = re.compile(
     re.M,
 )
 _FILE = re.compile(r"""["']([\w./\-]+\.py)["']""")
+#: a command in one text, as ``os.system`` takes it
+_COMMAND = re.compile(r"""["'](?:\S*python[\d.]*|torchrun)\b[^"'\n]*?[ \t]((?:\./)?[\w./\-]+\.py)\b""")
 _DYNAMIC = re.compile(r"""import_module\(\s*["']([\w.]+)["']|__import__\(\s*["']([\w.]+)["']""")
 
 
@@ -57,7 +59,7 @@ def local_files(text: str, path: str, has: Callable[[str], bool]) -> list[str]:
             if candidate != path and has(candidate):
                 found[candidate] = None
                 break
-    for name in dict.fromkeys(_FILE.findall(text)):
+    for name in dict.fromkeys([*_FILE.findall(text), *_COMMAND.findall(text)]):
         candidate = prefix + name.removeprefix("./").rpartition("/")[2]
         if candidate != path and has(candidate):
             found[candidate] = None

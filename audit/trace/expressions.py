@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
+from audit.trace.files import named
 from audit.trace.gates import AGREE, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.subscripts import Subscripts
@@ -250,7 +251,7 @@ class Expressions(Subscripts):
             return out
         if (op in ("*", "@") and (a.flags | b.flags) & LOSS) or (op in "+-" and (a.flags ^ b.flags) & LOSS):
             a, b = self.as_weight(a, b), self.as_weight(b, a)
-        out = derive([a, b])
+        out = derive([a, b]) if op != "/" else named(derive([a, b]), b)
         if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
             out.mask = rest_of(b.mask)
         out.flags &= ~RATIO
@@ -509,7 +510,8 @@ class Expressions(Subscripts):
             if e.ops[0] == "==":
                 self.note_agreement(a, b, out)
             x, y = (a, b) if a.flags & (FILE | ART) else (b, a)
-            if x.flags & (FILE | ART) and y.flags & VAL and not y.flags & (FILE | ART) and not (x.flags | y.flags) & META:
+            stored = x.flags & (FILE | ART) and not any(k[0] in ("leak", "hint") for k in x.keys)  # proposals are no tokens
+            if stored and y.flags & VAL and not y.flags & (FILE | ART) and not (x.flags | y.flags) & META:
                 out.flags |= MATCH
         elif (a.flags | b.flags) & TIME and e.ops[0] in ("<", "<=", ">", ">="):
             clock, limit = (a, b) if a.flags & TIME else (b, a)

@@ -6,6 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.reach import TYPED
+from audit.trace.started import script_keys
 from audit.trace.values import (
     ART,
     BPB,
@@ -154,7 +155,7 @@ class Files:
                 out.knobs |= a.knobs
             out.flags = self.text_flags(out.const)
             return out
-        return derive(args)
+        return named(derive(args), args[-1]) if args else derive(args)
 
     def read(self: Any, last: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         src = args[0]
@@ -168,6 +169,8 @@ class Files:
                 out.const = ("path", src.const)
             return self.with_file(out, src)
         if last in ("frombuffer", "load", "from_buffer", "unpack", "fromstring") and not src.flags & (VAL | TRAIN) and src.kind == "val":
+            if last == "load" and not src.flags and "*" in self.files:
+                return self.with_file(derive([src]), src)  # a path that is not known, or a buffer
             return derive([src])
         out = derive([src])
         out = self.with_file(out, src)
@@ -239,6 +242,11 @@ class Files:
         values = [summary(a) for a in [*args, *kwargs.values()]]
         out = derive(values)
         helper = self.natives.get(name)
+        written = node.args if isinstance(node, ir.Call) and len(node.args) == len(args) else []
+        if helper is not None and helper.outputs:
+            for i, part in enumerate(written):  # ``f(x, out[1:])`` fills ``out``
+                if i in helper.outputs and isinstance(part, ir.Sub) and isinstance(part.value, ir.Name):
+                    args[i] = self.ev(part.value)
         e = self.event("COMPILE", node, out, function=name, helper=helper)
         if helper is not None and helper.outputs:
             for i, a in enumerate(args):
@@ -253,6 +261,13 @@ class Files:
                 a.absorb(out)
                 a.keys = a.keys | {("hint", e.id)}
         return out
+
+
+def named(path: V, last: V) -> V:
+    """A path that ends in ``last``: which script it is stays known, wherever that lies."""
+    if keys := script_keys(last):
+        path.keys = path.keys | keys
+    return path
 
 
 def begun(path: V) -> str | None:

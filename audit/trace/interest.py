@@ -15,7 +15,7 @@ from audit import ir
 EFFECTS = frozenset(
     ["backward", "step", "grad", "value_and_grad", "at", "scatter_add_", "scatter_add", "index_add_", "bincount", "fromfile", "memmap", "load", "open", "read_bytes", "read", "read_text", "frombuffer", "glob", "rglob", "save", "dump", "write", "write_bytes", "savez", "savez_compressed", "load_state_dict", "data_as", "data_ptr", "from_buffer", "cross_entropy", "nll_loss", "log_softmax", "logsumexp", "environ", "getenv", "randint", "multinomial", "register_forward_hook", "register_forward_pre_hook", "CDLL", "append", "extend", "update", "add_", "sub_", "copy_", "mul_", "logaddexp", "log", "log2", "setattr", "exec", "eval", "minimum", "argmin", "topk", "print", "argmax", "parameters", "state_dict", "tokenize", "Encode", "next", "where", "setdefault", "add", "deepcopy", "named_parameters", "CrossEntropyLoss", "compress", "decompress", "get_shared", "ArgumentParser", "add_argument", "readinto"]
 )
-MARKS = EFFECTS - frozenset(["append", "extend", "update", "add", "next", "setattr", "log", "print", "where", "read", "parameters"])
+MARKS = EFFECTS - frozenset(["append", "extend", "update", "add", "next", "setattr", "log", "print", "where", "read", "parameters"]) | {"subprocess", "Popen", "check_call", "execv", "execvp"}
 
 
 class Summary:

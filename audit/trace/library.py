@@ -15,6 +15,7 @@ from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
 from audit.trace.shaping import OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
     BPB,
@@ -232,6 +233,11 @@ class Library(Builtins, Containers, Files):
         if last == "take_along_dim" or last == "take_along_axis":
             return self.gather(args[0], args[1], node) if len(args) > 1 else derive(args)
         if last in ("save", "dump", "savez", "savez_compressed", "save_file", "save_weights") and args:
+            if name.startswith("numpy.") and args[0].kind in ("val", "bound") and len(args) > 1:
+                # ``np.save(folder / "hints.npy", hints)``: the place comes first, be it a path or a buffer.
+                args[0].absorb(derive([summary(a) for a in args[1:]]))
+                self.write_file(None, derive([summary(a) for a in [*args[1:], *kwargs.values()]]), node)
+                return const(None)
             return self.save(args, kwargs, node)
         if last == "BytesIO" or last == "StringIO":
             out = derive(args) if args else V("val")
@@ -313,6 +319,8 @@ class Library(Builtins, Containers, Files):
             module = self.local_module(first.const)
             if module is not None:
                 return module
+        if name in STARTS:
+            self.start([*args, *kwargs.values()], node)
         if name in ("queue.Queue", "queue.SimpleQueue", "multiprocessing.Queue"):
             return seq([])
         if last == "deque":
@@ -687,11 +695,17 @@ class Library(Builtins, Containers, Files):
             return derive([recv])
         if name == "load_state_dict":
             return V("val")
+        if name in ("hexdigest", "digest") and not recv.atoms:
+            out = derive([recv, *args])
+            out.flags &= ~(VAL | TRAIN)  # the digest of a path's text names no split
+            return out
         if recv.kind == "lib" and recv.data == "pool" and args:
             if args[0].kind in ("func", "partial"):
                 return self.call_value(args[0], [self.element(a) if name in ("map", "imap") else a for a in args[1:]], kwargs, node)
         if recv.kind == "lib" and recv.data == "native":
             return self.native(args, kwargs, node, name)
+        if recv.kind == "val" and not recv.models and (helper := self.natives.get(name)) is not None and helper.hints:
+            return self.native(args, kwargs, node, name)  # a method of a compiled class (nanobind, pybind11)
         if recv.kind == "lib":
             return self.call_lib(f"{recv.data}.{name}", args, kwargs, node, f)
         if name.endswith("_") and not name.endswith("__"):

@@ -27,6 +27,7 @@ from audit.trace.parts import Parts
 from audit.trace.reach import Reaching
 from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
+from audit.trace.started import Started
 from audit.trace.statements import Statements
 from audit.trace.values import TRAIN, VAL, V, const
 from audit.trace.walks import Walks
@@ -73,7 +74,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks, Reaching):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks, Reaching, Started):
     def __init__(
         self,
         modules: dict[str, ir.Module],
@@ -110,6 +111,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.pending_stepped = False
         self.hooks = 0
         self.loaded: dict[str, V] = {}
+        self.started: set[str] = set()  # scripts that were begun as programs of their own
         self.returns: list[list[V]] = []
         self.yields: list[list[V]] = []
         self.no_grad = 0

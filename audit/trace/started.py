@@ -1,0 +1,80 @@
+"""Other scripts of the submission that a script starts: what they do is part of the run.
+
+``subprocess.run([sys.executable, "score.py"])`` is executed where it stands, like an imported module whose main guard is
+open. A started script that prints a score of its own which could not be followed leaves the score undetermined: what the
+starting script shows is then not the whole run.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from audit import ir
+from audit.trace.values import V, const
+
+#: what begins a program; its name stands somewhere in the arguments
+STARTS = frozenset(
+    f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput")
+) | {"os.system", "os.popen", "os.execv", "os.execvp", "os.execve", "os.execl", "os.execlp", "os.spawnv", "os.spawnl"}
+SCRIPT = "script"
+_WORD = re.compile(r"[\w./-]+\.py\b")
+_SCORE = re.compile(r"bpb|bits[ _]per[ _]byte", re.I)
+
+
+def script_keys(path: V) -> frozenset:
+    """What a path of which only the end is known still says: the name of a script."""
+    if path.kind == "const" and isinstance(path.const, str) and path.const.endswith(".py"):
+        return frozenset([(SCRIPT, path.const.rpartition("/")[2])])
+    return frozenset(k for k in path.keys if k[0] == SCRIPT)
+
+
+def _names(v: V, depth: int = 0) -> Iterator[str]:
+    """File names of scripts in the words of a command."""
+    yield from (k[1] for k in v.keys if k[0] == SCRIPT)
+    if v.kind == "const":
+        words = v.const if isinstance(v.const, (list, tuple)) else [v.const]
+        for word in words:
+            if isinstance(word, str):
+                yield from (m.rpartition("/")[2] for m in _WORD.findall(word))
+    elif v.kind in ("seq", "dict") and depth < 3:
+        for member in v.data.values() if v.kind == "dict" else v.data or ():
+            yield from _names(member, depth + 1)
+        if v.rest is not None:
+            yield from _names(v.rest, depth + 1)
+
+
+class Started:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def start(self: Any, args: list[V], node: Any) -> None:
+        """A program is begun with this command."""
+        folder = self.scope.path.rpartition("/")[0]
+        for name in dict.fromkeys(x for a in args for x in _names(a)):
+            path = f"{folder}/{name}" if folder else name
+            if path in self.modules and path not in (self.primary, self.scope.path) and path not in self.started:
+                self.started.add(path)
+                self.run_script(path, node)
+
+    def run_script(self: Any, path: str, node: Any) -> None:
+        outer, begun = self.scope, len(self.trace.events)
+        scope = type(outer)(None, None, "<module>", path)
+        scope.names.update({"__name__": const("__main__"), "__file__": const(path), "__doc__": const(None)})
+        module: ir.Module = self.modules[path]
+        self.stack.append((outer.path, getattr(node, "line", 0), path.rpartition("/")[2]))
+        self.scope = scope
+        self.returns.append([])
+        loops, self.loops = self.loops, []
+        try:
+            self.block(module.body)
+        finally:
+            self.scope, self.loops = outer, loops
+            self.returns.pop()
+            self.stack.pop()
+        followed = any(e.kind == "SCORE" for e in self.trace.events[begun:])
+        if not followed and self.guard_state()[0] != "no" and any(_SCORE.search(line) and "print" in line for line in module.lines):
+            self.trace.unfollowed.append((outer.path, getattr(node, "line", 0), path.rpartition("/")[2]))
+
+
+__all__ = ["SCRIPT", "STARTS", "Started", "script_keys"]
