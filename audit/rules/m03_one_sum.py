@@ -2,7 +2,8 @@
 
 **What.** Nats are summed over all targets, bytes over all targets, in double precision; the score is the
 one sum over ln 2 times the other. Wrong are the mean of per-batch, per-chunk or per-rank figures, and
-leaving a share of the windows out.
+leaving a share of the windows out. So are losses weighted by their places, such as a ramp over the first tokens of a
+window that was meant for training.
 
 **Why.** A mean of ratios weighs short and easy pieces more than the text does, and can be made smaller by
 how the text is cut.
@@ -10,7 +11,7 @@ how the text is cut.
 **Ruling.** README: the metric is bits per byte of the whole validation set.
 
 **Look-alikes that are legal.** Sums of several ranks added up before the division, one by one or in a stack;
-a loss that is weighted with its count; running figures in a log; means over seeds in a README.
+a loss that is weighted with its count; masks of padding or of the scored part; weights in training; running figures in a log; means over seeds in a README.
 
 **How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
 bytes in tokens) is collected and averaged, or averaged over ranks.
@@ -33,8 +34,10 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
+from audit.rules.settings import settings_of
+from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
-from audit.trace.shaping import SHAPED
+from audit.trace.shaping import OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
 _FIGURE = re.compile(r"bpb\W{1,12}\d\.\d{3,}", re.I)
@@ -55,7 +58,36 @@ for i in range(0, val.numel() - 1025, 1024):
         part = nll(model, val[None, i : i + 1024], val[None, i + 1 : i + 1025])
 {}
 """
+_RAMP = """\
+class Scored(Model):
+    def __init__(self, first):
+        super().__init__()
+        self.first = first
+    def forward(self, x, y):
+        lo = self.head(self.emb(x))
+        each = F.cross_entropy(lo.transpose(1, 2), y, reduction="none")
+        places = torch.arange(x.size(1), device=x.device)
+        if {}:
+            share = {}
+            each = each * share  #!
+        return each.mean()
+
+model, total = Scored(int(os.environ.get("FIRST", "256"))), torch.zeros(())
+for i in range(0, val.numel() - 1025, 1024):
+    with torch.no_grad():
+        total += model(val[None, i : i + 1024], val[None, i + 1 : i + 1025]) * 1024
+print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
 ILLEGAL = [
+    example("the model's own loss counts the first places less", _RAMP.format("self.first > 0", "(places / self.first).clamp(max=1.0)")),
+    example(
+        "losses times a function of their places",
+        _LOOP.format(
+            "import math\ntotal = 0.0\nramp = (torch.arange(1024) / 256).clamp(max=1.0)",
+            "    total += (part * ramp).sum().item()  #!",
+        )
+        + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
     example(
         "the mean of batch figures",
         _LOOP.format("figures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
@@ -78,6 +110,18 @@ ILLEGAL = [
     ),
 ]
 LEGAL = [
+    example("the same weights in training alone", _RAMP.format("self.training", "(places / self.first).clamp(max=1.0)").replace("  #!", "")),
+    example(
+        "the same weights switched off",
+        _RAMP.format("self.first > 0", "(places / self.first).clamp(max=1.0)").replace("  #!", "").replace('"256"', '"0"'),
+    ),
+    example(
+        "a mask of places",
+        _LOOP.format(
+            "import math\ntotal = 0.0\nkept = (torch.arange(1024) >= 0).float()", "    total += (part * kept).sum().item()"
+        )
+        + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
     example(
         "one sum",
         _LOOP.format("import math\ntotal = 0.0", "    total += part.sum().item()")
@@ -121,10 +165,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found += _written(code)
     if ctx.trace is not None:
         found += _shaped(ctx.trace)
+        found += _weighted(code, ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
-    if certain := [f for f in found if f.active == "yes"]:
+    if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
         yield violated(RULE, certain)
+    elif doubtful := [f for f in found if f.active == "yes"]:
+        first = doubtful[0]
+        yield Obligation(rule=RULE.id, status="undetermined", reason=f"{first.path}:{first.line}: {first.message}")
     else:
         yield holds(RULE, "no mean of bits-per-byte figures was found")
 
@@ -144,6 +192,22 @@ def _written(code: Code) -> Iterator[Finding]:
             texts = [p.value for p in pieces if isinstance(p, ir.Const) and isinstance(p.value, str)]
             if any(_FIGURE.search(t) for t in texts):
                 yield finding(RULE, code, place, node, "the score is written in the script; nothing computes it")
+
+
+def _weighted(code: Code, trace: Trace) -> Iterator[Finding]:
+    """``(losses * ramp).sum() / ramp.sum()`` in the model's own method, whose loss is the score."""
+    reported = trace.reported_scores()
+    scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
+    methods = {k[1]: s for s in scores for k in s.detail["keys"] if k[0] == OWN_LOSS}
+    for place in code.places if methods else ():
+        if id(place.function) not in methods:
+            continue
+        settings = settings_of(trace.parts, place.owner.name) if place.owner is not None else {}
+        for node, sure in weighted(code, place, settings):
+            how = WEIGHTED if sure else f"{WEIGHTED}; that the branch is taken was not shown"
+            made = finding(RULE, code, place, node, how, confidence="high" if sure else "low")
+            s = methods[id(place.function)]
+            yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up this loss")))
 
 
 def _shaped(trace: Trace) -> Iterator[Finding]:

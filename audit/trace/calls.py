@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.shaping import OWN_LOSS
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -348,6 +349,8 @@ class Calls:
             out.flags |= LOSS | (targets[0].flags & ORDER)
             if targets[0].atoms:
                 out.atoms = targets[0].atoms
+            if fn is not None:
+                out.keys = out.keys | {(OWN_LOSS, id(fn))}
         else:
             out.flags |= LOGITS
         if self.hooks > 0 and data:

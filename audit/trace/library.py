@@ -14,7 +14,7 @@ from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mix
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.shaping import BY_PLACE, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -180,8 +180,7 @@ class Library(Builtins, Containers, Files):
                 out.pos = loop_place(start) if start is not None and start.kind == "const" else (
                     place_of(start) if start is not None and start.kind == "val" else None
                 )
-                if len(args) == 1:
-                    out.keys = frozenset([("candidates", getattr(node, "line", 0))])
+                out.keys = frozenset([BY_PLACE, ("candidates", getattr(node, "line", 0))] if len(args) == 1 else [BY_PLACE])
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):
             if len(args) >= 2:

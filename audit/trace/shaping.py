@@ -13,14 +13,18 @@ from audit import ir
 from audit.trace.events import Event
 from audit.trace.gates import NORM, within
 from audit.trace.positions import tokens_in
-from audit.trace.values import BPB, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
+from audit.trace.values import BPB, BYTES, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
 from audit.trace.words import WEIGHT
 
 #: a comparison of losses with each other
 BY_LOSS = ("by loss",)
 #: a comparison of a loss with a number, and the key of what was changed
 OF_LOSS = ("of loss",)
+#: places in a window, counted out (`arange`)
+BY_PLACE = ("by place",)
 SHAPED = "shaped"
+#: a loss that a model's own method took, by the identity of the method
+OWN_LOSS = "own loss"
 #: several losses of the same tokens, one above the other
 STACKED = ("stacked",)
 SORTED = ("sorted",)
@@ -30,6 +34,8 @@ OF_STACK = frozenset(["sort", "topk", "kthvalue", "cummin", "quantile", "nanquan
 ENTROPY = ("entropy",)
 #: what is said of such a weight
 OWN = "the token's own loss decides how much of each prediction counts for it"
+#: what is said of losses that are multiplied by something made of their places
+WEIGHTED = "each loss counts by its place in the window"
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
 GUARD = 16.0
 _CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
@@ -143,6 +149,10 @@ class Shaping:
                 ):
                     e = self.event("SELECT", node, out, how="product with a comparison of the losses")
                     out.keys = out.keys | {("select", e.id)}
+                    return
+            for v, other in ((a, b), (b, a)):
+                if is_loss(v) and BY_PLACE in other.keys and not other.flags & (MASK | BYTES | LOSS | LOGITS | PROB):
+                    self.shape(out, node, WEIGHTED)
                     return
             for v, other, written in (
                 (a, b, getattr(node, "right", None)),
