@@ -16,6 +16,7 @@ import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from audit.source import SubmissionFiles
     from audit.source.program import Program
 
+#: letters of a printed line's label from which it is looked up in the source
+LEAST_LABEL = 8
 #: source lines kept around a finding and around a step of its path
 FRAME, STEP = 3, 0
 
@@ -277,7 +280,19 @@ def _find_headline(ctx: Context) -> None:
     better = {
         e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
     }  # fmt: skip
-    narrow(ctx.trace, stated, better - labels)
+    narrow(ctx.trace, stated, better - labels, partial(_written, ctx))
+
+
+def _written(ctx: Context, text: str) -> str | None:
+    """Where a statement of the program holds what a log line says before its figure."""
+    text = text.strip()
+    if len(text) < LEAST_LABEL:
+        return None  # a word of a table ("Mean"), which may stand anywhere
+    for path, module in ctx.modules.items():
+        for n, line in enumerate(module.lines, 1):
+            if text in line and not line.lstrip().startswith("#"):
+                return f"{path}:{n}"
+    return None
 
 
 def _natives(files: SubmissionFiles, ctx: Context) -> list[Any]:

@@ -59,9 +59,7 @@ def unread(
     if trace.exhausted:
         return Obligation(rule=rule.id, status="undetermined", reason=f"the trace is incomplete: {trace.exhausted}")
     if need_scores and trace.unfollowed and trace.chosen is None:
-        path, line, script = trace.unfollowed[0]
-        why = f"{path}:{line} starts {script}, which prints a score that was not followed"
-        return Obligation(rule=rule.id, status="undetermined", reason=why)
+        return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])
     if need_scores and not any(e.on_val for e in trace.of("SCORE", active=True)):
         trains = any(e.flags & TRAIN for e in trace.of("UPDATE"))
         if trains and not any(e.on_val for e in trace.events):

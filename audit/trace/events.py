@@ -90,8 +90,8 @@ class Trace:
     conflicts: list[Conflict] = field(default_factory=list)
     entered: set[int] = field(default_factory=set)
     exhausted: str | None = None
-    #: started scripts that print a score which was not followed: (path, line, script)
-    unfollowed: list[tuple[str, int, str]] = field(default_factory=list)
+    #: what prints a score that was not followed, in words
+    unfollowed: list[str] = field(default_factory=list)
     models: dict[int, Any] = field(default_factory=dict)
     steps: int = 0
     knobs_read: dict[str, Any] = field(default_factory=dict)

@@ -10,7 +10,7 @@ forward by whoever prints it, and counts. Where no line can be matched, every pr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from audit.trace.events import Event, Trace
 
@@ -44,11 +44,15 @@ def reached(sites: dict[tuple, list[int]], printed: int) -> set[int]:
     return {number for numbers in kept for number in numbers}
 
 
-def narrow(trace: Trace, stated: Mapping[str, int], better: Iterable[str] = ()) -> None:
+def narrow(
+    trace: Trace, stated: Mapping[str, int], better: Iterable[str] = (), written: Callable[[str], str | None] = lambda _: None
+) -> None:
     """Sets ``trace.chosen`` to the reports that count, where one certainly prints the stated score.
 
     ``stated``: what the log lines that print the stated score say before the figure, and how many lines of one run
-    say so, whatever the figure; ``better``: the same texts of the lines that print a better one.
+    say so, whatever the figure; ``better``: the same texts of the lines that print a better one; ``written``: where the
+    program's source holds a text. A line that the program itself prints, and that none of its reports could have
+    printed, is noted in ``trace.unfollowed``.
     """
     lines: dict[str, int] = {}
     for text, number in stated.items():
@@ -60,7 +64,11 @@ def narrow(trace: Trace, stated: Mapping[str, int], better: Iterable[str] = ()) 
     for label in wanted:
         said = {e.id: could_print(e, label) for e in active}
         if not any(said.values()):
-            return  # printed by something that was not followed: nothing is ruled out
+            # Printed by something that was not followed: nothing is ruled out, nor shown where the program prints it.
+            where = next((at for text in stated if label_of(text)[0] == label and (at := written(text))), None)
+            if where is not None and None not in said.values():
+                trace.unfollowed.append(f"{where} prints the stated score, and how that comes about was not followed")
+            return
         sites: dict[tuple, list[int]] = {}
         for e in active:
             if said[e.id]:

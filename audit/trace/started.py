@@ -74,7 +74,8 @@ class Started:
             self.stack.pop()
         followed = any(e.kind == "SCORE" for e in self.trace.events[begun:])
         if not followed and self.guard_state()[0] != "no" and any(_SCORE.search(line) and "print" in line for line in module.lines):
-            self.trace.unfollowed.append((outer.path, getattr(node, "line", 0), path.rpartition("/")[2]))
+            at = f"{outer.path}:{getattr(node, 'line', 0)}"
+            self.trace.unfollowed.append(f"{at} starts {path.rpartition('/')[2]}, which prints a score that was not followed")
 
 
 __all__ = ["SCRIPT", "STARTS", "Started", "script_keys"]

@@ -105,3 +105,25 @@ def test_a_log_of_another_program_rules_nothing_out():
 )
 def test_the_label_is_what_stands_before_the_figure(text, label, whole):
     assert label_of(text) == (label, whole)
+UNREAD = (
+    PRELUDE
+    + """\
+import measuring
+plain = evaluate(model, val)
+print(f"final_sliding_exact val_loss:{plain:.6f} val_bpb:{plain:.6f}")
+found = measuring.all_of(model)
+print(f"final_measured_exact val_loss:{found.loss:.6f} val_bpb:{found.bpb:.6f}")
+"""
+)
+
+
+@pytest.mark.parametrize(
+    ("label", "verdict"),
+    [("final_measured_exact", "undetermined"), ("final_sliding_exact", "clean"), ("final_of_another_script", "clean")],
+)
+def test_a_stated_score_that_was_not_followed_leaves_the_run_undetermined(label, verdict):
+    log = STATED.replace("1.155827", "1.175827") + f"{label} val_loss:1.900000 val_bpb:1.155827\n"
+    files = {"train_gpt.py": UNREAD, "train_seed1.log": log, "submission.json": '{"val_bpb": 1.155827}'}
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
+    assert found.verdict == verdict
+    assert ("prints the stated score" in found.reason) is (verdict == "undetermined")
