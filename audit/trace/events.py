@@ -178,6 +178,14 @@ def another_way(e: Event, s: Event) -> bool:
     return s.loops[: len(loops)] == loops and (call is None or s.stack[: len(call)] == call)
 
 
+def same_visit(before: Event, u: Event, s: Event) -> bool:
+    """Was ``s`` scored for these tokens at ``before`` already, in the turn that then learned: its branch takes each piece once."""
+    if s.detail.get("once") is None or s.detail.get("once") != before.detail.get("once"):
+        return False
+    at = dict(u.loops)
+    return all(at.get(loop, turn) == turn for loop, turn in before.loops)
+
+
 def piecewise(u: Event, s: Event) -> bool:
     """Bytes of a token, read through a table of pieces, that the turn which scores the token stores one by one."""
     kinds = {k[0] for k in u.detail.get("keys", ())} & {"t", "l", "e"}
@@ -241,6 +249,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             )  # fmt: skip
             if before is not None and u.detail.get("passing"):
                 continue  # a row made of tokens scored before, for this iteration alone (a pointer, a neural cache)
+            if before is not None and same_visit(before, u, s):
+                continue
             shared = mine & {loop for loop, _ in s.loops}
             key = (u.kind, u.path, u.line, s.path, s.line, before is not None, bool(shared))
             old = pairs.get(key)

@@ -23,6 +23,7 @@ from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
 from audit.trace.interest import Interest
 from audit.trace.library import Library
+from audit.trace.once import Once
 from audit.trace.parts import Parts
 from audit.trace.reach import Reaching
 from audit.trace.selection import Selection
@@ -74,7 +75,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks, Reaching, Started):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks, Reaching, Started, Once):
     def __init__(
         self,
         modules: dict[str, ir.Module],

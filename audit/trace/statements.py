@@ -348,9 +348,12 @@ class Statements(Loops, Contexts):
                 return NORMAL  # settings that the script refuses are not those of a run that was reported
             if text:
                 self.guards.append(("yes", text))
+            begun = len(self.trace.events)
             status = self.block(live)
             if text:
                 self.guards.pop()
+            if known:
+                self.note_once(s, begun)
             return status
         if known is None:
             self.note_break(s)
@@ -367,6 +370,7 @@ class Statements(Loops, Contexts):
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
             self.note_left_out(s, test, begun)
+            self.note_once(s, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,

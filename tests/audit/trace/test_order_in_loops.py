@@ -194,3 +194,40 @@ def test_a_queue_kept_in_a_file_gives_another_piece_in_every_turn(kept):
 def test_a_queue_that_is_asked_once_gives_the_same_piece():
     once = QUEUE.replace("KEPT", "").replace("while True:\n    at = claim()\n", "at = claim()\nwhile True:\n")
     assert accused(once) & {"F1", "F2", "F3"}
+
+
+ONCE = """\
+total, seen, done = 0.0, set(), {}
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for epoch in range(3):
+    for i in range(0, val.numel() - 1025, 1024):
+        loss = nll(model, val[None, i : i + 1024], val[None, i + 1 : i + 1025])
+        TEST
+            MARK
+            total += loss.detach().sum().item()
+        opt.zero_grad()
+        loss.mean().backward()
+        opt.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "mark"),
+    [("if i not in seen:", "seen.add(i)"), ("if not i in seen:", "seen.add(i)"), ("if i not in done:", "done[i] = True")],
+)
+def test_a_branch_that_each_piece_takes_once_scores_it_once(test, mark):
+    assert not accused(ONCE.replace("TEST", test).replace("MARK", mark)) & {"F1", "F2", "F3"}
+
+
+@pytest.mark.parametrize(
+    ("test", "mark"),
+    [
+        ("if i not in seen:", "pass"),  # nothing is marked
+        ("if i not in seen:", "seen.add(i + 1)"),
+        ("if i in seen:", "seen.add(i)"),
+        ("if epoch > 0 and i not in seen:", "seen.add(i)"),  # not before the second epoch
+        ("if not done.get(i):", "done[i] = False"),
+    ],
+)
+def test_a_branch_that_is_taken_later_or_again_is_no_first_time(test, mark):
+    assert accused(ONCE.replace("TEST", test).replace("MARK", mark)) & {"F1", "F2", "F3"}
