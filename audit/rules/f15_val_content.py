@@ -58,6 +58,7 @@ scored.load_state_dict(torch.load("final_model.pt"))
 print(f"val_bpb:{evaluate(scored, val):.4f}")
 """
 ILLEGAL = [
+    example("trained on the shards of both splits", _TRAIN_ON.replace("_SPLIT_", "_").replace("MARK", "  #!")),
     example(
         "the stored tokens that agree with the targets cost nothing",
         """\

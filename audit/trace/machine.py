@@ -35,10 +35,14 @@ from audit.trace.walks import Walks
 
 VAL_PATH = re.compile(r"fineweb_val|(?<![a-z])val(?:id|idation)?(?![a-z]).*(?:\.bin|\*|\.npy|\.pt)|(?:\.bin|/).*(?<![a-z])val(?:id|idation)?_(?:\*|0)")
 TRAIN_PATH = re.compile(r"fineweb_train|(?<![a-z])train(?:ing)?(?![a-z]).*(?:\.bin|\*|\.npy)")
+#: shards of both splits
+BOTH = re.compile(r"fineweb_\*(?:_\*)?\.bin$|fineweb_\[[a-z]+\]\*\.bin$")
 
 
 @lru_cache(maxsize=4096)
 def _path_flags(text: str) -> int:
+    if BOTH.search(text):
+        return VAL | TRAIN
     return (VAL if VAL_PATH.search(text) else 0) | (TRAIN if TRAIN_PATH.search(text) else 0)
 
 
