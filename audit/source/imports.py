@@ -16,7 +16,7 @@ _IMPORT = re.compile(
 )
 _FILE = re.compile(r"""["']([\w./\-]+\.py)["']""")
 #: a command in one text, as ``os.system`` takes it
-_COMMAND = re.compile(r"""["'](?:\S*python[\d.]*|torchrun)\b[^"'\n]*?[ \t]((?:\./)?[\w./\-]+\.py)\b""")
+_COMMAND = re.compile(r"""["'](?:[A-Za-z_]\w*=\S*[ \t]+)*(?:\S*python[\d.]*|torchrun)\b[^"'\n]*?[ \t]((?:\./)?[\w./\-]+\.py)\b""")
 _DYNAMIC = re.compile(r"""import_module\(\s*["']([\w.]+)["']|__import__\(\s*["']([\w.]+)["']""")
 
 

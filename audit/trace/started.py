@@ -19,6 +19,7 @@ STARTS = frozenset(
     f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput")
 ) | {"os.system", "os.popen", "os.execv", "os.execvp", "os.execve", "os.execl", "os.execlp", "os.spawnv", "os.spawnl"}
 SCRIPT = "script"
+_SETTING = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]*)=(\S+)(?=\s)")
 _WORD = re.compile(r"[\w./-]+\.py\b")
 _SCORE = re.compile(r"bpb|bits[ _]per[ _]byte", re.I)
 
@@ -45,11 +46,35 @@ def _names(v: V, depth: int = 0) -> Iterator[str]:
             yield from _names(v.rest, depth + 1)
 
 
+def _settings(v: V, depth: int = 0) -> Iterator[tuple[str, str]]:
+    """``env={..., "TTT_ENABLED": "1"}`` and ``TTT_ENABLED=1 python score.py``."""
+    if v.kind == "dict":
+        for name, value in (v.data or {}).items():
+            if isinstance(name, str) and value.kind == "const" and isinstance(value.const, (str, int, float)):
+                yield name, str(value.const)
+    elif v.kind == "const" and isinstance(v.const, str):
+        yield from _SETTING.findall(v.const.partition(".py")[0])
+    elif v.kind == "seq" and depth < 2:
+        for member in v.data or ():
+            yield from _settings(member, depth + 1)
+
+
 class Started:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def start(self: Any, args: list[V], node: Any) -> None:
-        """A program is begun with this command."""
+        """A program is begun with this command, and with the settings that it is given."""
+        given = dict(x for a in args for x in _settings(a))
+        before = dict(self.environ_set) if hasattr(self, "environ_set") else {}
+        for name, value in given.items():
+            self.env_set(name, const(value))
+        try:
+            self.start_all(args, node)
+        finally:
+            if given:
+                self.environ_set = before
+
+    def start_all(self: Any, args: list[V], node: Any) -> None:
         folder = self.scope.path.rpartition("/")[0]
         for name in dict.fromkeys(x for a in args for x in _names(a)):
             path = f"{folder}/{name}" if folder else name

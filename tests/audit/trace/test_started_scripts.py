@@ -66,3 +66,19 @@ def test_a_started_score_that_cannot_be_followed_leaves_the_run_undetermined():
     assert "starts measure.py, which prints a score that was not followed" in found.reason
     silent = audited('import shutil\nshutil.copy("final.pt", "kept.pt")\n')
     assert silent.verdict == "clean"
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        'subprocess.run([sys.executable, "measure.py"], env={**os.environ, "ADAPT": "@"})\n',
+        'env = os.environ.copy()\nenv["ADAPT"] = "@"\nsubprocess.run([sys.executable, "measure.py"], env=env)\n',
+        'os.environ["ADAPT"] = "@"\nsubprocess.run([sys.executable, "measure.py"])\n',
+        'os.system("ADAPT=@ python measure.py")\n',
+        'subprocess.run(["env", "ADAPT=@ ", sys.executable, "measure.py"])\n',
+    ],
+)
+def test_a_started_script_has_the_settings_that_it_is_given(start):
+    adapts = 'if os.environ.get("ADAPT", "0") == "1":\n' + "".join(f"    {line}\n" for line in ADAPTED.splitlines())
+    verdicts = [audited(MEASURE.replace("@@", adapts), "import subprocess, sys\n" + start.replace("@", n)).verdict for n in "01"]
+    assert verdicts == ["clean", "violation"]
