@@ -2,11 +2,11 @@
 
 A third of the scripts in a history are copies, and two thirds of the text of the others stand in another one too,
 mostly whole functions and stretches of long ones. A sweep therefore cuts a script at statements (`split`), looks up
-what it has lowered before (`audit.lower.store`) and parses the rest piece by piece.
+what it has lowered before (`audit.lower.store`) and parses the rest piece by piece, most of it with `audit.lower.quick`.
 
 A cut needs no parser: it is made before a line that begins a statement by its indentation, outside strings of several
 lines. A cut in the wrong place cannot go unseen, because the piece before it ends inside a string or a bracket, which
-libcst rejects; then the module is parsed whole. The nodes are those of a whole parse, positions included.
+no parser takes; then the module is parsed whole. The nodes are those of a whole parse, positions included.
 """
 
 from __future__ import annotations
