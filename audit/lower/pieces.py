@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from audit import ir
-from audit.lower import store
+from audit.lower import packing, store
 
 _STATEMENT = re.compile(r"[^\W\d]|@|\"\"\"|'''")
 _CONTINUES = re.compile(r"(?:else|elif|except|finally|case)\b")
@@ -71,21 +71,21 @@ def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) ->
     parts = split(text)
     pieces = {piece.key: piece for piece in _all(parts)}
     packed = store.kept(list(pieces))
-    fresh = {key: parse(piece.source) for key, piece in pieces.items() if key not in packed}
-    new = {key: store.pack(nodes) for key, nodes in fresh.items()}
+    fresh = {key: packing.with_nodes(parse(piece.source)) for key, piece in pieces.items() if key not in packed}
+    new = {key: packing.pack(nodes) for key, nodes in fresh.items()}
     store.keep(new)
     packed |= new
 
     def nodes(piece: Piece) -> list[ir.Stmt]:
         # Every place in the text has nodes of its own.
         key = piece.key
-        found: list[ir.Stmt] = fresh.pop(key) if key in fresh else store.unpack(packed[key])
+        found, inside = fresh.pop(key) if key in fresh else packing.unpack(packed[key])
         offset = piece.first
         if piece.nested:
             (around,) = found
             assert isinstance(around, ir.If)
             found, offset = around.body, offset - 1
-        for node in ir.walk(found):
+        for node in inside:
             node.line += offset
             node.end_line += offset
         return found
