@@ -26,10 +26,11 @@ _READER = (
 #: characters before a bracket that hold the reader's name
 BEFORE = 80
 #: ``name = os.environ.get``, ``name = lambda k, d: int(os.environ.get(k, d))``, a short function that reads the environment
+#: (taken whole and never given back, ``++``: a script has ten thousand words to try)
 _ALIAS = re.compile(
-    r"""\b(\w+)\s*=\s*(?:(?:os\s*\.\s*)?(?:environ(?:\s*\.\s*get)?|getenv)[ \t]*(?=[;,\n#]|$)"""
+    r"""\b(\w++)\s*+=\s*+(?:(?:os\s*\.\s*)?(?:environ(?:\s*\.\s*get)?|getenv)[ \t]*(?=[;,\n#]|$)"""
     r"""|lambda\b[^\n:]*:[^\n]*(?:environ|getenv)\b)"""
-    r"""|\bdef\s+(\w+)\s*\([^()]*\)[^:\n]*:(?:[^\n]*\n){0,4}?[^\n]*(?:environ|getenv)\b"""
+    r"""|\bdef\s++(\w++)\s*+\([^()]*+\)[^:\n]*+:(?:[^\n]*\n){0,4}?[^\n]*(?:environ|getenv)\b"""
 )
 _ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=:]\s*[^=;#]{0,160}$""", re.S)
 _OPTION = re.compile(

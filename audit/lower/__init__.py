@@ -85,16 +85,21 @@ def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Modul
     from audit.lower.cursor import Cursor
     from audit.lower.from_libcst import lower_libcst
     from audit.lower.pieces import lower_pieces
+    from audit.lower.quick import plain
 
     def parse(text: str) -> ir.Module:
         with _unvalidated():
             tree = libcst.parse_module(text)
         return lower_libcst(tree, path, Cursor(text, inserted))
 
+    def piece_of(text: str) -> list[ir.Stmt]:
+        found = plain(text)
+        return parse(text).body if found is None else found
+
     def work() -> ir.Module:
         if store.active() and not inserted:
             with suppress(Exception):  # then the module is parsed whole, which says what is wrong
-                return lower_pieces(text, path, lambda piece: parse(piece).body)
+                return lower_pieces(text, path, piece_of)
         return parse(text)
 
     try:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 from audit import ir
 from audit.lower.strings import MAX_TABLE, merge_pieces
@@ -27,19 +27,18 @@ COMPARE_OPS = {
 
 def lower_ast(tree: ast.Module, path: str, lines: list[str]) -> ir.Module:
     """Turns a parsed tree into IR. ``lines`` are the source lines, for byte to character columns."""
-    return _Lowerer(lines).module(tree, path)
+    return Lowerer(lines).module(tree, path)
 
 
-class _Lowerer:
+class Lowerer:
+    #: the method for each class of `ast`
+    handlers: ClassVar[dict[type, str]]
+
     def __init__(self, lines: list[str]) -> None:
         self.lines = lines
         # `ast` counts columns in UTF-8 bytes; only lines with wider characters need a conversion.
         self.wide = {number for number, line in enumerate(lines, 1) if not line.isascii()}
-        self.table: dict[type, Callable[[Any], Any]] = {
-            cls: getattr(self, "on_" + cls.__name__)
-            for cls in vars(ast).values()
-            if isinstance(cls, type) and hasattr(self, "on_" + cls.__name__)
-        }
+        self.table: dict[type, Callable[[Any], Any]] = {cls: getattr(self, name) for cls, name in self.handlers.items()}
 
     # ------------------------------------------------------------- plumbing
 
@@ -345,3 +344,8 @@ class _Lowerer:
 
     def on_Continue(self, n: ast.Continue) -> ir.Stmt:
         return ir.Jump("continue", **self.at(n))
+
+
+Lowerer.handlers = {
+    cls: name for cls in vars(ast).values() if isinstance(cls, type) and hasattr(Lowerer, name := "on_" + cls.__name__)
+}

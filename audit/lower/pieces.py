@@ -2,11 +2,11 @@
 
 A third of the scripts in a history are copies, and two thirds of the text of the others stand in another one too,
 mostly whole functions and stretches of long ones. A sweep therefore cuts a script at statements (`split`), looks up
-what it has lowered before (`audit.lower.store`) and parses the rest piece by piece.
+what it has lowered before (`audit.lower.store`) and parses the rest piece by piece, most of it with `audit.lower.quick`.
 
 A cut needs no parser: it is made before a line that begins a statement by its indentation, outside strings of several
 lines. A cut in the wrong place cannot go unseen, because the piece before it ends inside a string or a bracket, which
-libcst rejects; then the module is parsed whole. The nodes are those of a whole parse, positions included.
+no parser takes; then the module is parsed whole. The nodes are those of a whole parse, positions included.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from functools import cached_property
 from itertools import pairwise
 
 from audit import ir
-from audit.lower import store
+from audit.lower import packing, store
 
 _STATEMENT = re.compile(r"[^\W\d]|@|\"\"\"|'''")
 _CONTINUES = re.compile(r"(?:else|elif|except|finally|case)\b")
@@ -71,21 +71,21 @@ def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) ->
     parts = split(text)
     pieces = {piece.key: piece for piece in _all(parts)}
     packed = store.kept(list(pieces))
-    fresh = {key: parse(piece.source) for key, piece in pieces.items() if key not in packed}
-    new = {key: store.pack(nodes) for key, nodes in fresh.items()}
+    fresh = {key: packing.with_nodes(parse(piece.source)) for key, piece in pieces.items() if key not in packed}
+    new = {key: packing.pack(nodes) for key, nodes in fresh.items()}
     store.keep(new)
     packed |= new
 
     def nodes(piece: Piece) -> list[ir.Stmt]:
         # Every place in the text has nodes of its own.
         key = piece.key
-        found: list[ir.Stmt] = fresh.pop(key) if key in fresh else store.unpack(packed[key])
+        found, inside = fresh.pop(key) if key in fresh else packing.unpack(packed[key])
         offset = piece.first
         if piece.nested:
             (around,) = found
             assert isinstance(around, ir.If)
             found, offset = around.body, offset - 1
-        for node in ir.walk(found):
+        for node in inside:
             node.line += offset
             node.end_line += offset
         return found

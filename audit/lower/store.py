@@ -1,19 +1,16 @@
 """Lowered nodes of one sweep, by the digest of their text; see `audit.lower.pieces`.
 
-Parsing takes nearly half of an audit, and reading lowered nodes back a fifth of that. The file belongs to one sweep: who
-makes its folder (`tempfile`, readable by the user alone) removes it. Nothing in it comes from outside: it holds this
-program's own nodes.
+Parsing takes nearly half of an audit, and reading lowered nodes back (`audit.lower.packing`) a tenth of that. The file
+belongs to one sweep: who makes its folder (`tempfile`, readable by the user alone) removes it. Nothing in it comes from
+outside: it holds this program's own nodes.
 """
 
 from __future__ import annotations
 
-import pickle
 import sqlite3
-import zlib
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 #: parameters of one query; SQLite takes no more than 999 in older builds
 AT_ONCE = 500
@@ -65,20 +62,4 @@ def keep(packed: Mapping[str, bytes]) -> None:
         _opened.executemany("INSERT OR IGNORE INTO lowered VALUES (?, ?)", packed.items())
 
 
-def pack(nodes: Any) -> bytes:
-    """Raises ValueError for what nests too deeply."""
-    try:
-        return zlib.compress(pickle.dumps(nodes, pickle.HIGHEST_PROTOCOL), 1)
-    except (RecursionError, pickle.PicklingError) as error:
-        raise ValueError(f"cannot be kept: {error}") from None
-
-
-def unpack(packed: bytes) -> Any:
-    """Raises ValueError for what is torn."""
-    try:
-        return pickle.loads(zlib.decompress(packed))
-    except (zlib.error, pickle.UnpicklingError, EOFError) as error:
-        raise ValueError(f"cannot be read: {error}") from None
-
-
-__all__ = ["active", "keep", "keep_in", "kept", "pack", "unpack"]
+__all__ = ["active", "keep", "keep_in", "kept"]

@@ -15,11 +15,17 @@ from audit.peel.pure import MODULE
 from audit.peel.values import UNKNOWN, VPath
 from audit.text import decode
 
+_STARTS = r"\s*\.\s*(?:run|call|check_call|Popen|exec\w+|system)\b"
 #: Only texts with one of these can run code that is not theirs.
-_GATE = re.compile(
-    r"\bexec\b|\beval\b\s*\(\s*(compile|zlib|lzma|__import__|base64|b)|\brunpy\b|\bexec_module\b|\bSourceFileLoader\b"
-    r"|\b(subprocess|os)\s*\.\s*(run|call|check_call|Popen|exec\w+|system)\b"
-)
+#: Each by itself, its first letters first: `re` skips to them ten times faster than to a choice or a lookbehind.
+_GATES = [
+    re.compile(pattern)
+    for pattern in (
+        r"exec(?<!\wexec)\b", r"runpy(?<!\wrunpy)\b", r"exec_module(?<!\wexec_module)\b",
+        r"SourceFileLoader(?<!\wSourceFileLoader)\b", r"subprocess(?<!\wsubprocess)" + _STARTS, r"os(?<!\wos)" + _STARTS,
+        r"eval(?<!\weval)\s*\(\s*(?:compile|zlib|lzma|__import__|base64|b)",
+    )
+]  # fmt: skip
 #: A script with its own training or scoring is not a wrapper, whatever else it starts.
 _LEARNS = re.compile(r"\.backward\s*\(|cross_entropy|value_and_grad|log_softmax|state_dict\s*\(")
 _DECODES = re.compile(
@@ -27,11 +33,13 @@ _DECODES = re.compile(
     r"|codecs\s*\.\s*decode|\bexec\s*\(\s*\w*\s*\(?"
 )
 #: Starting programs alone makes no wrapper of a script that learns; these run Python text in place.
-#: A text's first letters first: `re` skips to them ten times faster than to a lookbehind.
-_RUNS_TEXT = re.compile(
-    r"exec(?<![.\w]exec)\s*\(|eval(?<![.\w]eval)\s*\(|runpy(?<!\wrunpy)\b|exec_module(?<!\wexec_module)\b"
-    r"|SourceFileLoader(?<!\wSourceFileLoader)\b"
-)
+_RUNS_TEXT = [
+    re.compile(pattern)
+    for pattern in (
+        r"exec(?<![.\w]exec)\s*\(", r"eval(?<![.\w]eval)\s*\(", r"runpy(?<!\wrunpy)\b",
+        r"exec_module(?<!\wexec_module)\b", r"SourceFileLoader(?<!\wSourceFileLoader)\b",
+    )
+]  # fmt: skip
 _LONG = re.compile(r"(\"\"\"|\'\'\')(?:(?!\1).){400,}?\1|\"[^\"\n]{400,}\"|'[^'\n]{400,}'", re.S)
 _C_SUFFIXES = (".c", ".cc", ".cpp", ".cu", ".cuh", ".h", ".hpp", ".py")
 
@@ -91,9 +99,9 @@ def peel(data: bytes | str, path: str, siblings: Callable[[str], bytes | None] =
 def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], budget: Budget) -> bool:
     """Undoes one wrapper in place; False if the text is not one."""
     text = result.text
-    if not _GATE.search(text):
+    if not any(gate.search(text) for gate in _GATES):
         return False
-    if not _RUNS_TEXT.search(text) and _LEARNS.search(_LONG.sub("", text)):
+    if not any(runs.search(text) for runs in _RUNS_TEXT) and _LEARNS.search(_LONG.sub("", text)):
         return False
     tree = _parse(text)
     if tree is None:

@@ -16,7 +16,7 @@ from audit.rules.code import Code, Place
 
 def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
     """(place, assignment, class of the layer) for every final state handed to the next repetition in depth."""
-    finals = {p.owner.name for p in code.places if p.owner is not None and p.function is not None and _leaves_state(p.function)}
+    finals = {p.owner.name for p in code.places if p.owner is not None and p.function is not None and _runs(p) and _leaves_state(p.function)}
     if not finals:
         return
     for place in code.places:
@@ -28,6 +28,11 @@ def carried_states(code: Code) -> Iterator[tuple[Place, Any, str]]:
                 layer = _repeats(n, loop, layers)
                 if layer is not None:
                     yield place, n, layer
+
+
+def _runs(place: Place) -> bool:
+    """Has the method a loop, or a call that is given a state: without one it leaves none."""
+    return bool(place.nodes(ir.For)) or any(k == "initial_state" for n in place.nodes(ir.Call) for k, _ in n.keywords)
 
 
 def _leaves_state(fn: ir.FunctionDef) -> bool:

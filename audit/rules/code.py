@@ -36,8 +36,11 @@ class Place:
         if not kinds:
             return self.own
         if kinds not in self.found:
-            several = sorted(pair for kind in kinds for pair in self.by_kind.get(kind, ())) if len(kinds) > 1 else self.by_kind.get(kinds[0], [])
-            self.found[kinds] = [self.own[at] for at in several]
+            several = [at for kind in kinds for at in self.by_kind.get(kind, ())]
+            if len(kinds) > 1:
+                several.sort()
+            own = self.own
+            self.found[kinds] = [own[at] for at in several]
         return self.found[kinds]
 
     @cached_property
@@ -49,9 +52,20 @@ class Place:
         return found
 
     @cached_property
+    def params(self) -> frozenset[str]:
+        return frozenset(p.name for p in self.function.params) if self.function is not None else frozenset()
+
+    @cached_property
     def steps(self) -> list[Any]:
         """Assignments, calls and returns in the order of the text."""
         return sorted(self.nodes(ir.Assign, ir.Call, ir.Return), key=lambda n: (n.line, n.col))
+
+
+@dataclass(slots=True)
+class _Back:
+    """Stands behind a class's body among the nodes to visit: what follows belongs to ``owner`` again."""
+
+    owner: ir.ClassDef | None
 
 
 def _main_guard(test: Any) -> bool:
@@ -95,20 +109,24 @@ class Code:
             self.places.append(place)
         mentioned: set[str] = set()
         nested: list[tuple[ir.FunctionDef, ir.ClassDef | None]] = []
-        todo: list[tuple[Any, ir.ClassDef | None]] = [(s, None) for s in body]
+        owner: ir.ClassDef | None = None
+        todo: list[Any] = list(body)
         nodes = place.own
         while todo:
-            node, owner = todo.pop()
+            node = todo.pop()
             cls = type(node)
             if cls is ir.FunctionDef:
                 nested.append((node, owner))
                 if owner is None:
-                    todo += [(d, None) for d in node.decorators]
-                    todo += [(p.default, None) for p in node.params if p.default is not None]
+                    todo += node.decorators
+                    todo += [p.default for p in node.params if p.default is not None]
                 continue
             if cls is ir.ClassDef:
-                todo += [(x, owner) for x in (*node.decorators, *node.bases)]
-                todo += [(s, node) for s in reversed(node.body)]
+                todo += (*node.decorators, *node.bases, _Back(owner), *reversed(node.body))
+                owner = node
+                continue
+            if cls is _Back:
+                owner = node.owner
                 continue
             nodes.append(node)
             if cls is ir.Name:
@@ -122,7 +140,9 @@ class Code:
                 continue
             elif cls is ir.Import:
                 self.imports[place.path] |= imported(node)
-            todo += [(c, owner) for c in reversed(ir.children(node))]
+            below = ir.children(node)
+            below.reverse()
+            todo += below
         place.names = frozenset(mentioned)
         for function, owner in nested:
             self._visit(Place(place.path, place.module, function, owner), list(function.body))
@@ -198,14 +218,11 @@ class Code:
             node = node.value
         if not isinstance(node, ir.Name):
             return ""
-        local = {n for n in self._bound(place)} if place.function is not None else set()
-        root = node.id if node.id in local else self.imports[place.path].get(node.id, node.id)
-        return ".".join([root, *reversed(parts)])
-
-    def _bound(self, place: Place) -> Iterator[str]:
-        assert place.function is not None
-        for p in place.function.params:
-            yield p.name
+        root = node.id if node.id in place.params else self.imports[place.path].get(node.id, node.id)
+        if not parts:
+            return root
+        parts.append(root)
+        return ".".join(reversed(parts))
 
 
 def is_ln2(code: Code, place: Place, node: Any) -> bool:

@@ -86,7 +86,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     along = sequences_of(code)
     found = []
     for place in code.places:
-        if place.function is None or _compares(place):
+        if place.function is None or not along.touches(place) or _compares(place):
             continue
         for node in place.nodes(ir.BinOp):
             if node.op == "+" and _mixes(along, place, node):

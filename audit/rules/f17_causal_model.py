@@ -247,7 +247,10 @@ def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
     direct = list(_direct(code, along, place, shut))
     yield from direct
-    if not direct and place.owner is not None:
+    if direct or place.owner is None:
+        return
+    methods, _ = classes[id(place.owner)]
+    if along.touches(place) or any(along.touches(m) for m in methods.values()):
         for node in Window(along, place, *classes[id(place.owner)]).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
@@ -261,7 +264,8 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes(ir.Sub)}
     open_ = _under_parameters(place)
-    for node in place.nodes(ir.Call, ir.BinOp, ir.AugAssign):
+    kinds = (ir.Call, ir.BinOp, ir.AugAssign) if along.touches(place) else (ir.Call,)
+    for node in place.nodes(*kinds):
         if id(node) in shut:
             continue
         if isinstance(node, ir.Call):

@@ -59,6 +59,8 @@ class Sequences:
         self.methods: set[str] = set()
         self.params: set[tuple[int, str]] = set()
         self.names: dict[int, set[str]] = {id(p): set() for p in code.places}
+        #: how much was known of a place when it was last looked at
+        self.known: dict[int, tuple[int, int, int]] = {}
         for _ in range(6):
             if not self._round():
                 break
@@ -75,7 +77,12 @@ class Sequences:
             if place.function is None:
                 continue
             names = self.names[id(place)]
-            names |= {a.name for a in place.function.params if (id(place), a.name) in self.params}
+            given = {a.name for a in place.function.params if (id(place), a.name) in self.params}
+            known = len(names), len(given), len(self.methods & place.names)
+            if known == self.known.get(id(place)) or not (given or self.touches(place)):
+                continue  # nothing to follow, or nothing new
+            self.known[id(place)] = known
+            names |= given
             for node in place.steps:
                 if isinstance(node, ir.Assign) and self.along(place, node.value):
                     # A layer that also returns a state hands its activations back first.
@@ -104,6 +111,12 @@ class Sequences:
             if t.owner is not None and own:
                 own = own[1:]
             self.params |= {(id(t), own[n]) for n in given if n < len(own)}
+
+    def touches(self, place: Place) -> bool:
+        """Can any expression of the place be activations: by a name that holds them, or by what it calls."""
+        if self.names[id(place)]:
+            return True
+        return not (place.names.isdisjoint(self.methods) and place.names.isdisjoint(self.embeddings.tables))
 
     def _class_of(self, name: str) -> str | None:
         """The script's class whose instance a ``self.name`` or a loop variable over a list of them is."""

@@ -54,7 +54,7 @@ class Window:
         self.along, self.place, self.methods, self.depth = along, place, methods, depth
         self.settings = settings
         self.kinds: dict[str, Kind | None] = dict(given or {})
-        #: where a summary first came back on the positions, per name that holds the result
+        #: where a summary first came back on the positions, per name that holds the ("mixed") result
         self.origin: dict[str, Any] = {}
         self.called: dict[tuple, tuple[Kind | None, Any]] = {}
 
@@ -85,9 +85,8 @@ class Window:
         layered = {id(n) for s in loops if s not in timed for n in ir.walk(s.body)}
         for node in [*steps, *(n for n in steps if id(n) in layered)]:
             if isinstance(node, ir.Assign):
-                kind, at = (
-                    (None, None) if id(node) in looped else (self.kind(node.value), self.at(node.value))
-                )
+                kind = None if id(node) in looped else self.kind(node.value)
+                at = self.at(node.value) if kind == "mixed" else None
                 for target in node.targets:
                     first = first_of(target)
                     # What one way of a branch does not know, the other may.
@@ -104,10 +103,11 @@ class Window:
             elif node.value is not None:
                 value = first_of(node.value)
                 kind = self.kind(value)
-                if kind == "mixed" and (at := self.at(value)) is not None:
+                at = self.at(value) if kind == "mixed" else None
+                if at is not None:
                     found.append(at)
                 if _WEIGHT[kind] > _WEIGHT[result]:
-                    result, where = kind, self.at(value)
+                    result, where = kind, at
         return result, where, found
 
     def _enter(self, node: ir.Call) -> tuple[Kind | None, Any] | None:

@@ -60,7 +60,9 @@ class Expressions(Subscripts):
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def ev(self: Any, e: ir.Expr) -> V:
-        self.tick()
+        self.steps += 1
+        if self.steps >= self.look_at:
+            self.look()
         return self.on_expr[type(e)](e)
 
     def x_const(self: Any, e: ir.Const) -> V:

@@ -100,6 +100,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.interest = interest if interest is not None else Interest(list(modules.values()))
         self.steps = 0
         self.max_steps = max_steps
+        self.look_at = min(256, max_steps + 1)
         self.deadline = time.process_time() + seconds
         self.next_id = 1
         self.next_loop = 1
@@ -136,11 +137,18 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
 
     # ------------------------------------------------------------------ budget
     def tick(self) -> None:
+        """Counts one step. `ev` and `block`, which take nearly all of them, count by themselves."""
         self.steps += 1
+        if self.steps >= self.look_at:
+            self.look()
+
+    def look(self) -> None:
+        """At step ``look_at``: is there budget left."""
         if self.steps > self.max_steps:
             raise Exhausted(f"step budget of {self.max_steps} used up")
         if not self.steps & 255 and time.process_time() > self.deadline:
             raise Exhausted("time budget used up")
+        self.look_at = min((self.steps | 255) + 1, self.max_steps + 1)
 
     def note_read(self, place: tuple) -> None:
         """Remembers the latest token read per group of symbols (`audit.trace.positions`)."""

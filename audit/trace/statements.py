@@ -65,7 +65,9 @@ class Statements(Loops, Contexts):
     def block(self: Any, body: list[ir.Stmt]) -> int:
         on = self.on_stmt
         for stmt in body:
-            self.tick()
+            self.steps += 1
+            if self.steps >= self.look_at:
+                self.look()
             status = on[type(stmt)](stmt)
             if status:
                 return status

@@ -9,7 +9,7 @@ import libcst
 import pytest
 
 from audit import ir, lower
-from audit.lower import pieces, store
+from audit.lower import pieces, quick, store
 from tests.audit.lower.test_front_ends import SNIPPETS, flat
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -24,15 +24,21 @@ def folder(tmp_path):
 
 @pytest.fixture
 def parsed(monkeypatch):
-    """The texts that libcst was given."""
+    """The texts that were parsed, by libcst or in its place."""
     texts: list[str] = []
-    parse = libcst.parse_module
+    parse, plain = libcst.parse_module, quick.plain
 
     def noted(text):
         texts.append(text)
         return parse(text)
 
+    def noted_if_plain(text):
+        if (found := plain(text)) is not None:
+            texts.append(text)
+        return found
+
     monkeypatch.setattr(libcst, "parse_module", noted)
+    monkeypatch.setattr(quick, "plain", noted_if_plain)
     return texts
 
 
