@@ -21,17 +21,18 @@ from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
 
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
+BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Where in which place each position comes to hold later ones; ``sure``: no undecided branch stands before it."""
+    """Where in which place each position comes to hold later ones; ``lacks``: what was not shown, if anything."""
 
     place: Place
     node: Any
     message: str
-    sure: bool
+    lacks: str = ""
 
 
 class Expressions:
@@ -283,8 +284,8 @@ class Expressions:
         if isinstance(value, Value) and value.ahead is not None and value.state == "" and "t" in value.axes:
             self._report(*value.ahead)
 
-    def _report(self, node: Any, message: str) -> None:
-        self.seen.append(Seen(self.place, node, message, self.doubt == 0))
+    def _report(self, node: Any, message: str, lacks: str = "") -> None:
+        self.seen.append(Seen(self.place, node, message, lacks or ("that a branch before it is taken" if self.doubt else "")))
 
 
 def called(node: ir.Call) -> str:
@@ -300,4 +301,4 @@ def binds(target: Any, name: str) -> bool:
     return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(target))
 
 
-__all__ = ["UNMASKED", "Expressions", "Seen", "called", "projected"]
+__all__ = ["BATCH", "UNMASKED", "Expressions", "Seen", "called", "projected"]

@@ -206,16 +206,16 @@ def _read(code: Code, along: Sequences) -> Iterator[Finding]:
     seen: dict[int, Seen] = {}
     for p in code.places:
         for s in readings(code, along, layers, p):
-            if id(s.node) not in seen or s.sure:
+            if id(s.node) not in seen or not s.lacks:
                 seen[id(s.node)] = s
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message
         if hidden:
             message += "; a random part of the input is hidden, and that no hidden token is seen was not shown"
-        elif not s.sure:
-            message += "; that a branch before it is taken was not shown"
-        sure = s.sure and not hidden
+        elif s.lacks:
+            message += f"; {s.lacks} was not shown"
+        sure = not s.lacks and not hidden
         made = finding(RULE, code, s.place, s.node, message, confidence="high" if sure else "low")
         yield made if s.place.owner is None else _built(code, s.place.owner.name, made)
 
