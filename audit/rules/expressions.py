@@ -21,6 +21,7 @@ from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
 
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
+BRANCH = "that a branch before it is taken"
 BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 
@@ -285,7 +286,7 @@ class Expressions:
             self._report(*value.ahead)
 
     def _report(self, node: Any, message: str, lacks: str = "") -> None:
-        self.seen.append(Seen(self.place, node, message, lacks or ("that a branch before it is taken" if self.doubt else "")))
+        self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
 
 
 def called(node: ir.Call) -> str:
@@ -301,4 +302,4 @@ def binds(target: Any, name: str) -> bool:
     return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(target))
 
 
-__all__ = ["BATCH", "UNMASKED", "Expressions", "Seen", "called", "projected"]
+__all__ = ["BATCH", "BRANCH", "UNMASKED", "Expressions", "Seen", "called", "projected"]

@@ -46,7 +46,8 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
-from audit.rules.reading import Seen, readings
+from audit.rules.reading import BRANCH, Seen, readings
+from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by, settings_of
 from audit.rules.window import STATISTICS, Window
@@ -208,6 +209,8 @@ def _read(code: Code, along: Sequences) -> Iterator[Finding]:
         for s in readings(code, along, layers, p):
             if id(s.node) not in seen or not s.lacks:
                 seen[id(s.node)] = s
+    for place, cut, doubt in Routing(layers).cuts():
+        seen.setdefault(id(cut), Seen(place, cut, SHARES, BRANCH if doubt else ""))
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message

@@ -17,7 +17,7 @@ from audit.rules import encoders
 from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.expressions import BATCH, UNMASKED, Expressions, Seen, called, projected
+from audit.rules.expressions import BATCH, BRANCH, UNMASKED, Expressions, Seen, called, projected
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -243,4 +243,4 @@ def readings(code: Code, along: Sequences, layers: Layers, place: Place) -> Iter
     yield from reading.seen
 
 
-__all__ = ["Reading", "Seen", "readings"]
+__all__ = ["BRANCH", "Reading", "Seen", "readings"]

@@ -81,7 +81,7 @@ class Sequences:
             for place, call in calls:
                 for n, a in enumerate(call.args):
                     if not isinstance(a, ir.Const) and (rows_of_pieces(place, a) or self._piece(place, a, found)):
-                        found |= {(id(t), name) for t, name in self._parameters(call, [n])}
+                        found |= {(id(t), name) for t, name in self.parameters(call, [n])}
             if len(found) == before:
                 break
         return found
@@ -113,9 +113,9 @@ class Sequences:
         """A module that is called with activations has them in its own ``forward``."""
         given = [n for n, a in enumerate(call.args) if self.along(place, a) and not folded(place, a)]
         if given:
-            self.params |= {(id(t), name) for t, name in self._parameters(call, given)}
+            self.params |= {(id(t), name) for t, name in self.parameters(call, given)}
 
-    def _parameters(self, call: ir.Call, given: list[int]) -> list[tuple[Place, str]]:
+    def parameters(self, call: ir.Call, given: list[int]) -> list[tuple[Place, str]]:
         """Which parameters of the script's functions a call's arguments at some positions are."""
         func = call.func.value if isinstance(call.func, ir.Sub) else call.func  # ``self.blocks[i](x)``
         name = func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
