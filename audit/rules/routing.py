@@ -144,9 +144,7 @@ class Routing:
             if not mine:
                 continue
             rows = set(mine)
-            for n in place.nodes(ir.Assign):
-                if self._arranged(n.value, rows):
-                    rows |= {t.id for t in n.targets if isinstance(t, ir.Name)}
+            rows |= {name for name, values in self.assigned[id(place)].items() if any(self._arranged(v, rows) for v in values)}
             doubt = all(mine.values())
             for node in self._shares(place, rows):
                 if (own := self._doubtful(place, node)) is not None:
