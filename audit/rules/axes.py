@@ -15,7 +15,7 @@ from typing import Any
 from audit import ir
 
 #: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
-#: "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
+#: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
 #: "pad" with zeros after the last position; "long" a filter's result with its overhang on both sides
 
 

@@ -19,6 +19,7 @@ from audit.rules.code import Code, Place
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
+from audit.rules.wrapped_ids import WRAPPED, wrapped
 
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
 BRANCH = "that a branch before it is taken"
@@ -238,6 +239,8 @@ class Expressions:
                 moved = mix.rolled(Value(("b", "t"), names), n, n.args[1:] if library else n.args)
                 if moved is not None and moved.ahead is not None:
                     return Value(("b", "t", "c"), names, "", moved.ahead)
+        if (roll := wrapped(self.code, self.place, node.args[0])) is not None:
+            return Value(("b", "t", "c"), names, "wrap", (roll, WRAPPED))
         return Value(("b", "t", "c"), names)
 
     def _attention(self, node: ir.Call, name: str, args: list[Known]) -> Known:
@@ -295,7 +298,7 @@ def called(node: ir.Call) -> str:
 
 
 def projected(v: Value) -> Value | None:
-    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip") else None
+    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip", "wrap") else None
 
 
 def binds(target: Any, name: str) -> bool:

@@ -163,12 +163,12 @@ _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
-    classes = _classes(code)
+    classes, layers = _classes(code), Layers(code, along)
     found = [
         f if p.owner is None else _built(code, p.owner.name, f)
-        for p in code.places if p.function is not None for f in _place(code, along, p, classes)
+        for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
     ]  # fmt: skip
-    found += _read(code, along)
+    found += _read(code, along, layers)
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
@@ -201,9 +201,8 @@ def _surest(found: Iterable[Finding]) -> list[Finding]:
     return [f for f in found if f.confidence != "low" or best[f.path, f.line, f.active] is f]
 
 
-def _read(code: Code, along: Sequences) -> Iterator[Finding]:
+def _read(code: Code, along: Sequences, layers: Layers) -> Iterator[Finding]:
     """What is seen where the axes are followed through every method."""
-    layers = Layers(code, along)
     seen: dict[int, Seen] = {}
     for p in code.places:
         for s in readings(code, along, layers, p):
@@ -245,13 +244,13 @@ def _classes(code: Code) -> dict[int, _Class]:
     return found
 
 
-def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class]) -> Iterator[Finding]:
+def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class], layers: Layers) -> Iterator[Finding]:
     settings = classes[id(place.owner)][1] if place.owner is not None and place.function is not None else {}
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
     direct = list(_direct(code, along, place, shut))
     yield from direct
     if not direct and place.owner is not None:
-        for node in Window(along, place, *classes[id(place.owner)]).put_back():
+        for node in Window(along, place, *classes[id(place.owner)], layers=layers).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
 

@@ -258,6 +258,8 @@ class Routing:
             ways = (s.body, s.orelse) if isinstance(s, ir.If) else ([s.body], [s.orelse])
             inside = [any(x is node for x in ir.walk(way)) for way in ways]
             if any(inside):
+                if any(isinstance(x, ir.Attr) and x.attr == "training" for x in ir.walk(s.test)):
+                    return None  # not where scores are made
                 test = decided(s.test, settings)
                 if test is not None and not inside[0 if test else 1]:
                     return None
