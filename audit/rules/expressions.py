@@ -59,6 +59,8 @@ class Expressions:
             left, right = self.known(node.left), self.known(node.right)
             if node.op == "@":
                 return self._product(left, right, node)
+            if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
+                return Size("f")
             plain = any(isinstance(x, Fixed) for x in (left, right))
             return mix.both(node, left, right, plain)
         if isinstance(node, ir.UnaryOp):
@@ -89,7 +91,7 @@ class Expressions:
                 if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
                     self._report(node, RANKED)
                 return None
-            return ax.taken(base, node) if isinstance(base, Value) else None
+            return ax.taken(base, node, self.known) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
         return None

@@ -108,6 +108,9 @@ LEGAL = {
     "for the last position, joined": model("s = self.back(self.belief(x))\nx = torch.cat([x[:, :-1], x[:, -1:] + s[:, None]], dim=1)"),
     "for a loss": model("self.extra = self.belief(x).square().mean()"),
     "over the bytes of each token": model("s = self.pieces(self.bytes_of[ids].reshape(B * T, 16))\nx = x + self.back(s.view(B, T, -1))"),
+    "the means of earlier patches": model(
+        "p = self.emb(ids.view(-1, 8)).mean(dim=1).view(B, T // 8, -1)\np = F.pad(p, (0, 0, 1, -1)).repeat_interleave(8, dim=1)\nx = x + p"
+    ),
     "the library's running states": model("out, last = self.gru(x)\nself.kept = last\nx = x + self.back(out)"),
     "the first position mended": model("prev = torch.roll(ids, 1, dims=1)\nprev[:, 0] = 0\nx = x + self.pairs((ids * 31 + prev) % 4096)"),
     "the first pair mended": model(HASH + "pair[..., 0] = 4095\nx = x + self.pairs(pair)"),
