@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit import ir
-from audit.rules.attention import Reads, spread
+from audit.rules.attention import Reads, made_of, spread
 from audit.rules.axes import argument
 from audit.rules.code import Place
 from audit.rules.layers import Layers
+from audit.rules.sequence import Sequences
 
 #: per layer: (queries, keys, mask) as (position, names) each, of the attentions in it
 _Argument = tuple[int, tuple[str, ...]]
@@ -63,8 +64,34 @@ def sequence_axis(layers: Layers, place: Place, made: ir.Call, kind: str) -> int
     return int(first.value) if isinstance(first, ir.Const) and isinstance(first.value, bool) else None
 
 
+def other_inputs(along: Sequences, place: Place) -> bool:
+    """Does a method, or one that calls it, embed more than the window: an earlier text, a part of the ids.
+
+    What such a layer reads may then be a memory, which everybody may see whole.
+    """
+    callers = [
+        p for p in along.code.places if p.owner is not None and p.function is not None
+        for n in p.nodes(ir.Call) if n.args and any(t is place for t, _ in along.parameters(n, [0]))
+    ]  # fmt: skip
+    return any(_embeds_several(along, p) for p in (place, *callers))
+
+
+def _embeds_several(along: Sequences, place: Place) -> bool:
+    tables = along.embeddings.tables
+    looked_up = [n.args[0] for n in place.nodes(ir.Call) if isinstance(n.func, ir.Attr) and n.func.attr in tables and n.args]
+    names = frozenset().union(*(made_of(place, a) for a in looked_up))
+    bounds = [s for a in looked_up for s in ir.walk([a, *_made(place, a)]) if isinstance(s, ir.Slice)]
+    return len(names) > 1 or any(s.lower is not None or s.upper is not None for s in bounds)
+
+
+def _made(place: Place, node: Any) -> list[Any]:
+    """What the names in an expression were assigned in the method."""
+    names = {x.id for x in ir.walk(node) if isinstance(x, ir.Name)}
+    return [a.value for a in place.nodes(ir.Assign) if any(isinstance(t, ir.Name) and t.id in names for t in a.targets)]
+
+
 def is_encoder(kind: str) -> bool:
     return kind in _ATTENTIONS
 
 
-__all__ = ["attends", "is_encoder", "sequence_axis"]
+__all__ = ["attends", "is_encoder", "other_inputs", "sequence_axis"]

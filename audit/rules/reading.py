@@ -199,7 +199,8 @@ class Reading(Expressions):
                 continue
             alike = queries is keys or mix.alike(queries, keys) or (q.origin == k.origin and len(q.origin) == 1)
             if alike and q.axis(axis) == k.axis(axis) == "t":
-                self._report(node, UNMASKED)
+                several = encoders.other_inputs(self.along, self.place)
+                self._report(node, UNMASKED, "that it reads the tokens that are scored" if several else "")
             elif alike and q.axis(axis) == k.axis(axis) == "b":
                 self._report(node, BATCH, "that these hold nothing later")
         first = self.known(ax.argument(node.args, 0, node.keywords, "src", "tgt", "query"))

@@ -9,12 +9,14 @@ per position with the window in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from audit import ir
 from audit.rules.axes import argument, number
 from audit.rules.carried import along_time
 from audit.rules.code import Place
+from audit.rules.encoders import other_inputs
 from audit.rules.final_states import RECURRENT, final_states
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences, first_of
@@ -89,6 +91,8 @@ class Window:
         # Again where layers are run in a loop: what one leaves behind meets the next.
         layered = {id(n) for s in loops if s not in timed for n in ir.walk(s.body)}
         ends = final_states(self.along, self.place)
+        if ends and self.several:
+            ends = []
         for node in [*steps, *(n for n in steps if id(n) in layered)]:
             while ends and ends[0][0].end_line < node.line:
                 self.kinds.update(dict.fromkeys(ends.pop(0)[1], "window"))
@@ -141,13 +145,18 @@ class Window:
             self.called[key] = kind, at
         return self.called[key]
 
+    @cached_property
+    def several(self) -> bool:
+        """What one text ends with may be put on every position of another."""
+        return other_inputs(self.along, self.place)
+
     def _recurs(self, node: Any) -> bool:
         """``out, last = self.gru(x)`` over activations with time behind the batch."""
         made = self.layers.made(self.place, node.func) if self.layers is not None and isinstance(node, ir.Call) else None
         if made is None or self.layers is None or self.layers.kind(self.place, made) not in RECURRENT:
             return False
         batch_first = any(k == "batch_first" and isinstance(v, ir.Const) and v.value is True for k, v in made.keywords)
-        return batch_first and bool(node.args) and self.kind(node.args[0]) == "along"
+        return batch_first and bool(node.args) and self.kind(node.args[0]) == "along" and not self.several
 
     def _summarised(self, node: ir.Call) -> bool:
         """Does another layer of the script's make one summary of the window out of the activations it is given."""
@@ -161,7 +170,7 @@ class Window:
         methods = self.layers.methods.get(id(callee.owner), {})
         inner = Window(self.along, callee, methods, self.layers.settings(callee), given, self.depth + 1, self.layers)
         inner._run()
-        return bool(inner.returned) and all(kind == "window" for kind in inner.returned)
+        return bool(inner.returned) and all(kind == "window" for kind in inner.returned) and not self.several
 
     def kind(self, node: Any) -> Kind | None:
         if isinstance(node, ir.Name):

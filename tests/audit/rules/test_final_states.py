@@ -104,6 +104,11 @@ LEGAL = {
         "x = x + self.back(self.belief(x))", "b = torch.zeros_like(h)\nfor t in range(T):\n    b = b + h[:, t, None] * (torch.arange(T) == t)[None, :, None]\nreturn b"
     ),
     "for the next window": model("if memory is not None:\n    x = x + memory[:, None]\nself.kept = self.back(self.belief(x)).detach()"),
+    "of an earlier text": model("s = self.belief(self.emb(memory))\nx = x + self.back(s)[:, None]"),
+    "of an earlier text, by the library": model("out, last = self.gru(self.emb(memory))\nx = x + self.back(last[-1])[:, None]"),
+    "of an earlier text, summed here": model(
+        "e = self.emb(memory)\nb = torch.zeros(B, 64)\nfor t in range(e.size(1)):\n    b = 0.9 * b + 0.1 * e[:, t]\nx = x + b[:, None]"
+    ),
     "for the last position": model("x[:, -1] = x[:, -1] + self.back(self.belief(x))"),
     "for the last position, joined": model("s = self.back(self.belief(x))\nx = torch.cat([x[:, :-1], x[:, -1:] + s[:, None]], dim=1)"),
     "for a loss": model("self.extra = self.belief(x).square().mean()"),

@@ -122,6 +122,16 @@ def test_an_encoder_of_the_pieces_of_one_token_is_not_accused():
     assert audited(PRELUDE + flat)[1].verdict == "violation"
 
 
+def test_an_encoder_of_an_earlier_text_leaves_doubt():
+    for text in ("memory", "ids[:, : T // 2]"):
+        read = model(STACK, f"kept = self.stack(self.emb({text}))\nx = x + kept[:, -1:]")
+        assert not [f for f in audited(read)[0] if f.confidence != "low" and "mask" in f.message]
+    inner = PRELUDE + PIECES.replace("self.pieces(self.bytes_of[ids].reshape(B * T, 16))", "self.pieces(self.emb(ids), self.emb(memory))")
+    inner = inner.replace("self.of_bytes(pieces)", "pieces").replace("ids):", "ids, memory=None):").replace("(self, pieces)", "(self, pieces, more)")
+    found, whole = audited(inner.replace(").mean(dim=1)", ")"))
+    assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
+
+
 def test_attention_over_the_batch_leaves_doubt():
     found, whole = audited(model("self.stack = nn.TransformerEncoder(nn.TransformerEncoderLayer(dim, heads), 2)", "x = self.stack(x)"))
     assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
