@@ -22,7 +22,6 @@ SHARES = "positions are cut into fixed shares in the order of their classes: whe
 _KEPT = KEEPS | frozenset("long int reshape view flatten squeeze softmax remainder bitwise_xor".split())
 _WHOLE_NUMBERS = frozenset({"int", "max", "min", "round", "ceil", "floor", "size", "numel", "len"})
 _CUTS = frozenset({"chunk", "split", "tensor_split"})
-_PRODUCTS = frozenset({"bmm", "einsum", "matmul", "baddbmm"})
 #: how far names are followed to what they were made of
 DEPTH = 16
 #: is the order made, or cut, in a branch that nothing decides
@@ -173,14 +172,22 @@ class Routing:
                 several = [t.elts for t in n.targets if isinstance(t, ir.Collection)]
                 if several and len({_layer(place, t) for t in several[0]} - {""}) > 1:
                     yield n.value
-        for n in place.nodes(ir.Call, ir.BinOp):
-            product = n.op == "@" if isinstance(n, ir.BinOp) else isinstance(n.func, ir.Attr) and n.func.attr in _PRODUCTS
-            parts = [n.left, n.right] if isinstance(n, ir.BinOp) else n.args
-            if product and any(_of_self(place, p, self.assigned[id(place)]) for p in parts):
-                for p in parts:
+        for n in place.nodes(ir.Call):
+            if isinstance(n.func, ir.Attr) and n.func.attr in ("bmm", "einsum") and self._apart(place, n):
+                for p in n.args:
                     made = self.assigned[id(place)].get(p.id, []) if isinstance(p, ir.Name) else [p]
                     if len(made) == 1 and self._viewed(place, made[0], rows):
                         yield made[0]
+
+    def _apart(self, place: Place, call: ir.Call) -> bool:
+        """Does each row of the first operand meet another row of a weight: in ``bmm``, or by the first letters."""
+        if not any(_of_self(place, a, self.assigned[id(place)]) for a in call.args):
+            return False
+        if isinstance(call.func, ir.Attr) and call.func.attr == "bmm":
+            return True
+        spec = call.args[0].value if isinstance(call.args[0], ir.Const) else None
+        first, _, second = spec.replace(" ", "").partition("->")[0].partition(",") if isinstance(spec, str) else ("", "", "")
+        return bool(first) and first[:1] == second[:1]
 
     def _own_weights(self, place: Place, heads: list[Any], body: Any, names: set[str]) -> bool:
         """Does a loop take another weight or layer of the module each time."""

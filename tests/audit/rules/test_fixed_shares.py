@@ -68,8 +68,13 @@ ILLEGAL = {
     "a split in a list": model("rows = flat[order]\nparts = [rows_e @ w for rows_e, w in zip(rows.split(N // self.n), self.w)]" + BACK),
     "two halves": model("rows = flat[order]\na, b = torch.chunk(rows, 2)\nout[order] = torch.cat([self.one(a), self.two(b)])"),
     "a batch of shares": model("out[order] = torch.bmm(flat[order].view(self.n, -1, C), self.w).reshape(N, C)"),
+    "shares by einsum": model('rows = flat[order].view(self.n, -1, C)\nout[order] = torch.einsum("esd,edf->esf", rows, self.w).reshape(N, C)'),
 }
 LEGAL = {
+    "rows of shares through one weight": model("out[order] = (flat[order].view(self.n, -1, C) @ self.one.weight).reshape(N, C)"),
+    "rows of shares through one weight, by einsum": model(
+        'rows = flat[order].view(self.n, -1, C)\nout[order] = torch.einsum("esd,df->esf", rows, self.one.weight).reshape(N, C)'
+    ),
     "cut at true counts": model(
         ROWS + "ends = torch.bincount(order, minlength=self.n).cumsum(0).tolist()\nlo = 0\n"
         "for e in range(self.n):\n    parts.append(rows[lo : ends[e]] @ self.w[e])\n    lo = ends[e]" + BACK
