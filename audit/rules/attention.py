@@ -29,7 +29,7 @@ Reads = Callable[[Any], tuple[bool, Any]]
 
 def unmasked(call: ir.Call, reads: Reads, opened: Callable[[Any], bool]) -> bool:
     """``scaled_dot_product_attention`` without mask and causality; ``opened``: is the mask one that hides nothing."""
-    if len(call.args) > 3 or _spread(call):
+    if len(call.args) > 3 or spread(call):
         return False
     # torch says ``attn_mask``, MLX ``mask`` (an array, or the word "causal"), others ``block_mask`` or ``bias``.
     masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k)]
@@ -41,7 +41,7 @@ def unmasked(call: ir.Call, reads: Reads, opened: Callable[[Any], bool]) -> bool
 
 def flash_unmasked(call: ir.Call, name: str, reads: Reads) -> bool:
     """``flash_attn_func`` and its like without ``causal=True`` and without a window that ends at the position."""
-    if len(call.args) > FLASH[name] or _spread(call):
+    if len(call.args) > FLASH[name] or spread(call):
         return False
     words = dict(call.keywords)
     if any(k is not None and any(w in k for w in ("mask", "mod", "bias", "block")) for k in words):
@@ -53,14 +53,6 @@ def flash_unmasked(call: ir.Call, name: str, reads: Reads) -> bool:
             return False
     causal = [v for k, v in call.keywords if k is not None and "causal" in k]
     return not causal or reads(causal[0]) == (True, False)
-
-
-def multihead_unmasked(call: ir.Call, made: ir.Call, reads: Reads) -> bool:
-    """``nn.MultiheadAttention`` called with one sequence three times and without a mask."""
-    masks = [v for k, v in call.keywords if k is not None and ("attn_mask" in k or "causal" in k)]
-    batch_first = any(k == "batch_first" and isinstance(v, ir.Const) and v.value is True for k, v in made.keywords)
-    hidden = any(reads(m) not in ((True, None), (True, False)) for m in masks)
-    return batch_first and len(call.args) == 3 and not _spread(call) and not hidden
 
 
 def hides_nothing(mask: Any) -> bool:
@@ -136,8 +128,8 @@ def _inside(node: Any) -> Iterator[Any]:
         todo += ir.children(n)
 
 
-def _spread(call: ir.Call) -> bool:
+def spread(call: ir.Call) -> bool:
     return any(isinstance(a, ir.Starred) for a in call.args) or any(k is None for k, _ in call.keywords)
 
 
-__all__ = ["FLASH", "flash_unmasked", "hides_at_random", "hides_nothing", "made_of", "multihead_unmasked", "unmasked"]
+__all__ = ["FLASH", "flash_unmasked", "hides_at_random", "hides_nothing", "made_of", "spread", "unmasked"]

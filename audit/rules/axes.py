@@ -15,7 +15,7 @@ from typing import Any
 from audit import ir
 
 #: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
-#: "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
+#: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
 #: "pad" with zeros after the last position; "long" a filter's result with its overhang on both sides
 
 
@@ -107,7 +107,8 @@ def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
             axes += [i.axis for i in k]
         else:
             axes.append(k.axis if isinstance(k, Size) else ".")
-    if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and number(args[0]) == -1 and tuple(axes[1:]) == v.axes[2:]:
+    row = number(args[0]) == -1 or axes[0] == "f"
+    if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and row and tuple(axes[1:]) == v.axes[2:]:
         return replace(v, axes=("f", *axes[1:]))
     plain = v.state == "" and axes.count("t") == 1 and "s" not in axes and v.axes.count("t") == 1
     return replace(v, axes=tuple(axes)) if plain else None
@@ -150,7 +151,7 @@ def rearranged(v: Value, pattern: Any) -> Value | None:
     return replace(v, axes=axes) if axes.count("t") == 1 else None
 
 
-def taken(v: Value, node: ir.Sub) -> Value | None:
+def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
     """After an index: whole numbers and slices, an ellipsis among them; slices of time say which end they leave out."""
     parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
     dots = [n for n, p in enumerate(parts) if isinstance(p, ir.Const) and p.value is Ellipsis]
@@ -177,7 +178,7 @@ def taken(v: Value, node: ir.Sub) -> Value | None:
                 if cut is None:
                     return None
                 state, ahead = cut
-        elif number(p) is not None and axis not in ("t", "s"):
+        elif axis not in ("t", "s") and (number(p) is not None or isinstance(known(p), Size)):
             continue
         else:
             return None

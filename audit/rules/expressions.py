@@ -19,19 +19,22 @@ from audit.rules.code import Code, Place
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
+from audit.rules.wrapped_ids import WRAPPED, wrapped
 
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
+BRANCH = "that a branch before it is taken"
+BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """Where in which place each position comes to hold later ones; ``sure``: no undecided branch stands before it."""
+    """Where in which place each position comes to hold later ones; ``lacks``: what was not shown, if anything."""
 
     place: Place
     node: Any
     message: str
-    sure: bool
+    lacks: str = ""
 
 
 class Expressions:
@@ -56,6 +59,8 @@ class Expressions:
             left, right = self.known(node.left), self.known(node.right)
             if node.op == "@":
                 return self._product(left, right, node)
+            if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
+                return Size("f")
             plain = any(isinstance(x, Fixed) for x in (left, right))
             return mix.both(node, left, right, plain)
         if isinstance(node, ir.UnaryOp):
@@ -86,7 +91,7 @@ class Expressions:
                 if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
                     self._report(node, RANKED)
                 return None
-            return ax.taken(base, node) if isinstance(base, Value) else None
+            return ax.taken(base, node, self.known) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
         return None
@@ -236,6 +241,8 @@ class Expressions:
                 moved = mix.rolled(Value(("b", "t"), names), n, n.args[1:] if library else n.args)
                 if moved is not None and moved.ahead is not None:
                     return Value(("b", "t", "c"), names, "", moved.ahead)
+        if (roll := wrapped(self.code, self.place, node.args[0])) is not None:
+            return Value(("b", "t", "c"), names, "wrap", (roll, WRAPPED))
         return Value(("b", "t", "c"), names)
 
     def _attention(self, node: ir.Call, name: str, args: list[Known]) -> Known:
@@ -283,8 +290,8 @@ class Expressions:
         if isinstance(value, Value) and value.ahead is not None and value.state == "" and "t" in value.axes:
             self._report(*value.ahead)
 
-    def _report(self, node: Any, message: str) -> None:
-        self.seen.append(Seen(self.place, node, message, self.doubt == 0))
+    def _report(self, node: Any, message: str, lacks: str = "") -> None:
+        self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
 
 
 def called(node: ir.Call) -> str:
@@ -293,11 +300,11 @@ def called(node: ir.Call) -> str:
 
 
 def projected(v: Value) -> Value | None:
-    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip") else None
+    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip", "wrap") else None
 
 
 def binds(target: Any, name: str) -> bool:
     return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(target))
 
 
-__all__ = ["UNMASKED", "Expressions", "Seen", "called", "projected"]
+__all__ = ["BATCH", "BRANCH", "UNMASKED", "Expressions", "Seen", "called", "projected"]

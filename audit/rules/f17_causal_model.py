@@ -1,10 +1,12 @@
 """F17 causal model: no score depends on later tokens through the architecture.
 
-**What.** Attention without a causal mask, in the library's spellings or written out, a recurrence that also runs
-backwards, a filter padded on both sides or around the window, states or token ids moved back by one position, a
-statistic over the whole window (its mean, its last state) or over its beginning fed back to every position,
-slots filled by a softmax over time that every position reads, a layer that only the highest ranked positions of the
-window pass through (mixture of depths, experts that choose their tokens).
+**What.** Attention without a causal mask, in the library's spellings, its encoder and decoder layers among them, or
+written out, a recurrence that also runs backwards or whose last state is put back on every position, a filter padded on
+both sides or around the window, states or token ids moved back by one position, ids moved on by one around the window's
+end (its last token stands before the first), a statistic over the whole window (its mean, its last state) or over its
+beginning fed back to every position, slots filled by a softmax over time that every position reads, a layer that only
+the highest ranked positions of the window pass through (mixture of depths, experts that choose their tokens), experts
+that get fixed shares of the positions in the order of their classes.
 
 **Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end
 has seen the token that it is asked for.
@@ -15,14 +17,20 @@ sequence into the next round over the same sequence, behind a knob.
 **Look-alikes that are legal.** ``is_causal=True``, or a mask under whatever name the library gives it (MLX says
 ``mask="causal"``); attention to kept earlier keys, to a memory, within the pieces of one token; a running mean
 (``cumsum``); a filter padded on the left, or on both sides with its overhang cut off at the end; states moved on by
-one position; statistics of weights or over channels; the last position alone, to draw a token.
+one position, with the first one overwritten; statistics of weights or over channels; the last position alone, to draw a
+token; a last state kept for the next window; experts whose tokens are sorted and cut at the true counts, or whose
+capacity is counted in the order of the text; sorted positions that all go through one layer.
 
 **How it is decided.** The axes are followed from the token embedding: only what is taken along the time
 axis of activations and put back on all positions counts, also through einsum, a layer's own methods and what one
 layer leaves for the next. Where time stands after heads were split off and channels turned is followed through views
 and transposes; where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its
 result goes on through the model, not in a loss beside it. Branches that the module's settings keep closed are left
-out. Attention without a mask accuses where queries, keys and values are made of the same input; where they are not,
+out. Library layers attend over the batch unless they are built with ``batch_first=True`` or given time in front: that
+leaves doubt, as does a model that embeds more than the window, whose encoder may read a memory. A loop's last state
+counts where it starts without a time axis and each step makes it of itself and of the next position; a share is fixed
+where its bounds are made of lengths and settings alone, and counts where each meets weights of its own. Attention
+without a mask accuses where queries, keys and values are made of the same input; where they are not,
 where a branch before it is not decided, or where a random part of the input is hidden (masked diffusion), the
 obligation is undetermined. A knob's branch decides whether it is active.
 A static reading is weak here; flipping later tokens in a run is the proof.
@@ -46,7 +54,8 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
-from audit.rules.reading import Seen, readings
+from audit.rules.reading import BRANCH, Seen, readings
+from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by, settings_of
 from audit.rules.window import STATISTICS, Window
@@ -162,12 +171,12 @@ _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
-    classes = _classes(code)
+    classes, layers = _classes(code), Layers(code, along)
     found = [
         f if p.owner is None else _built(code, p.owner.name, f)
-        for p in code.places if p.function is not None for f in _place(code, along, p, classes)
+        for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
     ]  # fmt: skip
-    found += _read(code, along)
+    found += _read(code, along, layers)
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
@@ -200,22 +209,23 @@ def _surest(found: Iterable[Finding]) -> list[Finding]:
     return [f for f in found if f.confidence != "low" or best[f.path, f.line, f.active] is f]
 
 
-def _read(code: Code, along: Sequences) -> Iterator[Finding]:
+def _read(code: Code, along: Sequences, layers: Layers) -> Iterator[Finding]:
     """What is seen where the axes are followed through every method."""
-    layers = Layers(code, along)
     seen: dict[int, Seen] = {}
     for p in code.places:
         for s in readings(code, along, layers, p):
-            if id(s.node) not in seen or s.sure:
+            if id(s.node) not in seen or not s.lacks:
                 seen[id(s.node)] = s
+    for place, cut, doubt in Routing(layers).cuts():
+        seen.setdefault(id(cut), Seen(place, cut, SHARES, BRANCH if doubt else ""))
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message
         if hidden:
             message += "; a random part of the input is hidden, and that no hidden token is seen was not shown"
-        elif not s.sure:
-            message += "; that a branch before it is taken was not shown"
-        sure = s.sure and not hidden
+        elif s.lacks:
+            message += f"; {s.lacks} was not shown"
+        sure = not s.lacks and not hidden
         made = finding(RULE, code, s.place, s.node, message, confidence="high" if sure else "low")
         yield made if s.place.owner is None else _built(code, s.place.owner.name, made)
 
@@ -242,7 +252,7 @@ def _classes(code: Code) -> dict[int, _Class]:
     return found
 
 
-def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class]) -> Iterator[Finding]:
+def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class], layers: Layers) -> Iterator[Finding]:
     settings = classes[id(place.owner)][1] if place.owner is not None and place.function is not None else {}
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
     direct = list(_direct(code, along, place, shut))
@@ -251,7 +261,7 @@ def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class
         return
     methods, _ = classes[id(place.owner)]
     if along.touches(place) or any(along.touches(m) for m in methods.values()):
-        for node in Window(along, place, *classes[id(place.owner)]).put_back():
+        for node in Window(along, place, *classes[id(place.owner)], layers=layers).put_back():
             message = "what is computed over many positions of the window comes back on each of them"
             yield finding(RULE, code, place, node, message)
 

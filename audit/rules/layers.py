@@ -64,15 +64,46 @@ class Layers:
         return self._settings[key]
 
     def made(self, place: Place, func: Any) -> ir.Call | None:
-        """The constructor call of the library behind ``self.name``, where it is the only one."""
+        """The constructor call of the library behind ``self.name``, ``self.name[i]``, or a loop's variable over these."""
+        call = self._only(place, func)
+        if call is None and isinstance(func, ir.Sub):
+            call = self._element(place, self._only(place, func.value))
+        elif call is None and isinstance(func, ir.Name):
+            over = [n.iter for n in place.nodes(ir.For) if any(isinstance(x, ir.Name) and x.id == func.id for x in ir.walk(n.target))]
+            lists = [self._only(place, x) for x in ir.walk(over) if isinstance(x, ir.Attr)] if len(over) == 1 else []
+            call = self._element(place, lists[0]) if len(lists) == 1 else None
+        elif call is not None and self.kind(place, call) == "Sequential":
+            call = self._element(place, call) or call
+        return call if call is not None and self.kind(place, call) else None
+
+    def kind(self, place: Place, call: ir.Call) -> str:
+        """The library's name of what a constructor call makes, "" where it is none of the library."""
+        name = self.code.dotted(place, call.func)
+        return name.rpartition(".")[2] if name.startswith(("torch.nn.", "nn.", "mlx.nn.")) else ""
+
+    def built(self, place: Place, node: Any) -> ir.Call | None:
+        """The one call that an expression of a class's methods stands for: itself, or what a name was assigned."""
+        if not isinstance(node, ir.Name):
+            return node if isinstance(node, ir.Call) else self._only(place, node)
+        own = self.methods.get(id(place.owner), {}).values()
+        values = [a.value for p in own for a in p.nodes(ir.Assign) for t in a.targets if isinstance(t, ir.Name) and t.id == node.id]
+        return values[0] if len(values) == 1 and isinstance(values[0], ir.Call) else None
+
+    def _only(self, place: Place, func: Any) -> ir.Call | None:
         if not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self") or place.owner is None:
             return None
         values = self.calls.get((id(place.owner), func.attr), [])
-        if len(values) != 1 or not isinstance(values[0], ir.Call):
+        return values[0] if len(values) == 1 and isinstance(values[0], ir.Call) else None
+
+    def _element(self, place: Place, stack: ir.Call | None) -> ir.Call | None:
+        """What a list or a chain of layers that are all made alike is made of."""
+        if stack is None or self.kind(place, stack) not in ("ModuleList", "Sequential") or len(stack.args) != 1:
             return None
-        call = values[0]
-        name = self.code.dotted(place, call.func)
-        return call if name.startswith(("torch.nn.", "nn.", "mlx.nn.")) else None
+        inner = stack.args[0].value if isinstance(stack.args[0], ir.Starred) else stack.args[0]
+        if isinstance(inner, ir.Comp):
+            return inner.elt if isinstance(inner.elt, ir.Call) else None
+        several = inner.elts if isinstance(inner, ir.Collection) else []
+        return several[0] if len(several) == 1 and isinstance(several[0], ir.Call) else None
 
     def target(self, place: Place, func: Any) -> Place | None:
         """The script's function that a call means: a method, a function of the module, a layer's ``forward``."""

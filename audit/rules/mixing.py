@@ -47,6 +47,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         other, own = (a, b) if a.state == "window" else (b, a)
         assert other.ahead is not None
         return replace(own, ahead=(node, other.ahead[1])) if "t" in own.axes else None
+    if states == {"", "wrap"} or states == {"wrap"}:  # nobody mends the first position in the sum
+        return replace(made, state="" if node.op in "+-" and "" in states else "wrap")
     if states == {"window"} or states == {"freq"}:
         return made
     if states == {"", "freq"}:
@@ -61,6 +63,8 @@ def _alone(v: Value, op: str, plain: bool) -> Value | None:
         return v if op in "*/" or plain else None
     if v.state == "share":
         return v if plain and op in "*/" else None
+    if v.state == "wrap":  # perhaps times a mask of the first position
+        return v if plain or op in "+-" else None
     return v if v.state in ("", "window", "freq", "flip", "tail") and op in ("+", "-", "*", "/", "**") else None
 
 
@@ -139,6 +143,8 @@ def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
         if v.state == "score" and name in _POSITIVE:
             return replace(v, state="share")
         return v if name in _SAME_SCORE else None
+    if v.state == "wrap" and name in _MULTIPLIES:
+        return None
     return v if name in KEEPS else None
 
 

@@ -12,12 +12,12 @@ from dataclasses import replace
 from typing import Any
 
 from audit import ir
-from audit.rules import attention as spelled
 from audit.rules import axes as ax
+from audit.rules import encoders
 from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.expressions import UNMASKED, Expressions, Seen, called, projected
+from audit.rules.expressions import BATCH, BRANCH, UNMASKED, Expressions, Seen, called, projected
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -80,7 +80,8 @@ class Reading(Expressions):
         elif isinstance(s, (ir.For, ir.While)):
             if isinstance(s, ir.For):
                 self.known(s.iter)
-                self._bind(s.target, None, s)
+                counts = isinstance(s.iter, ir.Call) and isinstance(s.iter.func, ir.Name) and s.iter.func.id == "range"
+                self._bind(s.target, Size(".") if counts else None, s)
             self._body(s.body)
         elif isinstance(s, ir.With):
             self._body(s.body)
@@ -157,6 +158,8 @@ class Reading(Expressions):
         """A layer, or a method or function of the script, with what it is given."""
         first = args[0] if args else None
         made = self.layers.made(self.place, node.func)
+        if made is not None and (kind := self.layers.kind(self.place, made)) and encoders.is_encoder(kind):
+            return self._encoded(node, made, kind)
         if made is not None and isinstance(first, Value):
             return self._library_layer(node, made, first)
         target = self.layers.target(self.place, node.func)
@@ -187,15 +190,27 @@ class Reading(Expressions):
         self.seen += inner.seen
         return result
 
+    def _encoded(self, node: ir.Call, made: ir.Call, kind: str) -> Known:
+        """One of the library's attention layers; (B, T, C) activations, turned where it wants time first."""
+        axis = encoders.sequence_axis(self.layers, self.place, made, kind)
+        for queries, keys in encoders.attends(node, kind, self._constant) if axis is not None else ():
+            q, k = self.known(queries), self.known(keys)
+            if not (isinstance(q, Value) and isinstance(k, Value)) or len(q.axes) != 3 or q.state or k.state:
+                continue
+            alike = queries is keys or mix.alike(queries, keys) or (q.origin == k.origin and len(q.origin) == 1)
+            if alike and q.axis(axis) == k.axis(axis) == "t":
+                several = encoders.other_inputs(self.along, self.place)
+                self._report(node, UNMASKED, "that it reads the tokens that are scored" if several else "")
+            elif alike and q.axis(axis) == k.axis(axis) == "b":
+                self._report(node, BATCH, "that these hold nothing later")
+        first = self.known(ax.argument(node.args, 0, node.keywords, "src", "tgt", "query"))
+        whole = replace(first, ahead=None) if isinstance(first, Value) and not first.state else None
+        return (whole, None) if kind == "MultiheadAttention" else whole
+
     def _library_layer(self, node: ir.Call, made: ir.Call, v: Value) -> Known:
         kind = made.func.attr if isinstance(made.func, ir.Attr) else made.func.id if isinstance(made.func, ir.Name) else ""
         if kind == "Conv1d":
             return mix.filtered(v, node, made)
-        if kind == "MultiheadAttention":
-            same = all(mix.alike(a, node.args[0]) for a in node.args) and v.axes == ("b", "t", "c")
-            if same and not v.state and spelled.multihead_unmasked(node, made, self._constant):
-                self._report(node, UNMASKED)
-            return (replace(v, ahead=None), None)
         if kind in ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d"):
             return mix.padded(v, node, made.args[0] if made.args else None)
         if kind in mix.NORMS and v.axis(-1) == "t" and len(v.axes) == 3 and not v.state:
@@ -230,4 +245,4 @@ def readings(code: Code, along: Sequences, layers: Layers, place: Place) -> Iter
     yield from reading.seen
 
 
-__all__ = ["Reading", "Seen", "readings"]
+__all__ = ["BRANCH", "Reading", "Seen", "readings"]

@@ -20,6 +20,8 @@ _KEEPS = frozenset(
 POINTWISE = frozenset(
     ["Linear", "Dropout", "LayerNorm", "RMSNorm", "Identity", "GELU", "SiLU", "ReLU", "Tanh", "Sigmoid"]
 )
+#: of token ids: the same ones
+_SAME = frozenset({"long", "to", "int", "contiguous", "clamp"})
 #: calls whose result has another layout
 _ENDS = frozenset(
     [
@@ -61,18 +63,38 @@ class Sequences:
         self.names: dict[int, set[str]] = {id(p): set() for p in code.places}
         #: how much was known of a place when it was last looked at
         self.known: dict[int, tuple[int, int, int]] = {}
+        self.by_name: dict[str, list[Place]] = {}
+        for p in self.code.places:
+            if p.function is not None:
+                self.by_name.setdefault(p.function.name, []).append(p)
+                if p.function.name == "forward" and p.owner is not None:
+                    self.by_name.setdefault("()" + p.owner.name, []).append(p)
+        #: parameters that are given rows of pieces, (batch * time, pieces of one token)
+        self.pieces = self._pieces()
         for _ in range(6):
             if not self._round():
                 break
 
+    def _pieces(self) -> set[tuple[int, str]]:
+        calls = [(p, n) for p in self.code.places if p.function is not None for n in p.nodes(ir.Call)]
+        found: set[tuple[int, str]] = set()
+        for _ in range(3):
+            before = len(found)
+            for place, call in calls:
+                for n, a in enumerate(call.args):
+                    if not isinstance(a, ir.Const) and (rows_of_pieces(place, a) or self._piece(place, a, found)):
+                        found |= {(id(t), name) for t, name in self.parameters(call, [n])}
+            if len(found) == before:
+                break
+        return found
+
+    def _piece(self, place: Place, node: Any, pieces: set[tuple[int, str]]) -> bool:
+        while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _SAME:
+            node = node.func.value
+        return isinstance(node, ir.Name) and (id(place), node.id) in pieces
+
     def _round(self) -> bool:
         before = (len(self.methods), len(self.params), sum(map(len, self.names.values())))
-        by_name: dict[str, list[Place]] = {}
-        for p in self.code.places:
-            if p.function is not None:
-                by_name.setdefault(p.function.name, []).append(p)
-                if p.function.name == "forward" and p.owner is not None:
-                    by_name.setdefault("()" + p.owner.name, []).append(p)
         for place in self.code.places:
             if place.function is None:
                 continue
@@ -91,26 +113,31 @@ class Sequences:
                     if place.function.name not in ("forward", "__call__") and self.along(place, first_of(node.value)):
                         self.methods.add(place.function.name)
                 elif isinstance(node, ir.Call):
-                    self._pass_on(place, node, by_name)
+                    self._pass_on(place, node)
         return before != (len(self.methods), len(self.params), sum(map(len, self.names.values())))
 
-    def _pass_on(self, place: Place, call: ir.Call, by_name: dict[str, list[Place]]) -> None:
+    def _pass_on(self, place: Place, call: ir.Call) -> None:
         """A module that is called with activations has them in its own ``forward``."""
         given = [n for n, a in enumerate(call.args) if self.along(place, a) and not folded(place, a)]
-        if not given:
-            return
+        if given:
+            self.params |= {(id(t), name) for t, name in self.parameters(call, given)}
+
+    def parameters(self, call: ir.Call, given: list[int]) -> list[tuple[Place, str]]:
+        """Which parameters of the script's functions a call's arguments at some positions are."""
         func = call.func.value if isinstance(call.func, ir.Sub) else call.func  # ``self.blocks[i](x)``
         name = func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
-        targets = list(by_name.get(name, ()))
+        targets = list(self.by_name.get(name, ()))
         if not targets and name:
             owner = self._class_of(name)
-            targets = by_name.get("()" + owner, []) if owner else []
+            targets = self.by_name.get("()" + owner, []) if owner else []
+        found: list[tuple[Place, str]] = []
         for t in targets:
             assert t.function is not None
             own = [p.name for p in t.function.params]
             if t.owner is not None and own:
                 own = own[1:]
-            self.params |= {(id(t), own[n]) for n in given if n < len(own)}
+            found += [(t, own[n]) for n in given if n < len(own)]
+        return found
 
     def touches(self, place: Place) -> bool:
         """Can any expression of the place be activations: by a name that holds them, or by what it calls."""
@@ -138,7 +165,7 @@ class Sequences:
         func = node.func
         if isinstance(func, ir.Attr):
             if func.attr in self.embeddings.tables:
-                return not node.args or not folded(place, node.args[0])
+                return not node.args or not (folded(place, node.args[0]) or self._piece(place, node.args[0], self.pieces))
             if func.attr in self.methods:
                 return True
             if func.attr in _ENDS:
@@ -180,7 +207,7 @@ def folded(place: Place, node: Any) -> bool:
         return isinstance(node.value, ir.Attr) and isinstance(node.index, (ir.Name, ir.Call))
     if not (isinstance(node, ir.Call) and isinstance(node.func, ir.Attr)):
         return False
-    if node.func.attr in ("long", "to", "int", "contiguous", "clamp"):
+    if node.func.attr in _SAME:
         return folded(place, node.func.value)
     if node.func.attr not in ("view", "reshape") or len(node.args) < 2:
         return False
@@ -188,6 +215,17 @@ def folded(place: Place, node: Any) -> bool:
     if isinstance(front, ir.UnaryOp) and front.op == "-":
         return len(node.args) > 2 or folded(place, node.func.value)
     return isinstance(front, ir.BinOp) and front.op == "*"
+
+
+def rows_of_pieces(place: Place, node: Any) -> bool:
+    """`folded` by a ``view``: (batch * time) rows of what is inside one position."""
+    if isinstance(node, ir.Name):
+        made = [s.value for s in place.steps if isinstance(s, ir.Assign) and any(isinstance(t, ir.Name) and t.id == node.id for t in s.targets)]
+        return len(made) == 1 and not isinstance(made[0], ir.Name) and rows_of_pieces(place, made[0])
+    while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _SAME:
+        node = node.func.value
+    viewed = isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in ("view", "reshape")
+    return viewed and folded(place, node)
 
 
 def first_of(node: Any) -> Any:

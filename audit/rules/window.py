@@ -9,12 +9,16 @@ per position with the window in it.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 from audit import ir
 from audit.rules.axes import argument, number
 from audit.rules.carried import along_time
 from audit.rules.code import Place
+from audit.rules.encoders import other_inputs
+from audit.rules.final_states import RECURRENT, final_states
+from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences, first_of
 from audit.rules.settings import closed_by
 
@@ -24,7 +28,8 @@ Kind = Literal["along", "window", "mixed"]
 STATISTICS = frozenset({"mean", "sum", "amax", "amin", "std", "var", "logsumexp", "median"})
 #: what becomes of a summary that is no summary any more
 _SCALARS = frozenset(
-    """item size numel cross_entropy mse_loss new_zeros new_ones zeros_like ones_like full_like empty_like""".split()
+    """item size numel cross_entropy mse_loss new_zeros new_ones zeros_like ones_like full_like empty_like rearrange
+    unflatten""".split()
 )
 _ENDS = _SCALARS | frozenset(
     """view reshape permute unbind chunk split flatten argmax topk gather max min cumsum cumprod cummax logcumsumexp
@@ -50,13 +55,15 @@ class Window:
         settings: Mapping[str, Any],
         given: Mapping[str, Kind | None] | None = None,
         depth: int = 0,
+        layers: Layers | None = None,
     ) -> None:
-        self.along, self.place, self.methods, self.depth = along, place, methods, depth
+        self.along, self.place, self.methods, self.depth, self.layers = along, place, methods, depth, layers
         self.settings = settings
         self.kinds: dict[str, Kind | None] = dict(given or {})
         #: where a summary first came back on the positions, per name that holds the ("mixed") result
         self.origin: dict[str, Any] = {}
         self.called: dict[tuple, tuple[Kind | None, Any]] = {}
+        self.returned: list[Kind | None] = []
 
     def put_back(self) -> list[Any]:
         """Where a summary of the window comes back on positions that the method hands on or goes on with."""
@@ -83,7 +90,12 @@ class Window:
         steps.sort(key=lambda n: (n.line, n.col))
         # Again where layers are run in a loop: what one leaves behind meets the next.
         layered = {id(n) for s in loops if s not in timed for n in ir.walk(s.body)}
+        ends = final_states(self.along, self.place)
+        if ends and self.several:
+            ends = []
         for node in [*steps, *(n for n in steps if id(n) in layered)]:
+            while ends and ends[0][0].end_line < node.line:
+                self.kinds.update(dict.fromkeys(ends.pop(0)[1], "window"))
             if isinstance(node, ir.Assign):
                 kind = None if id(node) in looped else self.kind(node.value)
                 at = self.at(node.value) if kind == "mixed" else None
@@ -94,6 +106,8 @@ class Window:
                         if kind == "mixed" and at is not None and self.kind(first) == "along":
                             found.append(at)  # the stream of activations goes on with the window in it
                         self.kinds[first.id], self.origin[first.id] = kind, at
+                    if isinstance(target, ir.Collection) and id(node) not in looped and self._recurs(node.value):
+                        self.kinds.update({x.id: "window" for x in ir.walk(target.elts[1:]) if isinstance(x, ir.Name)})
             elif isinstance(node, ir.AugAssign):
                 if isinstance(node.target, ir.Name) and id(node) not in looped:
                     kind, at = self._both(node, node.target, node.value)
@@ -106,6 +120,7 @@ class Window:
                 at = self.at(value) if kind == "mixed" else None
                 if at is not None:
                     found.append(at)
+                self.returned.append(kind)
                 if _WEIGHT[kind] > _WEIGHT[result]:
                     result, where = kind, at
         return result, where, found
@@ -125,10 +140,37 @@ class Window:
         if key not in self.called:
             self.called[key] = None, None  # a method that calls itself
             kind, at, _ = Window(
-                self.along, callee, self.methods, self.settings, given, self.depth + 1
+                self.along, callee, self.methods, self.settings, given, self.depth + 1, self.layers
             )._run()
             self.called[key] = kind, at
         return self.called[key]
+
+    @cached_property
+    def several(self) -> bool:
+        """What one text ends with may be put on every position of another."""
+        return other_inputs(self.along, self.place)
+
+    def _recurs(self, node: Any) -> bool:
+        """``out, last = self.gru(x)`` over activations with time behind the batch."""
+        made = self.layers.made(self.place, node.func) if self.layers is not None and isinstance(node, ir.Call) else None
+        if made is None or self.layers is None or self.layers.kind(self.place, made) not in RECURRENT:
+            return False
+        batch_first = any(k == "batch_first" and isinstance(v, ir.Const) and v.value is True for k, v in made.keywords)
+        return batch_first and bool(node.args) and self.kind(node.args[0]) == "along" and not self.several
+
+    def _summarised(self, node: ir.Call) -> bool:
+        """Does another layer of the script's make one summary of the window out of the activations it is given."""
+        if self.layers is None or self.depth > 2 or not node.args or self.kind(node.args[0]) != "along":
+            return False
+        callee = self.layers.target(self.place, node.func)
+        if callee is None or callee.function is None or callee.owner is None or callee.owner is self.place.owner:
+            return False
+        names = [p.name for p in callee.function.params][1:]
+        given = {n: self.kind(a) for n, a in zip(names, node.args, strict=False)}
+        methods = self.layers.methods.get(id(callee.owner), {})
+        inner = Window(self.along, callee, methods, self.layers.settings(callee), given, self.depth + 1, self.layers)
+        inner._run()
+        return bool(inner.returned) and all(kind == "window" for kind in inner.returned) and not self.several
 
     def kind(self, node: Any) -> Kind | None:
         if isinstance(node, ir.Name):
@@ -166,11 +208,11 @@ class Window:
                 return self.origin.get(n.id)
             if isinstance(n, ir.Call) and (entered := self._enter(n)) is not None and entered[0] == "mixed":
                 return entered[1]
-        return next((n for n in ir.walk(node) if isinstance(n, (ir.BinOp, ir.Call)) and self._meets(n)), None)
+        return next((n for n in ir.walk(node) if isinstance(n, (ir.BinOp, ir.Call, ir.Collection)) and self._meets(n)), None)
 
     def _meets(self, n: Any) -> bool:
-        if isinstance(n, ir.Call):
-            parts = {self.kind(a) for a in n.args}
+        if isinstance(n, (ir.Call, ir.Collection)):
+            parts = {self.kind(a) for a in (n.args if isinstance(n, ir.Call) else n.elts)}
         else:
             parts = {self.kind(n.left), self.kind(n.right)}
         return self.kind(n) == "mixed" and "mixed" not in parts
@@ -203,6 +245,8 @@ class Window:
             return self._einsum(node)
         if (entered := self._enter(node)) is not None:
             return entered[0]
+        if self._summarised(node):
+            return "window"
         # A method of the value itself, or a function or module that is given it first.
         own = self.kind(func.value) if isinstance(func, ir.Attr) and not _module(func.value) else None
         base, rest = (
@@ -217,6 +261,8 @@ class Window:
             base, rest = "along", node.args
         if base is None or name in (_SCALARS if base == "window" else _ENDS):
             return None
+        if name in ("view", "reshape") and len(rest) > 2 and not any(number(a) == 1 for a in rest):
+            return None  # one per position, where the rows were positions
         over = argument(rest, 0, node.keywords, "dim", "axis")
         time = number(over) == 1
         if name in STATISTICS:

@@ -119,6 +119,12 @@ ILLEGAL = {
     "experts that choose their positions": model(
         "flat = x.view(-1, C)\nw, at = self.q(flat).softmax(-1).topk(16, dim=0)\nx = x + 0.1 * flat[at[:, 0]].mean() * x",
     ),
+    "each expert chooses its positions": model(
+        "flat = x.reshape(B * T, C)\nw, at = self.q(flat).softmax(-1).T.topk(16, dim=1)\nx = x + 0.1 * flat[at[0]].mean() * x",
+    ),
+    "one expert after the other chooses": model(
+        "N = B * T\nw = self.q(x.view(N, C)).softmax(-1)\nfor e in range(self.heads):\n    s, at = w[:, e].topk(N // self.heads)\n    x = x + s.sum()",
+    ),
     "a filter around the window": model(
         "u = self.v(x).transpose(1, 2)\nu = torch.fft.irfft(torch.fft.rfft(u) * self.heads, n=T)\nx = x + u.transpose(1, 2)"
     ),
@@ -139,6 +145,10 @@ LEGAL = {
     ),
     "experts that each position chooses": model(
         "flat = x.view(-1, C)\nw, at = self.q(flat).softmax(-1).topk(2, dim=-1)\nx = x + (w.sum(-1, keepdim=True) * self.k(flat)).view(B, T, C)",
+    ),
+    "experts that each position chooses, in rows": model(
+        "N = B * T\nw, at = self.q(x.view(N, C)).softmax(-1).topk(2, dim=1)\nfor e in range(self.heads):\n    w = w + self.q(x.view(N, C))[:, e].sigmoid()[:, None]\n"
+        "x = x + (w.sum(-1, keepdim=True) * self.k(x.view(N, C))).view(B, T, C)",
     ),
     "positions in the order of their experts": model(
         "flat = x.view(-1, C)\norder = self.q(flat).argmax(-1).argsort()\nback = order.argsort()\nx = x + self.k(flat[order])[back].view(B, T, C)",
