@@ -116,6 +116,14 @@ LEGAL = [
         _RAMP.format("self.first > 0", "(places / self.first).clamp(max=1.0)").replace("  #!", "").replace('"256"', '"0"'),
     ),
     example(
+        "one number out of a row of places",
+        _LOOP.format(
+            "import math\ntotal = 0.0\nramp = (torch.arange(1024) / 256).clamp(max=1.0)",
+            "    total += (part * ramp[-1] * ramp.max()).sum().item()",
+        )
+        + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
+    example(
         "a mask of places",
         _LOOP.format(
             "import math\ntotal = 0.0\nkept = (torch.arange(1024) >= 0).float()", "    total += (part * kept).sum().item()"

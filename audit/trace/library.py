@@ -14,7 +14,7 @@ from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mix
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import BY_PLACE, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.shaping import BY_PLACE, NUMBERS, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -391,7 +391,7 @@ class Library(Builtins, Containers, Files):
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
-        out.keys = out.keys - {WHOLE}
+        out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
             self.note_sorted(last, first, out)
@@ -657,6 +657,9 @@ class Library(Builtins, Containers, Files):
         if WHOLE in recv.keys and name not in LEAVES_WHOLE:
             recv = recv if name.endswith("_") else clone(recv)
             recv.keys = recv.keys - {WHOLE}
+        if BY_PLACE in recv.keys and name in NUMBERS and not args and not kwargs:
+            recv = clone(recv)
+            recv.keys = recv.keys - {BY_PLACE}
         if name in OF_STACK and STACKED in recv.keys:
             return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:

@@ -39,6 +39,8 @@ WEIGHTED = "each loss counts by its place in the window"
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
 GUARD = 16.0
 _CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
+#: what makes one number of an array
+NUMBERS = frozenset(["sum", "mean", "max", "min", "prod", "norm", "item", "numel"])
 _ONE_OF_ALL = frozenset(
     ["min", "amin", "median", "nanmedian", "quantile", "nanquantile", "kthvalue", "mode", "percentile"]
 )

@@ -16,6 +16,7 @@ from audit.trace.positions import (
     whole,
     written_at,
 )
+from audit.trace.shaping import BY_PLACE
 from audit.trace.values import (
     ART,
     BYTES,
@@ -236,6 +237,8 @@ class Subscripts:
                     out.knobs |= i.knobs
         if isinstance(elements[-1], (ir.Const, ir.UnaryOp)) and any(k[0] == "flat" for k in out.keys):
             out.keys = frozenset(k for k in out.keys if k[0] != "flat")  # one column of a stack is no mixture
+        if BY_PLACE in out.keys and all(isinstance(i, V) and (i.kind == "const" or i.lv is not None) for i in parts):
+            out.keys = out.keys - {BY_PLACE}  # one of them is a number, whatever its place was
         if deps:
             out.deps = out.deps | deps
         if out.atoms:
