@@ -61,19 +61,23 @@ def narrow(
     wanted = lines.keys()
     active = [e for e in trace.of("REPORT", active=True) if e.scores]
     found: set[int] = set()
+    unprinted: dict[str, bool] = {}  # lines of no known report, and whether some report's text is not known
     for label in wanted:
         said = {e.id: could_print(e, label) for e in active}
         if not any(said.values()):
-            # Printed by something that was not followed: nothing is ruled out, nor shown where the program prints it.
-            where = next((at for text in stated if label_of(text)[0] == label and (at := written(text))), None)
-            if where is not None and None not in said.values():
-                trace.unfollowed.append(f"{where} prints the stated score, and how that comes about was not followed")
-            return
+            unprinted[label] = None in said.values()
+            continue
         sites: dict[tuple, list[int]] = {}
         for e in active:
             if said[e.id]:
                 sites.setdefault(e.stack[:2], []).append(e.id)
         found |= reached(sites, lines[label]) | {number for number, could in said.items() if could is None}
+    if unprinted:
+        # Printed by something that was not followed: nothing is ruled out, nor shown where the program prints it.
+        where = next((at for text in stated if unprinted.get(label_of(text)[0]) is False and (at := written(text))), None)
+        if where is not None and len(unprinted) == len(wanted):
+            trace.unfollowed.append(f"{where} prints the stated score, and how that comes about was not followed")
+        return
     shown = {label_of(text)[0] for text in better}
     found |= {e.id for e in active if any(could_print(e, label) for label in shown)}
     if wanted and len(found) < len(active):
