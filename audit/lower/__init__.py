@@ -1,7 +1,8 @@
 """Text to intermediate representation: one call, whatever it takes to parse the text.
 
 libcst comes first: its grammar is the newest one on every Python, so that verdicts do not depend on
-the interpreter. Where it rejects what Python runs (minified spacing, a backslash before an indent), the
+the interpreter. It is slow: a text is cut into pieces (`audit.lower.pieces`), and those for which `ast` is known to give the same
+nodes are left to that (`audit.lower.quick`). Where it rejects what Python runs (minified spacing, a backslash before an indent), the
 text is repaired without moving a line, then `ast` is asked. Only what none of them accepts is
 `Unparsable`.
 
@@ -27,7 +28,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeVar
 
 from audit import ir
-from audit.lower import repair, store
+from audit.lower import repair
 from audit.lower.errors import TooDeep, Unparsable
 from audit.lower.from_ast import lower_ast
 
@@ -79,15 +80,16 @@ def _best(text: str, path: str, lines: list[str]) -> ir.Module:
 
 
 def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Module | Exception:
-    """libcst's result, or why there is none."""
-    import libcst
-
-    from audit.lower.cursor import Cursor
-    from audit.lower.from_libcst import lower_libcst
+    """libcst's result, or why there is none; statements that `audit.lower.quick` lowers to the same nodes are not parsed by it."""
     from audit.lower.pieces import lower_pieces
     from audit.lower.quick import plain
 
     def parse(text: str) -> ir.Module:
+        import libcst  # a fifth of a second
+
+        from audit.lower.cursor import Cursor
+        from audit.lower.from_libcst import lower_libcst
+
         with _unvalidated():
             tree = libcst.parse_module(text)
         return lower_libcst(tree, path, Cursor(text, inserted))
@@ -97,7 +99,7 @@ def _libcst(text: str, path: str, inserted: list[int] | None = None) -> ir.Modul
         return parse(text).body if found is None else found
 
     def work() -> ir.Module:
-        if store.active() and not inserted:
+        if not inserted:
             with suppress(Exception):  # then the module is parsed whole, which says what is wrong
                 return lower_pieces(text, path, piece_of)
         return parse(text)

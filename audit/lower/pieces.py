@@ -72,14 +72,20 @@ def lower_pieces(text: str, path: str, parse: Callable[[str], list[ir.Stmt]]) ->
     pieces = {piece.key: piece for piece in _all(parts)}
     packed = store.kept(list(pieces))
     fresh = {key: packing.with_nodes(parse(piece.source)) for key, piece in pieces.items() if key not in packed}
-    new = {key: packing.pack(nodes) for key, nodes in fresh.items()}
-    store.keep(new)
-    packed |= new
+    if store.active():
+        new = {key: packing.pack(nodes) for key, nodes in fresh.items()}
+        store.keep(new)
+        packed |= new
 
     def nodes(piece: Piece) -> list[ir.Stmt]:
         # Every place in the text has nodes of its own.
         key = piece.key
-        found, inside = fresh.pop(key) if key in fresh else packing.unpack(packed[key])
+        if key in fresh:
+            found, inside = fresh.pop(key)
+        elif key in packed:
+            found, inside = packing.unpack(packed[key])
+        else:
+            found, inside = packing.with_nodes(parse(piece.source))
         offset = piece.first
         if piece.nested:
             (around,) = found

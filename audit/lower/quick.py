@@ -1,6 +1,6 @@
 """Short pieces of plain text by `ast`: a fifth of the time of libcst for the same nodes.
 
-A sweep parses millions of lines in pieces (`audit.lower.pieces`). Most hold nothing in which the two front ends, or two
+Scripts are parsed in pieces (`audit.lower.pieces`). Most hold nothing in which the two front ends, or two
 versions of Python, differ. `plain` lowers those, and hands on whatever might come out otherwise, or might be rejected by
 libcst (then the module is not its work, and says so).
 """

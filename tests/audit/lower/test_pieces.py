@@ -43,11 +43,10 @@ def parsed(monkeypatch):
 
 
 def whole(text: str) -> ir.Module:
-    opened, store._opened = store._opened, None
-    try:
+    """The module as libcst parses it in one go."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pieces, "split", lambda _: 1 / 0)
         return lower.lower(text, "train_gpt.py")
-    finally:
-        store._opened = opened
 
 
 def function(name: str, turns: int = 12, tail: str = "") -> str:
@@ -78,6 +77,14 @@ def test_the_nodes_of_a_whole_parse(folder, text):
         module = lower.lower(text, "train_gpt.py")
         assert flat(module.body) == flat(expected.body)
         assert (module.end_line, module.frontend, module.sha256) == (expected.end_line, expected.frontend, expected.sha256)
+
+
+@pytest.mark.parametrize("text", [*CASES, "".join(SNIPPETS), function("g") * 3])
+def test_the_same_without_a_store(text):
+    assert not store.active()
+    found = lower.lower(text, "train_gpt.py")
+    assert flat(found.body) == flat(whole(text).body)
+    assert len({id(n) for n in ir.walk(found.body)}) == len(list(ir.walk(found.body)))
 
 
 @pytest.mark.parametrize("package", ["audit/trace", "audit/rules", "fixtures/submissions"])
