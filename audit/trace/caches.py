@@ -69,6 +69,7 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
         for k in s.detail.get("keys", ()):
             if k[0] == "lookup" and k[1] in reads:
                 feeds.setdefault(k[1], []).append(s)
+    feeds = dict(sorted(feeds.items()))  # keys come in no order that two runs share
     reported = reported_ids(trace)
     found: dict[tuple, CacheRead] = {}
     addresses = {n: tokens_in(reads[n].detail.get("keys", frozenset()), through_tables=True) for n in feeds}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from itertools import count
 from typing import Any
 
 from audit import ir
@@ -50,6 +51,7 @@ FOLD = {
     ">": operator.gt, ">=": operator.ge,
 }  # fmt: skip
 LN2 = 0.6931471805599453
+_numbers = count(1)
 SHAPE_ATTRS = frozenset(["shape", "size", "ndim", "dtype", "device", "itemsize", "nbytes"])
 
 TRANSPARENT_ATTRS = frozenset(["data", "T", "module", "real", "_orig_mod", "mT", "detach"])
@@ -691,11 +693,15 @@ class Expressions(Subscripts):
 
 
     def table_id(self: Any, base: V) -> int:
-        """One number per table; elements of one container count as one table. Kept alive, so that it stays one."""
+        """One number per table; elements of one container count as one table."""
         home = base.origin if base.origin is not None else base
-        thing = home.data if home.data is not None else home
-        self.tables.append(thing)
-        return id(thing)
+        return int(self.number_of(home.data if home.data is not None else home))
+
+    def number_of(self: Any, thing: Any) -> int:
+        """A number that no other thing has, in this run or in the one into closed branches; it is kept alive with it."""
+        if id(thing) not in self.tables:
+            self.tables[id(thing)] = (thing, next(_numbers))
+        return int(self.tables[id(thing)][1])
 
 
 def leading_text(parts: list[V]) -> str:

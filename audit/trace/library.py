@@ -266,7 +266,7 @@ class Library(Builtins, Containers, Files):
                 e = self.event("STORE", node, first, keys=first.keys, whole=self.fills_whole(first, const(1)))
                 out.taint = out.taint | {e.id}
             elif first.flags & TRAIN and not first.flags & (LOSS | LOGITS | PARAM | META):
-                e = self.event("FILL", node, first, table=id(out))
+                e = self.event("FILL", node, first, table=self.number_of(out))
                 out.taint = out.taint | {e.id}
             return out
         if last in ("all_gather_object", "all_gather", "all_gather_into_tensor") and len(args) >= 2:

@@ -125,7 +125,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
         self.score_keys: dict[int, frozenset] = {}
-        self.tables: list[Any] = []
+        self.tables: dict[int, tuple[Any, int]] = {}  # what has a number of its own, by identity
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()

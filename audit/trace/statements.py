@@ -83,7 +83,9 @@ class Statements(Loops, Contexts):
                 ir.ExprStmt(ir.Call(ir.Attr(x, call.func.attr, **place), call.args, call.keywords, **place), **place)
                 for x in (way.body, way.orelse)
             ]
-            return int(self.s_if(ir.If(way.test, [ways[0]], [ways[1]], **place)))
+            branch = ir.If(way.test, [ways[0]], [ways[1]], **place)
+            self.number_of(branch)  # what is known of statements goes by their identity: none may come to stand in its place
+            return int(self.s_if(branch))
         v = self.ev(s.value)
         if v.kind == "never":
             return RAISE
