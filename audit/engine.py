@@ -276,7 +276,7 @@ def _find_headline(ctx: Context) -> None:
     if any(LEAST_SCORE < value < UNSEEN * min(printed, default=0.0) for value in stated_first):
         return  # a better score is stated than any line shows: nothing is ruled out
     labels = {e.label for run in behind for e in run.reported}
-    stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in labels}
+    stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in sorted(labels)}
     better = {
         e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
     }  # fmt: skip

@@ -58,8 +58,6 @@ def unread(
         return Obligation(rule=rule.id, status="undetermined", reason="the program could not be traced")
     if trace.exhausted:
         return Obligation(rule=rule.id, status="undetermined", reason=f"the trace is incomplete: {trace.exhausted}")
-    if need_scores and trace.unfollowed and trace.chosen is None:
-        return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])
     if need_scores and not any(e.on_val for e in trace.of("SCORE", active=True)):
         trains = any(e.flags & TRAIN for e in trace.of("UPDATE"))
         if trains and not any(e.on_val for e in trace.events):
@@ -73,6 +71,8 @@ def unread(
         else:
             return None  # scored under some setting, and no branch breaches the rule
         return Obligation(rule=rule.id, status="undetermined", reason=why)
+    if need_scores and trace.unfollowed and trace.chosen is None:
+        return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])
     return None
 
 
