@@ -55,6 +55,10 @@ class Place:
     def params(self) -> frozenset[str]:
         return frozenset(p.name for p in self.function.params) if self.function is not None else frozenset()
 
+    def assigned(self, *names: str) -> list[Any]:
+        """What is assigned to any of these names here."""
+        return [n.value for n in self.nodes(ir.Assign) if any(isinstance(t, ir.Name) and t.id in names for t in n.targets)]
+
     @cached_property
     def steps(self) -> list[Any]:
         """Assignments, calls and returns in the order of the text."""

@@ -86,8 +86,7 @@ def _embeds_several(along: Sequences, place: Place) -> bool:
 
 def _made(place: Place, node: Any) -> list[Any]:
     """What the names in an expression were assigned in the method."""
-    names = {x.id for x in ir.walk(node) if isinstance(x, ir.Name)}
-    return [a.value for a in place.nodes(ir.Assign) if any(isinstance(t, ir.Name) and t.id in names for t in a.targets)]
+    return place.assigned(*(x.id for x in ir.walk(node) if isinstance(x, ir.Name)))
 
 
 def is_encoder(kind: str) -> bool:

@@ -86,7 +86,7 @@ class Layers:
         if not isinstance(node, ir.Name):
             return node if isinstance(node, ir.Call) else self._only(place, node)
         own = self.methods.get(id(place.owner), {}).values()
-        values = [a.value for p in own for a in p.nodes(ir.Assign) for t in a.targets if isinstance(t, ir.Name) and t.id == node.id]
+        values = [value for p in own for value in p.assigned(node.id)]
         return values[0] if len(values) == 1 and isinstance(values[0], ir.Call) else None
 
     def _only(self, place: Place, func: Any) -> ir.Call | None:

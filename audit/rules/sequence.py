@@ -220,7 +220,7 @@ def folded(place: Place, node: Any) -> bool:
 def rows_of_pieces(place: Place, node: Any) -> bool:
     """`folded` by a ``view``: (batch * time) rows of what is inside one position."""
     if isinstance(node, ir.Name):
-        made = [s.value for s in place.steps if isinstance(s, ir.Assign) and any(isinstance(t, ir.Name) and t.id == node.id for t in s.targets)]
+        made = place.assigned(node.id)
         return len(made) == 1 and not isinstance(made[0], ir.Name) and rows_of_pieces(place, made[0])
     while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _SAME:
         node = node.func.value

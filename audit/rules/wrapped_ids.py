@@ -25,11 +25,11 @@ def wrapped(code: Code, place: Place, node: Any) -> ir.Call | None:
 
 def _chain(code: Code, place: Place, node: Any, names: set[str]) -> ir.Call | None:
     if isinstance(node, ir.Name):
-        made = [n for n in place.nodes(ir.Assign) if any(isinstance(t, ir.Name) and t.id == node.id for t in n.targets)]
+        made = place.assigned(node.id)
         if len(made) != 1 or node.id in names:
             return None
         names.add(node.id)
-        return _chain(code, place, made[0].value, names)
+        return _chain(code, place, made[0], names)
     if isinstance(node, ir.BinOp):
         if node.op == "*" and not any(isinstance(x, ir.Const) for x in (node.left, node.right)):
             return None  # perhaps with a mask

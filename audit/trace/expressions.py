@@ -7,9 +7,9 @@ from itertools import count
 from typing import Any
 
 from audit import ir
-from audit.trace.files import named
 from audit.trace.gates import AGREE, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
+from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     ART,

@@ -6,7 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.reach import TYPED
-from audit.trace.started import script_keys
+from audit.trace.started import named
 from audit.trace.values import (
     ART,
     BPB,
@@ -35,8 +35,6 @@ class Files:
         return self.knobs.value(name, None)[0] is not None
 
     def env_set(self: Any, name: Any, value: V) -> None:
-        if not hasattr(self, "environ_set"):
-            self.environ_set: dict[str, V] = {}
         self.environ_set[name] = value
 
     def environ(self: Any, args: list[V], node: Any, required: bool = False) -> V:
@@ -44,7 +42,7 @@ class Files:
             return V("val")
         name = args[0].const
         default = args[1] if len(args) > 1 else const(None)
-        if hasattr(self, "environ_set") and name in self.environ_set:
+        if name in self.environ_set:
             return self.environ_set[name]
         plain = default.const if default.kind == "const" else None
         got = self.knobs.value(name, plain)
@@ -130,22 +128,25 @@ class Files:
             return None
         if path in self.loaded:
             return self.loaded[path]
-        outer = self.scope
-        scope = type(outer)(None, None, "<module>", path)
-        scope.names["__name__"] = const(name)
-        scope.names["__file__"] = const(path)
-        v = V("lib", data=path)
-        v.data = scope
-        v.kind = "module"
-        self.loaded[path] = v
-        self.scope = scope
+        scope = self.module_scope(path, name)
+        self.loaded[path] = v = V("module", data=scope)
+        self.run_module(path, scope)
+        return v
+
+    def module_scope(self: Any, path: str, name: str) -> Any:
+        scope = type(self.scope)(None, None, "<module>", path)
+        scope.names.update({"__name__": const(name), "__file__": const(path)})
+        return scope
+
+    def run_module(self: Any, path: str, scope: Any) -> None:
+        """Executes the module's statements in that scope."""
+        outer, self.scope = self.scope, scope
         self.returns.append([])
         try:
             self.block(self.modules[path].body)
         finally:
             self.scope = outer
             self.returns.pop()
-        return v
 
     # ------------------------------------------------------------------ files
     def path_join(self: Any, args: list[V]) -> V:
@@ -261,13 +262,6 @@ class Files:
                 a.absorb(out)
                 a.keys = a.keys | {("hint", e.id)}
         return out
-
-
-def named(path: V, last: V) -> V:
-    """A path that ends in ``last``: which script it is stays known, wherever that lies."""
-    if keys := script_keys(last):
-        path.keys = path.keys | keys
-    return path
 
 
 def begun(path: V) -> str | None:

@@ -117,6 +117,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.pending_stepped = False
         self.hooks = 0
         self.loaded: dict[str, V] = {}
+        self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.started: set[str] = set()  # scripts that were begun as programs of their own
         self.returns: list[list[V]] = []
         self.yields: list[list[V]] = []

@@ -11,7 +11,6 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from audit import ir
 from audit.trace.values import V, const
 
 #: what begins a program; its name stands somewhere in the arguments
@@ -24,11 +23,11 @@ _WORD = re.compile(r"[\w./-]+\.py\b")
 _SCORE = re.compile(r"bpb|bits[ _]per[ _]byte", re.I)
 
 
-def script_keys(path: V) -> frozenset:
-    """What a path of which only the end is known still says: the name of a script."""
-    if path.kind == "const" and isinstance(path.const, str) and path.const.endswith(".py"):
-        return frozenset([(SCRIPT, path.const.rpartition("/")[2])])
-    return frozenset(k for k in path.keys if k[0] == SCRIPT)
+def named(path: V, last: V) -> V:
+    """A path that ends in ``last``: which script it is stays known, wherever that lies."""
+    if last.kind == "const" and isinstance(last.const, str) and last.const.endswith(".py"):
+        path.keys = path.keys | {(SCRIPT, last.const.rpartition("/")[2])}
+    return path
 
 
 def _names(v: V, depth: int = 0) -> Iterator[str]:
@@ -65,14 +64,12 @@ class Started:
     def start(self: Any, args: list[V], node: Any) -> None:
         """A program is begun with this command, and with the settings that it is given."""
         given = dict(x for a in args for x in _settings(a))
-        before = dict(self.environ_set) if hasattr(self, "environ_set") else {}
-        for name, value in given.items():
-            self.env_set(name, const(value))
+        before = self.environ_set
+        self.environ_set = {**before, **{name: const(value) for name, value in given.items()}}
         try:
             self.start_all(args, node)
         finally:
-            if given:
-                self.environ_set = before
+            self.environ_set = before if given else self.environ_set
 
     def start_all(self: Any, args: list[V], node: Any) -> None:
         folder = self.scope.path.rpartition("/")[0]
@@ -83,24 +80,20 @@ class Started:
                 self.run_script(path, node)
 
     def run_script(self: Any, path: str, node: Any) -> None:
-        outer, begun = self.scope, len(self.trace.events)
-        scope = type(outer)(None, None, "<module>", path)
-        scope.names.update({"__name__": const("__main__"), "__file__": const(path), "__doc__": const(None)})
-        module: ir.Module = self.modules[path]
-        self.stack.append((outer.path, getattr(node, "line", 0), path.rpartition("/")[2]))
-        self.scope = scope
-        self.returns.append([])
+        at, name, begun = (self.scope.path, getattr(node, "line", 0)), path.rpartition("/")[2], len(self.trace.events)
+        scope = self.module_scope(path, "__main__")
+        scope.names["__doc__"] = const(None)
+        self.stack.append((*at, name))
         loops, self.loops = self.loops, []
         try:
-            self.block(module.body)
+            self.run_module(path, scope)
         finally:
-            self.scope, self.loops = outer, loops
-            self.returns.pop()
+            self.loops = loops
             self.stack.pop()
-        followed = any(e.kind == "SCORE" for e in self.trace.events[begun:])
-        if not followed and self.guard_state()[0] != "no" and any(_SCORE.search(line) and "print" in line for line in module.lines):
-            at = f"{outer.path}:{getattr(node, 'line', 0)}"
-            self.trace.unfollowed.append(f"{at} starts {path.rpartition('/')[2]}, which prints a score that was not followed")
+        if self.guard_state()[0] == "no" or any(e.kind == "SCORE" for e in self.trace.events[begun:]):
+            return
+        if any(_SCORE.search(line) and "print" in line for line in self.modules[path].lines):
+            self.trace.unfollowed.append(f"{at[0]}:{at[1]} starts {name}, which prints a score that was not followed")
 
 
-__all__ = ["SCRIPT", "STARTS", "Started", "script_keys"]
+__all__ = ["STARTS", "Started", "named"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.context import Options
-from audit.engine import audit_files, text_files
 from audit.rules.flow import PRELUDE
+from tests.audit.rules.causal_models import audited, indent
 
 MODEL = """\
 from flash_attn import flash_attn_func, flash_attn_varlen_func
@@ -47,15 +46,7 @@ FILTER = "u = self.v(x).transpose(1, 2)\nu = {}\nx = x + F.silu(u.transpose(1, 2
 
 
 def model(body: str, init: str = "pass", ids: str = "ids", before: str = "") -> str:
-    def indent(lines: str) -> str:
-        return lines.strip().replace("\n", "\n        ")
-
     return PRELUDE + before + MODEL.replace("INIT", indent(init)).replace("BODY", indent(body)).replace("IDS", ids)
-
-
-def audited(text: str):
-    found = audit_files(text_files({"train_gpt.py": text}, "train_gpt.py"), Options(rules=frozenset({"F17"})))
-    return [f for f in found.findings if f.rule == "F17"], found
 
 
 ILLEGAL = {

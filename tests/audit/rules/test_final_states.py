@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.context import Options
-from audit.engine import audit_files, text_files
 from audit.rules.flow import PRELUDE
+from tests.audit.rules.causal_models import audited, indent
 
 MODEL = """\
 class Belief(nn.Module):
@@ -59,15 +58,7 @@ HASH = "prev = torch.roll(ids, 1, dims=1)\npair = (ids * 31 + prev) % 4096\n"
 
 
 def model(body: str, run: str = RUN) -> str:
-    def indent(lines: str) -> str:
-        return lines.strip().replace("\n", "\n        ")
-
     return PRELUDE + MODEL.replace("RUN", indent(run)).replace("BODY", indent(body))
-
-
-def audited(text: str):
-    found = audit_files(text_files({"train_gpt.py": text}, "train_gpt.py"), Options(rules=frozenset({"F17"})))
-    return [f for f in found.findings if f.rule == "F17"], found
 
 
 ILLEGAL = {

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.context import Options
-from audit.engine import audit_files, text_files
 from audit.rules.flow import PRELUDE
+from tests.audit.rules.causal_models import audited, indent
 
 MODEL = """\
 class Experts(nn.Module):
@@ -48,12 +47,7 @@ HERE = "order = self.gate(flat).argmax(-1).argsort(stable=True)\n"
 
 
 def model(body: str, order: str = BY_TOKEN) -> str:
-    return PRELUDE + MODEL.replace("BODY", body.strip().replace("\n", "\n        ")).replace("ORDER", order)
-
-
-def audited(text: str):
-    found = audit_files(text_files({"train_gpt.py": text}, "train_gpt.py"), Options(rules=frozenset({"F17"})))
-    return [f for f in found.findings if f.rule == "F17"], found
+    return PRELUDE + MODEL.replace("BODY", indent(body)).replace("ORDER", order)
 
 
 ILLEGAL = {

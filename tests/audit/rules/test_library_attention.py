@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from audit.context import Options
-from audit.engine import audit_files, text_files
 from audit.rules.flow import PRELUDE
+from tests.audit.rules.causal_models import audited, indent
 
 MODEL = """\
 from torch.nn import TransformerEncoder
@@ -35,15 +34,7 @@ TURNED = "self.mha = nn.MultiheadAttention(dim, heads)"
 
 
 def model(init: str, body: str) -> str:
-    def indent(lines: str) -> str:
-        return lines.strip().replace("\n", "\n        ")
-
     return PRELUDE + MODEL.replace("INIT", indent(init)).replace("BODY", indent(body))
-
-
-def audited(text: str):
-    found = audit_files(text_files({"train_gpt.py": text}, "train_gpt.py"), Options(rules=frozenset({"F17"})))
-    return [f for f in found.findings if f.rule == "F17"], found
 
 
 ILLEGAL = {
