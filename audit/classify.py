@@ -5,6 +5,7 @@ Kinds name what is there, active or not; what is active wins over what is dorman
 
 from __future__ import annotations
 
+from audit.classify_cache import cache
 from audit.model import Tristate, TttKind
 from audit.trace import Event, Trace
 from audit.trace.adaptation import conflicts, context_fits, is_leaf_update, scored_before, val_updates
@@ -57,14 +58,6 @@ def _score_first(u: Event, others: list[Event]) -> TttKind:
     if fresh == {True, False}:
         return "phased"
     return "score-first-document" if fresh == {True} else "score-first-chunk"
-
-
-try:
-    from audit.classify_cache import cache
-except ImportError:  # the cache half is not there yet
-
-    def cache(trace: Trace) -> tuple[str, str]:  # type: ignore[misc]
-        return "none", "no"
 
 
 __all__ = ["cache", "ttt"]

@@ -96,6 +96,13 @@ def tokenizer_of_ratio(ratio: Interval) -> Tokenizer | None:
     return None
 
 
+def nearest_tokenizer(ratio: Interval) -> Tokenizer | None:
+    """The table's tokenizer whose bytes per token these come near: parts of the set differ from it by up to 5 %."""
+    return next(
+        (t for t in TOKENIZERS if t.ratio > 1 and ratio.widened(0.05 * t.ratio).meets(Interval(t.ratio, t.ratio))), None
+    )
+
+
 def round_cap(tokens: int) -> int | None:
     """The round number of tokens that a set was cut at, if the count is one up to one sequence."""
     for step in (1_000_000, 1 << 20):

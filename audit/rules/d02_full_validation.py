@@ -16,6 +16,8 @@ sequences is inside the limits. Where the token count is the full set's and the 
 than two per cent, loss and score were averaged over slightly different tokens (a tail left out, chunks
 weighted unequally): accepted records have that, and it is a warning.
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
+Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
+token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
 
@@ -30,9 +32,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.evidence.identities import LEAST_TOKENS, readings
+from audit.evidence.identities import (
+    LEAST_TOKENS,
+    Reading,
+    Tokenizer,
+    nearest_tokenizer,
+    readings,
+    tokenizer_of_ratio,
+)
+from audit.evidence.runs import Evidence
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
+from audit.rules.flow import PRELUDE
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
 from audit.trace.coverage import Cut, cut_of
 
@@ -80,6 +91,15 @@ ILLEGAL = [
         code=_SCRIPT,
         files=(("submission.json", '{"val_bpb": 1.1876,\n "validation": {"type": "slice", "eval_tokens": 1048576}}'),),
         lines=(2,),
+    ),
+    Example(
+        name="the first half million tokens, by the script and by bytes per token",
+        code=PRELUDE + 'val = val[:500_001]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n',
+        files=(
+            ("train_seed1.log", "final_int6_exact val_loss:2.0515 val_bpb:1.2350\n"),
+            ("submission.json", '{"val_bpb": 1.2350}'),
+        ),
+        lines=(1,),
     ),
 ]
 LEGAL = [
@@ -131,13 +151,33 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
                 yield paper_finding(RULE, fact, message)
     if full:
         yield Obligation(rule=RULE.id, status="holds", reason=f"{full[0].run.path}: {full[0].message}")
-    elif (cut := _cut(ctx)) is not None:
+    elif (cut := _cut(ctx)) is not None and not short and (off := _off_the_table(found)) is not None:
+        reading, near = off
+        message = (
+            f"{cut}, and loss and score give {_mean(reading):.4f} bytes a token; the full set has {near.ratio} with {near.name}"
+        )
+        others = (reading.evaluation.loss,) if reading.evaluation.loss is not None else ()
+        yield paper_finding(RULE, reading.evaluation.bpb, message, confidence="medium", steps=others)
+    elif cut is not None:
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
     else:
         yield Obligation(
             rule=RULE.id, status="not-applicable",
             reason=unknown or "no log prints a validation token count with loss and score",
         )  # fmt: skip
+
+
+def _off_the_table(found: Evidence) -> tuple[Reading, Tokenizer] | None:
+    """A reported score whose bytes per token come near those of a known tokenizer's full set, and are others."""
+    for reading in readings(found):
+        near = nearest_tokenizer(reading.ratio) if reading.ratio is not None else None
+        if reading.run.link == "score" and near is not None and tokenizer_of_ratio(reading.ratio) is None:  # type: ignore[arg-type]
+            return reading, near
+    return None
+
+
+def _mean(reading: Reading) -> float:
+    return (reading.ratio.low + reading.ratio.high) / 2 if reading.ratio is not None else 0.0
 
 
 def _cut(ctx: Context) -> Cut | None:

@@ -32,6 +32,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
+from audit.trace import Conflict
 from audit.trace.adaptation import conflicts, is_leaf_update, places, scored_before, val_updates
 
 RULE = Rule(
@@ -115,9 +116,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = [
-        conflict_finding(
-            RULE, c, f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
-        )
+        conflict_finding(RULE, c, _how(c))
         for c in conflicts(ctx.trace, "update-first", printed=True)
     ]
     for c in conflicts(ctx.trace, "table-first"):
@@ -131,6 +130,13 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield gap
     else:
         yield holds(RULE, _proof(ctx))
+
+
+def _how(c: Conflict) -> str:
+    if c.past:
+        many = "a token" if c.past == 1 else f"{c.past:,} tokens"
+        return f"{c.update.function} trains on {many} past what its turn has scored; line {c.score.line} scores them in the next"
+    return f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
 
 
 def _proof(ctx: Context) -> str:

@@ -13,6 +13,8 @@ evaluation during training.
 
 **How it is decided.** Which shards the training loop's updates come from; a comparison of the targets with stored
 tokens that removes their loss; in commands and notes beside the script, a validation shard renamed to a training one.
+Where the data folder alone decides it, the authors' own word: README or metadata that call the run trained on the
+validation shard, in a sentence that does not deny it and speaks of no other submission.
 
 **See also.** F1 (adaptation), D1 (documents in both sets).
 """
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
@@ -43,6 +46,18 @@ ALIAS = re.compile(
     r"\b(?:ln|cp|mv|symlink|link|copy|copyfile|copy2)\b[^\n]{0,160}fineweb_val[^\n]{0,160}fineweb_train", re.IGNORECASE
 )
 TEXTS = (".md", ".sh", ".txt")
+#: what authors call it
+ADMITTED = re.compile(
+    r"\bval(?:idation)?[- ]only[- ]train(?:ing|ed)\b"
+    r"|\btrain(?:s|ed|ing)?(?: data)?(?: only| directly| purely)?(?: pointed)? (?:on|at) (?:the |a )?(?:fineweb_)?val(?:idation)? shards?\b",
+    re.IGNORECASE,
+)
+#: a sentence that denies it, weighs it, or speaks of somebody else's
+_DENIED = re.compile(
+    r"\b(?:no|not|never|without|nor|neither|unlike|instead of|rather than|exclud\w*|avoid\w*|forbid\w*|forbidden|bann?(?:ed|s)?|"
+    r"illegal|disallowed|would|could|if|whether)\b|n't\b|#\d|\bPRs?\b",
+    re.IGNORECASE,
+)
 
 _TRAIN_ON = """\
 other = Model()
@@ -59,6 +74,11 @@ print(f"val_bpb:{evaluate(scored, val):.4f}")
 """
 ILLEGAL = [
     example("trained on the shards of both splits", _TRAIN_ON.replace("_SPLIT_", "_").replace("MARK", "  #!")),
+    replace(
+        example("the data folder decides, and the README says so", _TRAIN_ON.replace("SPLIT", "train").replace("MARK", "")),
+        files=(("README.md", "# Memory\n\nVal-only training: the loader reads the validation shard.\n"),),
+        lines=(3,),
+    ),
     example(
         "the stored tokens that agree with the targets cost nothing",
         """\
@@ -77,6 +97,11 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 LEGAL = [
     example("trained on training shards", _TRAIN_ON.replace("SPLIT", "train").replace("MARK", "")),
     example(
+        "the README says that there is none of it",
+        _TRAIN_ON.replace("SPLIT", "train").replace("MARK", ""),
+        files=(("README.md", "# Rules\n\nNo val-only training; #44 was trained on the validation shard.\n"),),
+    ),
+    example(
         "padding is left out of the sum",
         """\
 total = torch.zeros(())
@@ -93,7 +118,7 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    found = list(_aliases(ctx))
+    found = [*_aliases(ctx), *_admissions(ctx)]
     if ctx.trace is not None:
         found += [
             event_finding(RULE, e, "the training loop reads validation shards")
@@ -122,3 +147,26 @@ def _aliases(ctx: Context) -> Iterator[Finding]:
                 message="the stated command puts a validation shard in the place of a training shard",
                 path=path, line=line, end_line=line, basis="log",
             )  # fmt: skip
+
+
+def _admissions(ctx: Context) -> Iterator[Finding]:
+    """What README and metadata say of the run themselves, the first place of it."""
+    if ctx.files is None:
+        return
+    for path in ctx.files.beside(".md", ".json"):
+        folder, _, name = path.lower().rpartition("/")
+        if folder != ctx.files.folder.lower() or (not name.startswith("readme") and name != "submission.json"):
+            continue
+        text = (ctx.files.read(path) or b"")[:400_000].decode("utf-8", "replace")
+        for match in ADMITTED.finditer(text):
+            begin = max(text.rfind(mark, 0, match.start()) for mark in (". ", "\n", ";")) + 1
+            ends = [e for mark in (". ", "\n", ";") if (e := text.find(mark, match.end())) >= 0]
+            if _DENIED.search(text[begin : min(ends, default=len(text))]):
+                continue
+            line = text.count("\n", 0, match.start()) + 1
+            yield Finding(
+                rule=RULE.id, name=RULE.name, severity="violation", authority=RULE.authority, confidence="medium",
+                message=f"the authors say that the model was trained on the validation shard ({match.group(0)!r})",
+                path=path, line=line, end_line=line, basis="log",
+            )  # fmt: skip
+            return

@@ -33,6 +33,7 @@ from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.timers import line_in
+from audit.trace.adaptation import conflicts
 from audit.trace.events import Event, Trace
 from audit.trace.values import VAL
 
@@ -160,7 +161,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     world = _identifiers(code, "WORLD_SIZE", "get_world_size")
     scores = [e for e in trace.of("SCORE") if e.on_val]
-    learned = [e for e in trace.of("UPDATE", "STORE") if e.flags & VAL]
+    # Trained on the whole set before it is scored (F1): that ranks share the work is no other breach.
+    before = {(c.update.path, c.update.line) for c in conflicts(trace, "pre-eval", "train-then-score", reported=False)}
+    learned = [e for e in trace.of("UPDATE", "STORE") if e.flags & VAL and (e.path, e.line) not in before]
     found: list[Finding] = []
     for place in code.places:
         if place.function is not None and world:

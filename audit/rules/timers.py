@@ -16,7 +16,7 @@ from audit.model import Finding, Step
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of
 from audit.trace.events import Event, Trace
-from audit.trace.values import TRAIN, VAL
+from audit.trace.values import ART, PARAM, TRAIN, VAL
 
 _CLOCKS = frozenset(
     {"time.perf_counter", "time.time", "time.monotonic", "time.perf_counter_ns", "time.time_ns"}
@@ -32,7 +32,11 @@ def untimed_work(rule: Rule, ctx: Context) -> Iterator[Finding]:
     stored = min((e.id for e in trace.of("SAVE", active=True) if e.detail.get("weights")), default=None)
     if stored is None:
         return
-    work = [e for e in trace.of("UPDATE", "STORE", "COMPILE", active=True) if e.flags & VAL and e.id > stored]
+    # What a compressor counts are bytes of weights, though these may have learned from validation tokens.
+    work = [
+        e for e in trace.of("UPDATE", "STORE", "COMPILE", active=True)
+        if e.flags & VAL and e.id > stored and not (e.kind == "STORE" and e.flags & (PARAM | ART))
+    ]  # fmt: skip
     scores = [e for e in trace.of("SCORE", active=True) if e.on_val and e.id > stored]
     seen: set[tuple[str, int]] = set()
     for place in code.places:

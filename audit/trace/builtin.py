@@ -140,7 +140,7 @@ class Builtins:
                 return mapping({})
             return V("val")
         if last == "globals":
-            return V("val")
+            return V("module", data=self.scope.globals_)
         if last == "type" and first is not None:
             if first.kind == "obj" and isinstance(first.data.cls, ClassV):
                 return V("class", data=first.data.cls)
@@ -218,6 +218,8 @@ class Builtins:
             out = derive(args)
         if last == "min":
             self.note_least(args, out, node)
+            if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):
+                out.pos = moving[0].pos  # clipped at the end of the stream
         if last == "max" and len(args) == 1:
             out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:

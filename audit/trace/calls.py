@@ -347,6 +347,7 @@ class Calls:
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
             out.flags |= LOSS | (targets[0].flags & ORDER)
+            out.span = targets[0].span
             if targets[0].atoms:
                 out.atoms = targets[0].atoms
             if fn is not None:
@@ -374,7 +375,26 @@ class Calls:
             for other in self.interest.by_name.get(name, ()):
                 if other is not s and other.calls & {"cross_entropy", "nll_loss", "log_softmax", "logsumexp", "tl"}:
                     return True
-        return "loss" in s.calls or "apply" in s.calls
+        return "loss" in s.calls or "apply" in s.calls or (isinstance(cls, ClassV) and self.part_computes_loss(f, cls, fn))
+
+    def part_computes_loss(self: Any, f: V, cls: ClassV, fn: Any) -> bool:
+        """``return self.inner(tokens, targets)``: the loss is the inner module's."""
+        init = cls.find("__init__")
+        if init is None or init.kind != "func" or init.data.node is fn:
+            return False
+        handed = {
+            n.func.attr for n in ir.walk(fn.body)
+            if isinstance(n, ir.Call) and len(n.args) + len(n.keywords) > 1 and isinstance(n.func, ir.Attr)
+            and isinstance(n.func.value, ir.Name) and n.func.value.id == "self" and cls.find(n.func.attr) is None
+        }  # fmt: skip
+        for n in ir.walk(init.data.node.body) if handed else ():
+            if isinstance(n, ir.Assign) and isinstance(n.targets[0], ir.Attr) and n.targets[0].attr in handed:
+                made = n.value.func if isinstance(n.value, ir.Call) else None
+                inner = init.data.scope.get(made.id) if isinstance(made, ir.Name) else None
+                forward = inner.data.find("forward") if inner is not None and inner.kind == "class" and inner.data is not cls else None
+                if forward is not None and forward.kind == "func" and self.computes_loss(f, forward.data.node):
+                    return True
+        return False
 
     # ------------------------------------------------------------------ updates
     def step(self: Any, opt: Optimizer, node: Any) -> None:
@@ -385,12 +405,12 @@ class Calls:
             return
         data = derive(mine)
         data.flags &= ~TGT
-        self.update(data, node, opt.models, opt.leaves, "optimizer")
+        self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
 
-    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str) -> None:
+    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> None:
         if not data.flags & SOURCES:
             return
-        e = self.event("UPDATE", node, data, how=how, models=models, leaves=len(leaves), fresh=self.fresh(models),
+        e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         ids = frozenset([e.id]) if data.flags & VAL else EMPTY

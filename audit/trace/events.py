@@ -8,7 +8,8 @@ from typing import Any
 
 from audit.model import Step, Tristate
 from audit.trace.reach import Reach
-from audit.trace.values import BYTES, VAL, Atom, disjoint
+from audit.trace.spans import Advances
+from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -73,6 +74,8 @@ class Conflict:
     saved_after: bool = False
     #: the update is a table that took in the whole stream, and is not read while it does
     prefilled: bool = False
+    #: so many tokens past what its own turn scores, where that is all that is wrong
+    past: int = 0
     reported: bool = False
     #: it reaches some printed figure, be it the reported one or not
     printed: bool = False
@@ -102,6 +105,8 @@ class Trace:
     stops: dict[int, Any] = field(default_factory=dict)
     #: loops over places of the stream, with their steps (`audit.trace.walks`)
     walks: dict[int, Any] = field(default_factory=dict)
+    #: how far the loops' counters go per turn (`audit.trace.spans`)
+    advances: Advances = field(default_factory=Advances)
     #: knobs that seed a generator: runs with other values of them are the same configuration
     seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
@@ -192,6 +197,31 @@ def piecewise(u: Event, s: Event) -> bool:
     return bool(u.flags & BYTES) and kinds == {"l"} and len(u.loops) > len(s.loops) > 0 and u.loops[: len(s.loops)] == s.loops
 
 
+def reaches_past(trace: Trace, u: Event, s: Event) -> int | None:
+    """How many tokens of what a later turn scores at ``s`` an update of an earlier turn has learned from.
+
+    Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
+    before them; None where their places cannot be compared.
+    """
+    spans = u.detail.get("spans")
+    if not spans or s.detail.get("span") is None or (u.flags | s.flags) & (MASK | ORDER):
+        return None
+    later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
+    if later is None:
+        return None
+    turn = dict(s.loops)[later]
+    found: list[int | None] = [
+        trace.advances.past(span, s.detail["span"], later) if span else None
+        for e in trace.events
+        if (e.kind, e.path, e.line) == (u.kind, u.path, u.line) and dict(e.loops).get(later) == turn
+        for span in e.detail.get("spans", ())
+    ]
+    known = [n for n in found if n is not None]
+    if not known or (len(known) < len(found) and max(known) <= 0):
+        return None
+    return max(known)
+
+
 def _reset_between(resets: list[Event], u: Event, s: Event) -> Event | None:
     """Where parameters of the updated model are set to a constant or at random, after ``u`` and before the run that ends in ``s``."""
     trained = u.detail.get("models") or frozenset()
@@ -234,8 +264,15 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             if u.kind == "STORE" and another_way(u, s):
                 continue
             clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
-            if clash is None:
+            past = reaches_past(trace, u, s)
+            if past is not None and past <= 0:
                 continue
+            if clash is None:
+                if past is None:
+                    continue
+                clash = next(iter(u.atoms)), next(iter(s.atoms))
+            else:
+                past = 0
             mine = {loop for loop, _ in u.loops}
             before = next(
                 (
@@ -247,6 +284,8 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 ),
                 None,
             )  # fmt: skip
+            if past:
+                before = None  # the turns before did not score those
             if before is not None and u.detail.get("passing"):
                 continue  # a row made of tokens scored before, for this iteration alone (a pointer, a neural cache)
             if before is not None and same_visit(before, u, s):
@@ -271,7 +310,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             c = Conflict(
                 update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
                 shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared - chosen),
-                prefilled=prefilled,
+                prefilled=prefilled, past=past,
                 saved_after=uid in saves, reported=s.id in reported, printed=s.id in reported, scores={s.id},
                 active=state, gate=closed,  # type: ignore[arg-type]
             )  # fmt: skip

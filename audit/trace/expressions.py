@@ -308,6 +308,8 @@ class Expressions(Subscripts):
         flags = out.flags
         if op in "+-":
             add_places(op, a, b, out)
+        if op in "+-*":
+            self.trace.advances.combine(op, a, b, out)
         if flags & LOSS:
             if a.mask is not None or b.mask is not None:
                 lo, hi = a.mask if a.mask is not None else b.mask  # type: ignore[misc]
@@ -636,6 +638,8 @@ class Expressions(Subscripts):
                     return V("bound", data=(v, name))
                 return found
             return V("bound", data=(v, name))
+        if k == "module":
+            return v.data.names.get(name) or V("bound", data=(v, name))
         if k == "alt":
             parts = [self.get_attr(x, name, node) for x in v.data]
             out = parts[0]
@@ -685,6 +689,8 @@ class Expressions(Subscripts):
                 return
             self.write_param(v, value, node)
             v.absorb(value)
+        elif v.kind == "module":
+            v.data.names[name] = value
         elif v.kind == "lib" and v.data in self.loaded:
             scope = self.loaded[v.data]
             scope.data.names[name] = value

@@ -133,6 +133,14 @@ class Files:
         self.run_module(path, scope)
         return v
 
+    def running_module(self: Any, name: V) -> V | None:
+        """``sys.modules[name]``: the module that asks, or one that was imported."""
+        scope = self.scope.globals_
+        own = scope.names.get("__name__")
+        if name.kind == "const" and own is not None and name.const == own.const:
+            return V("module", data=scope)
+        return self.local_module(name.const) if name.kind == "const" and isinstance(name.const, str) else None
+
     def module_scope(self: Any, path: str, name: str) -> Any:
         scope = type(self.scope)(None, None, "<module>", path)
         scope.names.update({"__name__": const(name), "__file__": const(path)})

@@ -417,6 +417,7 @@ class Library(Builtins, Containers, Files):
             out.atoms = target.atoms
         out.flags |= target.flags & ORDER
         out.mask = None
+        out.span = target.span
         self.told(logits, target, out, node)
         return out
 
@@ -426,6 +427,7 @@ class Library(Builtins, Containers, Files):
             out.flags = (out.flags | LOSS) & ~(LOGITS | TGT)
             if index.atoms:
                 out.atoms = index.atoms
+            out.span = index.span
             if any(k[0] in PROPOSALS for k in index.keys):
                 out.keys = out.keys | {NORM}
             self.told(base, index, out, node)
@@ -449,7 +451,7 @@ class Library(Builtins, Containers, Files):
             models: set[int] = set()
             leaves: list[V] = []
             self.collect_params(wrt, models, leaves, 0)
-            e = self.event("UPDATE", node, out, how="gradient", models=frozenset(models), leaves=len(leaves),
+            e = self.event("UPDATE", node, out, how="gradient", spans=frozenset([loss.span]), models=frozenset(models), leaves=len(leaves),
                            shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
             out.taint = out.taint | {e.id}
         out.flags &= ~VAL
@@ -483,6 +485,7 @@ class Library(Builtins, Containers, Files):
         if test.kind == "const" and isinstance(test.const, bool) and not (self.dormant and test.knobs):
             return a if test.const else b
         out = derive([a, b])
+        out.span = None
         out.deps |= test.deps
         out.flags |= test.flags & (MATCH | RAND)  # tokens hidden at random stay marked as such
         out.taint |= test.taint

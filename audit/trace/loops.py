@@ -133,6 +133,7 @@ class Loops:
                     self.bind(target, value, s)
                 elif test is not None:
                     self.ev(test)
+                begins = {n: v for n in counters if (v := self.scope.names.get(n)) is not None and v.kind == "val"} if number > 1 else {}
                 status = self.block(body)
             finally:
                 self.loops.pop()
@@ -142,6 +143,8 @@ class Loops:
                 break
             if status == BREAK:
                 break
+            for n, v in begins.items():
+                self.trace.advances.counter(loop, v, self.scope.names[n])
             learned.append({(e.kind, e.path, e.line) for e in self.trace.events[begun:] if e.kind in LEARNS})
             if more is not None and len(learned) == len(turns) == 2 and learned[1] - learned[0]:
                 turns.append(more(3))
@@ -173,6 +176,8 @@ class Loops:
                         index = V("val")
                     index.deps = frozenset([(loop, n)])
                     index.lv = (loop, n)
+                    if n > 1:
+                        self.trace.advances.number(loop, index)
                     if v.pos is not None and v.flags & VAL:
                         index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
@@ -254,6 +259,7 @@ class Loops:
             v.lv = (loop, n)
             if x is None:
                 v.pos = loop_place(start)
+                self.trace.advances.walk(loop, v, start, stop, step)
             v.flags = (start.flags | stop.flags) & META
             out.append(v)
         return out

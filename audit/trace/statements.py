@@ -292,7 +292,7 @@ class Statements(Loops, Contexts):
         if isinstance(target, ir.Name):
             if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
                 self.write_param(old, rhs, s)
-            if old.kind == "val" and out.kind == "val" and old is not out:
+            if old.kind == "val" and out.kind == "val" and old is not out and (old.pos is None or old.flags & VAL):
                 # Tensors change in place, other names for the tensor see it.
                 old.flags |= out.flags
                 old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores
@@ -545,7 +545,7 @@ class Statements(Loops, Contexts):
             return v
         owners = [self.serials[m].data for m in v.models if m in self.serials]
         e = self.event(
-            "SCORE", node, v, how=how, models=v.models, keys=v.keys, targets=v.flags & ORDER,
+            "SCORE", node, v, how=how, models=v.models, keys=v.keys, span=v.span, targets=v.flags & ORDER,
             in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh

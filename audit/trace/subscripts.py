@@ -17,6 +17,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.shaping import BY_PLACE
+from audit.trace.spans import cut
 from audit.trace.values import (
     ART,
     BYTES,
@@ -67,10 +68,15 @@ class Subscripts:
         if k == "lib":
             if base.data == "os.environ":
                 return self.environ([self.ev(index)], e, required=True)
+            if base.data == "sys.modules":
+                return self.running_module(self.ev(index)) or V("lib", data=base.data)
             return V("lib", data=base.data)
         if k == "alt":
             base = base.data[0]
             k = base.kind
+        if k == "module":  # globals()["name"]
+            i = self.ev(index)
+            return (base.data.names.get(i.const) if i.kind == "const" else None) or V("val")
         if k in ("seq", "dict") or (k == "const" and not isinstance(index, ir.Slice)):
             if isinstance(index, ir.Slice):
                 return self.slice_seq(base, index)
@@ -248,6 +254,7 @@ class Subscripts:
         self.note_prefix(base, elements, parts, out, e)
         self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
+        out.span = cut(base, elements, parts)
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:
@@ -347,6 +354,10 @@ class Subscripts:
             if base.data == "os.environ" and (name := self.ev(target.index)).kind == "const":
                 self.env_set(name.const, value)
             return
+        if k == "module":
+            if (name := self.ev(target.index)).kind == "const":
+                base.data.names[name.const] = value
+            return
         if isinstance(target.index, ir.Slice) and k == "seq":
             self.scope_extend(base, value)
             return
@@ -390,6 +401,8 @@ class Subscripts:
         if k not in ("val", "bound"):
             return
         # An array: the written part joins its content; a mask remembers where it was set.
+        if base.atoms:
+            base.span = None
         value = summary(value) if value.kind == "seq" and (value.data or value.rest is not None) else value
         value = self.gated(value, target, node)
         lo = hi = None
@@ -401,7 +414,8 @@ class Subscripts:
         for x in elements:
             if isinstance(x, ir.Slice):
                 if x.lower is not None:
-                    value = written_at(value, self.ev(x.lower))
+                    value = written_at(value, low := self.ev(x.lower))
+                    self.note_moved(base, value, low)
                 for b in (x.lower, x.upper):
                     if b is not None:
                         deps |= self.ev(b).deps
@@ -444,6 +458,19 @@ class Subscripts:
             self.write_param(base, value, node)
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
+
+    def note_moved(self: Any, base: V, value: V, low: V) -> None:
+        """``probs[:, low:] = found``: from the array's start, the tokens that led to what was found lie ``low`` back."""
+        if low.kind != "const" or type(low.const) is not int or low.const <= 0:
+            return
+        made = {k[1] for k in value.keys - base.keys if k[0] == "lookup"}
+        for e in reversed(self.trace.events) if made else ():
+            if e.id in made:
+                made.discard(e.id)
+                if not e.detail.get("moved"):
+                    e.detail["moved"], e.detail["keys"] = True, shifted(e.detail["keys"], (), -low.const)
+                if not made:
+                    break
 
     def own_row(self: Any, value: V, places: list[V]) -> V:
         """``mixed[t] = mix(logits[t], tree); tree.update(target[t])``: the row of a position, made before its token came in.

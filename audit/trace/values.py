@@ -76,6 +76,7 @@ class V:
         "rest",
         "scores",
         "shape0",
+        "span",
         "taint",
     )  # fmt: skip
 
@@ -96,6 +97,7 @@ class V:
         self.keys: frozenset = EMPTY  # which stream tokens and table reads went into this value (see positions)
         self.shape0: Any = None  # constant first dimension, when known
         self.line = 0
+        self.span: Any = None  # the places of the first and the last token that it holds; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.origin: V | None = None  # the container that this element was taken from
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
@@ -110,6 +112,7 @@ class V:
         """In place: this value now also depends on ``other`` (in-place tensor writes, file writes)."""
         self.flags |= other.flags & ~META
         if other.atoms:
+            self.span = other.span if not self.atoms or self.span == other.span else None
             self.atoms = join_atoms(self.atoms, other.atoms)
         if other.taint:
             self.taint |= other.taint
@@ -251,6 +254,8 @@ def derive(values: list[V], kind: str = "val") -> V:
     flags = 0
     order = 0
     loss_atoms = EMPTY
+    span = None
+    one_run = True
     for v in values:
         k = v.kind
         if k == "func" or k == "class" or k == "lib":
@@ -276,10 +281,16 @@ def derive(values: list[V], kind: str = "val") -> V:
                 loss_atoms = join_atoms(loss_atoms, v.atoms)
         if v.mask is not None and out.mask is None:
             out.mask = v.mask
+        if v.span is not None:
+            one_run = one_run and span in (None, v.span)
+            span = v.span
         if (k == "seq" or k == "dict") and (v.data or v.rest is not None):
             inner = summary(v)
             flags |= inner.flags
             out.absorb(inner)
+            if inner.span is not None:
+                one_run = one_run and span in (None, inner.span)
+                span = inner.span
             out.deps |= inner.deps
             out.models |= inner.models
             if inner.flags & LOSS:
@@ -287,6 +298,7 @@ def derive(values: list[V], kind: str = "val") -> V:
     if len(out.keys) > MAX_KEYS:
         out.keys = fewer(out.keys)
     out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
+    out.span = span if one_run and not flags & (MASK | ORDER) else None
     if loss_atoms:
         out.atoms = loss_atoms
     return out
@@ -419,6 +431,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
+    out.span = v.span
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 

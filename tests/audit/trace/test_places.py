@@ -101,3 +101,34 @@ def test_a_choice_that_was_also_used_as_places_moves_no_token():
     window.keys = out.keys = frozenset([("t", (3,), 1)])
     read_tokens(None, window, [ir.Name("m")], [chosen], out)
     assert {k[:2] for k in out.keys} == {("t", (3,))}
+
+
+INSIDE = """\
+table, seen = torch.zeros(1 << 20), torch.zeros(1 << 20)
+total = 0.0
+for w in range(0, val.numel() - 1025, 1024):
+    chunk = val[w : w + 1025]
+    x, y = chunk[None, :-1], chunk[None, 1:]
+    p = torch.exp(-nll(model, x, y))
+    q = torch.ones_like(p)
+    for n in range(8, 1, -1):
+        width = 1024 - (n - 1)
+        context = torch.zeros(1, width, dtype=torch.int64)
+        for k in range(n - 1):
+            context = context ^ (x[:, 1 + k : 1 + k + width] * 31)
+        key = {key} % 1048576
+        q[:, n - 1 : n - 1 + width] = table[key] / seen[context % 1048576].clamp(min=1)
+    total -= torch.log(0.9 * p + 0.1 * q).sum().item()
+    table.scatter_add_(0, key.reshape(-1), torch.ones(key.numel()))
+    seen.scatter_add_(0, context.reshape(-1) % 1048576, torch.ones(key.numel()))
+print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+def test_an_address_that_begins_further_inside_the_window_holds_its_own_token():
+    def read(key: str):
+        found = trace({"t.py": lower(PRELUDE + INSIDE.format(key=key), "t.py")}, "t.py", budget=20.0)
+        return [r for r in cache_reads(found) if r.reported]
+
+    assert any(r.target and r.context for r in read("(context ^ (y[:, n - 1 : n - 1 + width] * 17))"))
+    assert not any(r.target for r in read("(context ^ (x[:, n - 1 : n - 1 + width] * 17))"))

@@ -417,3 +417,37 @@ def test_adapters_that_a_module_hands_out_are_trained_with_it():
         found = audit_text(PRELUDE + EPOCHS.replace("EPOCHS", epochs))
         assert {f.rule for f in found.findings if f.severity == "violation"} == accused
         assert found.ttt["active"] == "yes"
+
+
+INNER = """\
+class Outer(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.inner, self.made = None, nn.Linear(4, 4)
+        self.inner = {part}
+    def forward(self, tokens, targets):
+        return self.inner(tokens, targets)
+class Losses(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 1024)
+    def forward(self, tokens, targets):
+        return F.cross_entropy(self.head(tokens), targets)
+class Features(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.head = nn.Linear(16, 1024)
+    def forward(self, tokens, targets):
+        return self.head(tokens) + self.head(targets)
+outer = Outer()
+total = torch.zeros(())
+for c in range(0, val.numel() - 1025, 1024):
+    total += outer(val[None, c : c + 1024], val[None, c + 1 : c + 1025]).detach()
+print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+@pytest.mark.parametrize(("part", "scores"), [("Losses()", True), ("Features()", False)])
+def test_a_loss_that_an_inner_module_computes_is_a_score(part, scores):
+    found = trace({"t.py": lower(PRELUDE + INNER.format(part=part), "t.py")}, "t.py", budget=20.0)
+    assert any(e.on_val for e in found.of("SCORE")) == scores

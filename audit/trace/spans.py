@@ -1,0 +1,204 @@
+"""Which run of the stream a value holds: the places of its first and last token.
+
+A *span* is ``(first, last)``, two places (`audit.trace.positions`); ``last`` is None where it is not known. A window cut
+out of the stream has one; a loss has that of its targets. What is not certain to be one run has none: masks, selections, weights that differ from token to
+token. With it the question behind score-first can be put in numbers: does the slice that a turn trains on end before the
+first token that the next turn scores.
+
+A loop moves its counters by a fixed number of tokens per turn; `Advances` remembers by how many, also for products
+(``chunk * 32768``), and how far an inner loop goes.
+"""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+from audit import ir
+from audit.trace.positions import FAR, FIRST_STEP, MAX_SYMBOLS, Place, place_of
+from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V
+
+Span = tuple[Place, Place | None]
+#: symbols of products, apart from those of places and of steps
+FIRST_PRODUCT = 1 << 50
+_products = count(FIRST_PRODUCT)
+
+
+class Advances:
+    """By how much the numbers behind symbols grow from one turn of a loop to the next."""
+
+    def __init__(self) -> None:
+        #: symbol -> (loop, tokens per turn)
+        self.per_turn: dict[int, tuple[int, int]] = {}
+        #: symbol of an inner loop's step -> the most that it adds
+        self.most: dict[int, int] = {}
+        self.products: dict[tuple[int, int], int] = {}
+
+    def combine(self, op: str, a: V, b: V, out: V) -> None:
+        """Sets the place of a product of a loop's number and a constant, and of a sum or a difference of places; a
+        weighted loss has no span any more."""
+        if out.flags & (VAL | LOSS) and not out.flags & META:
+            if op == "*" and out.span is not None and out.flags & LOSS and weighted(a, b):
+                out.span = None
+            return
+        if op != "*":
+            if (b.pos is not None and b.pos[0]) or (a.span is not None or b.span is not None):
+                self._sum(op, a, b, out)
+            return
+        for number, factor in ((a, b), (b, a)):
+            if factor.kind == "const" and type(factor.const) is int and factor.const > 0 and number.kind == "val":
+                if (number.pos is not None and number.pos[0]) or number.lv is not None:
+                    out.pos = self._product(number, factor.const)
+                return
+
+    def _sum(self, op: str, a: V, b: V, out: V) -> None:
+        """Exact where `add_places` only says "earlier": a number's span is the place that it denotes, twice."""
+        if not all(x.kind == "val" or (x.kind == "const" and type(x.const) is int) for x in (a, b)):
+            return
+        one, two = (_place(x) or place_of(x) for x in (a, b))
+        if op == "-":
+            two = tuple(sorted(-s for s in two[0])), -two[1]
+        place = _plus(one, two)
+        out.span = (place, place) if place is not None else None
+
+    def _product(self, v: V, factor: int) -> Place | None:
+        """The place of ``v * factor``; equal factors of equal symbols are equal."""
+        symbols, offset = place_of(v)
+        found = []
+        for s in symbols:
+            made = self.products.get((s, factor))
+            if made is None:
+                made = self.products[s, factor] = next(_products)
+                if s in self.per_turn:
+                    loop, step = self.per_turn[s]
+                    self.per_turn[made] = (loop, step * factor)
+                if s in self.most:
+                    self.most[made] = self.most[s] * factor
+            found.append(made)
+        return (tuple(sorted(found)), offset * factor) if len(found) <= MAX_SYMBOLS else None
+
+    def walk(self, loop: int, turn: V, start: V, stop: V, step: V) -> None:
+        """``turn`` is the variable of a loop over ``range(start, stop, step)``."""
+        if turn.pos is None or not turn.pos[0] or step.kind != "const" or type(step.const) is not int or step.const <= 0:
+            return
+        before = list(start.pos[0]) if start.pos is not None else []
+        own = [s for s in turn.pos[0] if s not in before]
+        if len(own) != 1:
+            return
+        self.per_turn[own[0]] = (loop, step.const)
+        low, high = _place(start), _place(stop)
+        if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:
+            self.most[own[0]] = (high[1] - low[1] - 1) // step.const * step.const
+
+    def number(self, loop: int, index: V) -> None:
+        """``index`` counts the turns of a loop."""
+        if len(symbols := place_of(index)[0]) == 1:
+            self.per_turn[symbols[0]] = (loop, 1)
+
+    def counter(self, loop: int, before: V, after: V) -> None:
+        """A number of an open-ended loop, at the beginning of a turn and at its end."""
+        if before.pos is None or after.pos is None or len(before.pos[0]) != 1 or before.pos[0] != after.pos[0]:
+            return
+        if (by := after.pos[1] - before.pos[1]) > 0:
+            self.per_turn[before.pos[0][0]] = (loop, by)
+
+    def past(self, learned: Span, scored: Span, loop: int) -> int | None:
+        """How many tokens that the next turn of ``loop`` scores a turn has learned from; None: not known."""
+        last = self._settled(learned[1], loop, most=True)
+        first = self._settled(scored[0], loop, most=False)
+        if last is None or first is None or last[0] != first[0]:
+            return None
+        step = 0
+        for s in last[0]:
+            of, tokens = self.per_turn.get(s, (None, 0))
+            if of == loop:
+                step += tokens
+        return last[1] - (first[1] + step) + 1 if step else None
+
+    def _settled(self, place: Place | None, loop: int, *, most: bool) -> Place | None:
+        """The place with the steps of inner loops at their first or last turn."""
+        if place is None:
+            return None
+        symbols, offset = place
+        left = []
+        for s in symbols:
+            of = self.per_turn.get(s, (None, 0))[0]
+            if s >= FIRST_STEP and of is not None and of > loop:
+                if most and s not in self.most:
+                    return None
+                offset += self.most[s] if most else 0
+            else:
+                left.append(s)
+        return tuple(left), offset
+
+
+def _place(v: V) -> Place | None:
+    """The place of a bound; what was subtracted counts as symbols below zero."""
+    if v.span is not None:
+        return v.span[0]
+    if v.pos is not None:
+        return v.pos if v.pos[1] > -FAR // 2 else None
+    return ((), v.const) if v.kind == "const" and type(v.const) is int else None
+
+
+def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
+    """The span of ``base[elements]``; ``parts`` holds what the elements evaluated to: (lower, upper) for a slice."""
+    if base.flags & META or not base.flags & VAL:
+        return None
+    found = base.span
+    sliced = False
+    for element, part in zip(reversed(elements), reversed(parts), strict=True):
+        if isinstance(element, ir.Slice):
+            if sliced:
+                continue  # another axis
+            sliced = True
+            if element.step is not None:
+                return None
+            found = _sliced(base, *part)
+        elif isinstance(part, V) and part.kind == "const" and part.const in (None, ...):
+            continue
+        elif base.flags & (LOSS | LOGITS) and not (isinstance(part, V) and part.lv is not None):
+            return None
+        elif not sliced:
+            return None  # one of them
+    return found
+
+
+def _sliced(base: V, low: V | None, high: V | None) -> Span | None:
+    """One axis cut: counted from the front where a bound is a place, from the back where it is a negative number."""
+    if base.span is not None:
+        begin, end = base.span
+    elif base.flags & (LOSS | LOGITS | TGT) or base.deps or any(a[0] or a[1] is not None for a in base.atoms):
+        return None
+    else:
+        begin, end = ((), 0), None  # the stream itself, or its beginning
+    first = ((), 0) if low is None else _place(low)
+    if first is None or (not first[0] and first[1] < 0):
+        return None
+    moved = _plus(begin, first)
+    if moved is None:
+        return None
+    to = None if high is None or (high.kind == "const" and high.const is None) else _place(high)
+    if to is None:
+        return moved, end if high is None else None
+    if not to[0] and to[1] < 0:
+        return moved, (end[0], end[1] + to[1]) if end is not None else None
+    last = _plus(begin, to)
+    return moved, (last[0], last[1] - 1) if last is not None else None
+
+
+def _plus(a: Place, b: Place) -> Place | None:
+    symbols = [*a[0], *b[0]]
+    for s in [s for s in symbols if s < 0]:
+        if -s in symbols:
+            symbols.remove(s)
+            symbols.remove(-s)
+    return (tuple(sorted(symbols)), a[1] + b[1]) if len(symbols) <= MAX_SYMBOLS else None
+
+
+def weighted(a: V, b: V) -> bool:
+    """Does a product give tokens weights of their own (a mask, a ramp), rather than all of them the same one."""
+    return any(
+        x.flags & MASK or x.mask is not None or (x.kind == "val" and not x.flags & (META | LOSS) and x.lv is None)
+        for x in (a, b)
+    )
