@@ -8,7 +8,14 @@ from __future__ import annotations
 from audit.classify_cache import cache
 from audit.model import Tristate, TttKind
 from audit.trace import Event, Trace
-from audit.trace.adaptation import conflicts, context_fits, is_leaf_update, scored_before, val_updates
+from audit.trace.adaptation import (
+    conflicts,
+    context_fits,
+    is_leaf_update,
+    scored_before,
+    trained_on_validation,
+    val_updates,
+)
 
 #: the same code can contain several; the first of these names it
 ORDER: tuple[TttKind, ...] = (
@@ -38,8 +45,9 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
         add("context-slot", u.active)
     hit = {(c.update.path, c.update.line, c.active) for c in conflicts(trace, reported=False) if c.before is None or c.revisited}
     first: list[Event] = []
+    base = {u.id for u in trained_on_validation(trace)}  # a training set made of validation shards (F15)
     for u in val_updates(trace):
-        if (u.path, u.line, u.active) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
+        if u.id not in base and (u.path, u.line, u.active) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
             first.append(u)
     for u in first:
         add(_score_first(u, first), u.active)

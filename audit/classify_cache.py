@@ -1,8 +1,8 @@
 """What cache a submission contains, in the words of ``referee.audit/1``.
 
 ``target-in-key``: a table read at an address that holds the scored token. ``context-only``: the address is made of
-earlier tokens. ``other``: a table read for all candidates, a mixture over bytes, or a gate that looks at the token. ``input-embedding``: the model itself
-embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
+earlier tokens. ``other``: a table read for all candidates, a mixture over bytes, or a gate that
+looks at the token. ``input-embedding``: the model itself embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
 """
 
 from __future__ import annotations
@@ -37,6 +37,8 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
             add("other", r.active)  # read for every candidate token
         elif r.context:
             add("context-only", r.active)
+        elif r.target:
+            add("context-only", r.active)  # a row over all tokens, read at the one that came
     for p in proposals(trace):
         if p.source.detail.get("edit"):
             continue  # a prediction changed at its own token: a breach, and no cache

@@ -18,6 +18,7 @@ weighted unequally): accepted records have that, and it is a warning.
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
 Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
 token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
+The same where the source cuts the stream to a number of tokens that no setting changes, and the papers state a score.
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
 
@@ -41,7 +42,7 @@ from audit.evidence.identities import (
     tokenizer_of_ratio,
 )
 from audit.evidence.runs import Evidence
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.flow import PRELUDE
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
@@ -101,8 +102,19 @@ ILLEGAL = [
         ),
         lines=(1,),
     ),
+    Example(
+        name="a number of tokens that stands in the script",
+        code=(code := PRELUDE + 'val = val[:500_001]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n'),
+        files=(("submission.json", '{"val_bpb": 1.2350}'),),
+        lines=(code.count("\n") - 1,),
+    ),
 ]
 LEGAL = [
+    Example(
+        name="a number of tokens that stands in the script, where no score is stated",
+        code=code,
+        files=(("submission.json", '{"name": "a smoke test"}'),),
+    ),
     Example(
         name="the full set, eight digits",
         code=_SCRIPT,
@@ -154,10 +166,17 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     elif (cut := _cut(ctx)) is not None and not short and (off := _off_the_table(found)) is not None:
         reading, near = off
         message = (
-            f"{cut}, and loss and score give {_mean(reading):.4f} bytes a token; the full set has {near.ratio} with {near.name}"
+            f"{cut.said}, and loss and score give {_mean(reading):.4f} bytes a token; the full set has {near.ratio} with {near.name}"
         )
         others = (reading.evaluation.loss,) if reading.evaluation.loss is not None else ()
         yield paper_finding(RULE, reading.evaluation.bpb, message, confidence="medium", steps=others)
+    elif cut is not None and not short and cut.unit == "tokens" and cut.sure and not cut.knobs and found.stated:
+        message = f"{cut.said}, no setting changes that, and the papers state a score"
+        yield Finding(
+            rule=RULE.id, name=RULE.name, severity="violation", authority=RULE.authority, confidence="medium",
+            message=message, path=cut.path, line=cut.line, end_line=cut.line, basis="source",
+            trace=(Step(path=found.stated[0].path, line=found.stated[0].line, message=f"the stated score: {found.stated[0].raw}"),),
+        )  # fmt: skip
     elif cut is not None:
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
     else:

@@ -95,12 +95,15 @@ def trained_on_validation(trace: Trace) -> list[Event]:
     if mixed or any(e.flags & TRAIN for e in trace.of("UPDATE", "READ", active=True)):
         used = {uid for s in trace.of("SCORE") for uid in s.taint}
         return [u for u in mixed if not u.detail.get("stored") and not u.detail.get("fresh") and u.id in used]
-    beside = {(s.function, loop) for s in trace.of("SCORE", active=True) for loop, _ in s.loops}
+    # A loop that picks the tokens which it scores adapts to them; one that now and then scores everything does not.
+    walked = {
+        loop for s in trace.of("SCORE", active=True) for loop, _ in s.loops
+        if any(loop == chosen for deps, _, _ in s.atoms for chosen, _ in deps)
+    }  # fmt: skip
     return [
         u for u in val_updates(trace, active=True)
         if u.detail.get("models") and not u.detail.get("stored") and not u.detail.get("fresh")
-        and scored_before(trace, u) is None
-        and not any((u.function, loop) in beside for loop, _ in u.loops)  # else it adapts to what it scores
+        and not any(loop in walked for loop, _ in u.loops)
     ]  # fmt: skip
 
 

@@ -31,11 +31,16 @@ class Cut:
     knobs: str
     #: it leaves a loop that would go on
     leaves: bool = False
+    #: no branch decides whether it comes to that, and no loop comes by it again
+    sure: bool = False
+
+    @property
+    def said(self) -> str:
+        what = f"the first {self.amount:,} tokens" if self.unit == "tokens" else f"at most {self.amount:,} turns of its loop"
+        return f"the evaluation keeps to {what}" + (f" ({self.knobs})" if self.knobs else "")
 
     def __str__(self) -> str:
-        said = f" ({self.knobs})" if self.knobs else ""
-        what = f"the first {self.amount:,} tokens" if self.unit == "tokens" else f"at most {self.amount:,} turns of its loop"
-        return f"{self.path}:{self.line}: the evaluation keeps to {what}{said}"
+        return f"{self.path}:{self.line}: {self.said}"
 
 
 def cut_of(trace: Trace, score: Event) -> Cut | None:
@@ -60,7 +65,8 @@ class Coverage:
         amount = bound.const if bound.kind == "const" else None
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 1 < amount < most:
             return None
-        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound))
+        sure = not self.loops and not self.forks
+        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure)
 
     def note_prefix(self: Any, base: V, elements: list, parts: list, out: V, node: Any) -> None:
         """``stream[:n]``"""

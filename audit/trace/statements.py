@@ -414,9 +414,11 @@ class Statements(Loops, Contexts):
             self.guards.append(g1)
         if picked is not None:
             names[picked[0]] = picked[1]
+        self.forks += 1
         try:
             first = self.block(body)
         finally:
+            self.forks -= 1
             if pushed:
                 self.guards.pop()
             if picked is not None and names.get(picked[0]) is picked[1]:
@@ -428,9 +430,11 @@ class Statements(Loops, Contexts):
         if orelse:
             if pushed:
                 self.guards.append(g2)
+            self.forks += 1
             try:
                 second = self.block(orelse)
             finally:
+                self.forks -= 1
                 if pushed:
                     self.guards.pop()
         for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):

@@ -100,3 +100,31 @@ def test_a_setting_opens_the_whole_set():
     code = loop(call="score(model, val, most=int(os.environ.get('MOST', '8')))", guard="if most > 0 and n >= most: break")
     assert d2(code)[0] == "undetermined"
     assert d2(code, MOST="0")[0] == "not-applicable"
+
+STATED = {"submission.json": '{"val_bpb": 1.2350}'}
+HARD = 'val = val[:500_001]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n'
+
+
+@pytest.mark.parametrize(
+    ("code", "status"),
+    [
+        (HARD, "violated"),
+        (HARD.replace("500_001", 'int(os.environ.get("KEEP", "500001"))'), "undetermined"),
+        ("if len(val) % 7:\n    " + HARD, "undetermined"),
+    ],
+)
+def test_only_a_part_that_nothing_changes_is_certain(code, status):
+    assert d2(code, STATED)[0] == status
+    assert d2(code)[0] == "undetermined"
+
+
+@pytest.mark.parametrize(
+    ("score", "status"),
+    [("2.0515 val_bpb:1.2350", "violated"), ("2.0515 val_bpb:1.2150", "undetermined"), ("2.05 val_bpb:1.23", "undetermined")],
+)
+def test_bytes_per_token_near_a_tokenizers_tell_a_part_of_its_set(score, status):
+    """2.0515 / (ln 2 x 1.2350) = 2.3965, and 2.4359 with 1.2150, where the whole set of SP1024 has 2.4359."""
+    code = HARD.replace("500_001", 'int(os.environ.get("KEEP", "500001"))')
+    log = f"final_int6_exact val_loss:{score}\n"
+    stated = {"submission.json": f'{{"val_bpb": {score.rpartition(":")[2]}}}'}
+    assert d2(code, {"train_seed1.log": log} | stated)[0] == status
