@@ -25,6 +25,9 @@ from audit.trace.values import (
 )
 from audit.trace.words import OFF, STRING_METHODS
 
+#: numbers of queues beside those of loops: each element that is taken is a turn of its own
+FIRST_QUEUE = 1 << 30
+
 
 def reach_list(recv: V, item: V) -> None:
     """``buckets[i].append(x)``: the list that was looked up there has it too."""
@@ -35,6 +38,14 @@ def reach_list(recv: V, item: V) -> None:
 
 class Containers:
     """Mixed into the machine; see `audit.trace.machine`."""
+
+    def taken(self: Any, queue: V) -> V:
+        """An element that leaves its queue, in a turn of its own: what is taken later is another one."""
+        out = self.element(queue)
+        number = FIRST_QUEUE + self.table_id(queue)
+        self.taken_from[number] = turn = self.taken_from.get(number, 0) + 1
+        deps = frozenset([(number, turn), *self.loops[-1:]])
+        return with_deps(out, deps)
 
     def container(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         first = args[0] if args else None
@@ -63,8 +74,7 @@ class Containers:
                     reach_list(recv, part)
                 return const(None)
             if name in ("pop", "popleft", "get", "get_nowait"):
-                out = self.element(recv)
-                return with_deps(out, frozenset([self.loops[-1]])) if self.loops else out
+                return self.taken(recv)
             if name == "clear":
                 recv.data, recv.rest, recv.first = [], None, None
                 return const(None)

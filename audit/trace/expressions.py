@@ -90,6 +90,8 @@ class Expressions(Subscripts):
         if self.around and self.body_at_yield(v):
             return const(None)
         if self.yields:
+            if v.flags & LOSS and not v.scores:
+                v = self.commit_score(v, e, "yielded")  # who asked for it has it before the body goes on
             if e.is_from:
                 self.yields[-1].extend(self.turns(v, self.loops[-1][0] if self.loops else 0)[:2])
             else:

@@ -232,7 +232,7 @@ class Loops:
     def range_turns(self: Any, recipe: tuple, loop: int, line: int) -> list[V]:
         start, stop, step = recipe[1:]
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
-        extra = start.deps | stop.deps
+        extra = self.between(start, stop)
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
         self.note_walk(start, stop, step, loop, line)

@@ -109,6 +109,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.loops: list[tuple[int, int]] = []
         self.guards: list[tuple[str, str]] = []  # (state, knob text)
         self.forks = 0  # branches open that could not be decided
+        self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []
         self.active_calls: dict[int, int] = {}
         self.frames: list[int] = []  # the functions being executed, and the bodies that wait for one's ``yield``

@@ -115,7 +115,8 @@ class Subscripts:
                 if part.kind == "dict":
                     part.origin = base  # itself, so that what is stored in it stays
                     return self.lookup(base, i, part, e)
-                part = chosen(part, i.deps) if part.kind == "seq" and i.deps else with_deps(part, i.deps)
+                deps = self.walked(i, 1)
+                part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
                 if part is not base and part.kind == "val":
                     part.origin = base
                 return self.lookup(base, i, part, e)
@@ -156,8 +157,7 @@ class Subscripts:
             except Exception:
                 pass
         deps = base.deps  # a part of what an iteration chose is chosen by it
-        for b in bounds:
-            deps |= b.deps
+        deps |= self.between(bounds[0], bounds[1]) | bounds[2].deps
         part = self.element(base)
         return seq([], with_deps(part, deps))
 
@@ -210,16 +210,7 @@ class Subscripts:
                         out.keys = out.keys | {PART}
                 if x.step is not None:
                     self.ev(x.step)
-                if low is not None and low.lv is not None and len(low.lv) == 3 and {d[0] for d in low.deps} == {low.lv[1]}:
-                    deps |= {low.lv[1:]}
-                elif low is not None and low.deps:
-                    deps |= self.walked(low)
-                    if high is not None:
-                        loops = {d[0] for d in low.deps}
-                        deps |= frozenset(d for d in high.deps if d[0] not in loops)
-                elif high is not None:
-                    # A prefix that ends where the loop stands.
-                    deps |= high.deps
+                deps |= self.between(low, high)
                 lo = self.bound_text(x.lower) or lo
                 hi = self.bound_text(x.upper) or hi
                 if low is not None and low.kind == "const" and low.const == 1:

@@ -12,7 +12,7 @@ from typing import Any
 
 from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
-from audit.trace.values import CUT, META, V, summary
+from audit.trace.values import CUT, EMPTY, META, V, summary
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
@@ -55,18 +55,32 @@ class Walks:
         if size == 1 and from_the_start and everything and not stop.deps:
             self.whole_walks.add(loop)
 
-    def walked(self: Any, low: V) -> frozenset:
-        """The turns that chose the part which begins at ``low``: a step further on is the next turn's."""
-        if low.lv is None or len(low.lv) != 2:
+    def walked(self: Any, low: V, single: int | None = None) -> frozenset:
+        """The turns that chose the part which begins at ``low``: a step further on is the next turn's.
+
+        ``single``: the step of a loop that takes one element after the other.
+        """
+        if low.lv is None:
             return low.deps
+        if len(low.lv) == 3:  # ``(chunk + 1) * size``
+            return frozenset([low.lv[1:]]) if {loop for loop, _ in low.deps} == {low.lv[1]} else low.deps
         loop, at = low.lv
         walk = self.trace.walks.get(loop)
+        step = walk.step if walk is not None else single
         turn = max((n for x, n in low.deps if x == loop), default=None)
-        if walk is None or turn is None or at - turn < walk.step:
+        if step is None or turn is None or at - turn < step:
             return low.deps
-        return frozenset(
-            (x, n + (at - turn) // walk.step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps
-        )
+        return frozenset((x, n + (at - turn) // step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps)
+
+    def between(self: Any, low: V | None, high: V | None) -> frozenset:
+        """The turns that chose what lies between two bounds: those of its beginning, and of its end what other loops say.
+
+        A prefix is chosen by the loop that stands where it ends.
+        """
+        if low is None or not low.deps:
+            return high.deps if high is not None else EMPTY
+        loops = {loop for loop, _ in low.deps}
+        return self.walked(low) | frozenset(d for d in (high.deps if high is not None else ()) if d[0] not in loops)
 
     def note_span(self: Any, low: V | None, high: V | None) -> None:
         """``stream[low:high]`` in one of the loops."""

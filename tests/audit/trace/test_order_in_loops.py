@@ -231,3 +231,100 @@ def test_a_branch_that_each_piece_takes_once_scores_it_once(test, mark):
 )
 def test_a_branch_that_is_taken_later_or_again_is_no_first_time(test, mark):
     assert accused(ONCE.replace("TEST", test).replace("MARK", mark)) & {"F1", "F2", "F3"}
+
+
+FIT = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+def price(x, y):
+    with torch.no_grad():
+        return nll(model, x, y).sum()
+def fit(x, y):
+    opt.zero_grad()
+    nll(model, x, y).mean().backward()
+    opt.step()
+"""
+LINE = """\
+from collections import deque
+line, total = {make}, torch.zeros(())
+for c in range(0, val.numel() - 1, 1024):
+    w = val[c : c + 1025]
+    line.append((w[None, :-1], w[None, 1:]))
+    if len(line) > 3:
+        old = line.{take}
+        {order}
+while line:
+    total += price(*line.{take})
+"""
+SCORED, LEARNED = "total += price(*old)", "fit(*old)"
+
+
+@pytest.mark.parametrize(("make", "take"), [("deque()", "popleft()"), ("[]", "pop(0)")])
+def test_what_is_taken_from_a_queue_is_taken_once(make, take):
+    def found(order: str) -> set[str]:
+        return accused(FIT + LINE.format(make=make, take=take, order=order))
+
+    assert not found(f"{SCORED}; {LEARNED}")
+    assert found(f"{LEARNED}; {SCORED}") & {"F1", "F2"}
+    assert found(f"{SCORED}; {LEARNED}; line.append(old)") & {"F1", "F2", "F3"}
+
+
+YIELDS = """\
+def walk(tokens, size):
+    for c in range(0, tokens.numel() - 1, size):
+        w = tokens[c : c + size + 1]
+        loss = nll(model, w[None, :-1], w[None, 1:])
+        {order}
+"""
+GIVEN, TAUGHT = "yield loss.detach().sum()", "opt.zero_grad(); loss.mean().backward(); opt.step()"
+AGAIN = "loss = nll(model, w[None, :-1], w[None, 1:])"
+
+
+@pytest.mark.parametrize("consumer", ["sum(walk(val, 2048))", "torch.stack(list(walk(val, 2048))).sum()"])
+def test_a_generator_hands_out_a_loss_before_it_goes_on(consumer):
+    def found(order: str) -> set[str]:
+        return accused(FIT + YIELDS.format(order=order) + f"total = {consumer}\n")
+
+    assert not found(f"{GIVEN}; {TAUGHT}")
+    assert found(f"{TAUGHT}; {AGAIN}; {GIVEN}") & {"F1", "F2"}
+
+
+LISTED = """\
+edges = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1]
+spans = list(zip(edges[:-1], edges[1:]))
+total = torch.zeros(())
+{walk}
+"""
+ONE_BY_ONE = """\
+for i in range(len(spans)):
+    a, b = spans[i]
+    total += price(val[None, a:b], val[None, a + 1 : b + 1])
+    a, b = spans[{at}]
+    fit(val[None, a:b], val[None, a + 1 : b + 1])"""
+IN_GROUPS = """\
+for lo in range(0, len(spans), 50):
+    hi = min(lo + 50, len(spans))
+    for a, b in spans[lo:hi]:
+        total += price(val[None, a:b], val[None, a + 1 : b + 1])
+    for a, b in spans[{at}]:
+        fit(val[None, a:b], val[None, a + 1 : b + 1])"""
+NUMBERED = """\
+size = 8192
+for k in range((val.numel() - 1) // size):
+    for a in range(k * size, (k + 1) * size, 1024):
+        total += price(val[None, a : a + 1024], val[None, a + 1 : a + 1025])
+    for a in range({at}, 1024):
+        fit(val[None, a : a + 1024], val[None, a + 1 : a + 1025])"""
+
+
+@pytest.mark.parametrize(
+    ("walk", "own", "following"),
+    [
+        (ONE_BY_ONE, "i", "i + 1"),
+        (ONE_BY_ONE, "i", "min(i + 1, len(spans) - 1)"),
+        (IN_GROUPS, "lo:hi", "hi : hi + 50"),
+        (NUMBERED, "k * size, (k + 1) * size", "(k + 1) * size, (k + 2) * size"),
+    ],
+)
+def test_an_index_of_the_next_turn_is_the_next_turns(walk, own, following):
+    assert not accused(FIT + LISTED.format(walk=walk.format(at=own)))
+    assert accused(FIT + LISTED.format(walk=walk.format(at=following))) == {"F2"}
