@@ -10,14 +10,17 @@ from __future__ import annotations
 import ast
 import sys
 import unicodedata
+from functools import cache
 
 from audit import ir
 from audit.lower.from_ast import Lowerer
 
 #: The oldest grammar that this program runs on: what is newer, libcst decides.
 GRAMMAR = (3, 11)
-#: before this version `ast` misplaces what stands in an f-string of several lines
+#: what stands in several literals that make one f-string, each on a line of its own; 3.12 places everything right
 _PLACED = (3, 12)
+_SAMPLE = 'x = (f"a {b}"\n   "c"\n      f"{d:{e}} {g!r}")'
+_AT = {"b": (1, 10), "d": (3, 9), "e": (3, 12), "g": (3, 17)}
 
 
 class _Differs(Exception):
@@ -27,7 +30,9 @@ class _Differs(Exception):
 class _Plain(Lowerer):
     def on_JoinedStr(self, n: ast.JoinedStr) -> ir.Expr:
         if n.end_lineno != n.lineno and sys.version_info < _PLACED:
-            raise _Differs
+            rows = self.lines[n.lineno - 1 : n.end_lineno]
+            if not _places_literals() or any(mark in row for row in rows for mark in ('"""', "'''")):
+                raise _Differs  # one literal of several lines
         return super().on_JoinedStr(n)
 
     def on_AnnAssign(self, n: ast.AnnAssign) -> ir.Stmt:
@@ -42,6 +47,13 @@ class _Plain(Lowerer):
         if args.vararg is not None and isinstance(args.vararg.annotation, ast.Starred):
             raise _Differs
         return super().params(args)
+
+
+@cache
+def _places_literals() -> bool:
+    """Does this interpreter's `ast` place names in f-strings of one line each, joined over several lines."""
+    found = {n.id: (n.lineno, n.col_offset) for n in ast.walk(ast.parse(_SAMPLE)) if isinstance(n, ast.Name)}
+    return all(found.get(name) == at for name, at in _AT.items())
 
 
 def plain(text: str) -> list[ir.Stmt] | None:

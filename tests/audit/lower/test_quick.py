@@ -7,6 +7,7 @@ import sys
 import libcst
 import pytest
 
+from audit import ir
 from audit.lower import quick
 from audit.lower.cursor import Cursor
 from audit.lower.from_libcst import lower_libcst
@@ -47,3 +48,20 @@ def test_what_the_two_may_see_otherwise_is_handed_on(text: str) -> None:
 
 def test_a_place_that_ast_does_not_know() -> None:
     assert (quick.plain("x = f'''\n{a}\n'''\n") is None) == (sys.version_info < (3, 12))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'x = (f"a {b}"\n   "c"\n      f"{d:{e}} {g!r}")\n',
+        "def f():\n    log(\n        f'é {a.b(c)[d]} '\n        f'{(e + 1) * k:.3f} {{x}}' 'y'\n        rf'\\d{h}')\n",
+        'if 1:\n    raise V(\n        "first"\n        f"{m(1, n=o)} {p if q else r}"\n    )\n',
+    ],
+)
+def test_names_in_literals_that_are_joined_over_lines_stand_where_libcst_sees_them(text: str) -> None:
+    def names(body: list[ir.Stmt]) -> list[tuple]:
+        return [(type(n).__name__, n.line, n.col, n.end_line) for n in ir.walk(body)]
+
+    found = quick.plain(text)
+    assert found is not None
+    assert names(found) == names(lower_libcst(libcst.parse_module(text), "x", Cursor(text)).body)
