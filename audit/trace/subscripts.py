@@ -213,6 +213,8 @@ class Subscripts:
                 deps |= self.between(low, high)
                 lo = self.bound_text(x.lower) or lo
                 hi = self.bound_text(x.upper) or hi
+                if low is not None and low.kind == "const" and low.const and any(k[0] == "lookup" for k in base.keys):
+                    out.keys = out.keys | {("cut", k[1]) for k in base.keys if k[0] == "lookup"}
                 if low is not None and low.kind == "const" and low.const == 1:
                     shifted = True
                     if hi is not None and base.flags & LOSS == 0:
@@ -451,10 +453,13 @@ class Subscripts:
         base.deps = base.deps | value.deps
 
     def note_moved(self: Any, base: V, value: V, low: V) -> None:
-        """``probs[:, low:] = found``: from the array's start, the tokens that led to what was found lie ``low`` back."""
-        if low.kind != "const" or type(low.const) is not int or low.const <= 0:
+        """``probs[:, low:] = found``: from the array's start, the tokens that led to what was found lie ``low`` back.
+
+        Not so for ``probs[low:] = found[low:]``.
+        """
+        if low.kind != "const" or type(low.const) is not int or low.const <= 0 or value.flags & MASK:
             return
-        made = {k[1] for k in value.keys - base.keys if k[0] == "lookup"}
+        made = {k[1] for k in value.keys - base.keys if k[0] == "lookup" and ("cut", k[1]) not in value.keys}
         for e in reversed(self.trace.events) if made else ():
             if e.id in made:
                 made.discard(e.id)

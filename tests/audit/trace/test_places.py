@@ -132,3 +132,23 @@ def test_an_address_that_begins_further_inside_the_window_holds_its_own_token():
 
     assert any(r.target and r.context for r in read("(context ^ (y[:, n - 1 : n - 1 + width] * 17))"))
     assert not any(r.target for r in read("(context ^ (x[:, n - 1 : n - 1 + width] * 17))"))
+
+
+SAME = """\
+table, total = torch.zeros(1 << 20), 0.0
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[w : w + 1024], val[w + 1 : w + 1025]
+    p = torch.exp(-nll(model, x[None], y[None])[0])
+    found = table[(x * 31 + {last}) % 1048576]
+    q = torch.zeros_like(p)
+    q[1:] = found[1:]
+    total -= torch.log(0.9 * p + 0.1 * q).sum().item()
+    table.scatter_add_(0, (x * 31 + y) % 1048576, torch.ones(1024))
+print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+@pytest.mark.parametrize(("last", "target"), [("y", True), ("x", False)])
+def test_what_is_cut_and_put_back_at_the_same_place_has_not_moved(last, target):
+    found = trace({"t.py": lower(PRELUDE + SAME.format(last=last), "t.py")}, "t.py", budget=20.0)
+    assert {r.target for r in cache_reads(found) if r.reported} == {target}
