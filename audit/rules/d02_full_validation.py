@@ -189,7 +189,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _off_the_table(found: Evidence) -> tuple[Reading, Tokenizer] | None:
     """A reported score whose bytes per token come near those of a known tokenizer's full set, and are others."""
     for reading in readings(found):
-        near = nearest_tokenizer(reading.ratio) if reading.ratio is not None else None
+        near = nearest_tokenizer(reading.ratio) if reading.ratio is not None and reading.tokens is None else None
         if reading.run.link == "score" and near is not None and tokenizer_of_ratio(reading.ratio) is None:  # type: ignore[arg-type]
             return reading, near
     return None
