@@ -1,8 +1,9 @@
 """What cache a submission contains, in the words of ``referee.audit/1``.
 
 ``target-in-key``: a table read at an address that holds the scored token. ``context-only``: the address is made of
-earlier tokens. ``other``: a table read for all candidates, a mixture over bytes, or a gate that
-looks at the token. ``input-embedding``: the model itself embeds a hash of its inputs. The first of these that the submitted configuration reaches names it.
+earlier tokens. ``other``: a table read for all candidates, a mixture over bytes, or a gate that looks at the token.
+``input-embedding``: the model itself embeds a hash of its inputs. The first of these that the submitted configuration
+reaches names it; where it reaches none, the first that is there.
 """
 
 from __future__ import annotations
@@ -49,12 +50,9 @@ def cache(trace: Trace) -> tuple[CacheKind, Tristate]:
     for kind in ORDER:
         if found.get(kind) in ("yes", "unknown"):
             return kind, found[kind]
-    for kind in ORDER:
-        if kind in found:
-            return kind, found[kind]
     if any(_built(trace, h) for h in trace.hashed):
         return "input-embedding", "yes"
-    return "none", "no"
+    return next(((kind, found[kind]) for kind in ORDER if kind in found), ("none", "no"))
 
 
 def _built(trace: Trace, h: HashedInput) -> bool:
