@@ -190,17 +190,19 @@ class Window:
 
     def _recurs(self, node: Any) -> str:
         """``out, last = self.gru(x)`` over activations, with the axis in front that the layer was built for."""
-        made = self.layers.made(self.place, node.func) if self.layers is not None and isinstance(node, ir.Call) else None
-        if not isinstance(node, ir.Call) or made is None or self.layers is None or self.layers.kind(self.place, made) not in RECURRENT:
+        if self.layers is None or not isinstance(node, ir.Call) or not node.args:
+            return ""
+        made = self.layers.made(self.place, node.func)
+        if made is None or self.layers.kind(self.place, made) not in RECURRENT:
             return ""
         asked = [v.value if isinstance(v, ir.Const) else None for k, v in made.keywords if k == "batch_first"]
-        given = node.args[0] if node.args else None
+        given = node.args[0]
         if asked == [True]:
             return "batch" if self.kind(given) == "along" and not self.several else ""
-        swapped = isinstance(given, ir.Call) and isinstance(given.func, ir.Attr) and given.func.attr in ("transpose", "swapaxes")
-        if asked not in ([], [False]) or not swapped or {number(a) for a in given.args} != {0, 1}:
+        if asked not in ([], [False]) or not (isinstance(given, ir.Call) and isinstance(given.func, ir.Attr)):
             return ""
-        return "time" if self.kind(given.func.value) == "along" and not self.several else ""
+        swapped = given.func.attr in ("transpose", "swapaxes") and {number(a) for a in given.args} == {0, 1}
+        return "time" if swapped and self.kind(given.func.value) == "along" and not self.several else ""
 
     def _summarised(self, node: ir.Call) -> bool:
         """Does another layer of the script's make one summary of the window out of the activations it is given."""
