@@ -15,6 +15,7 @@ from typing import Any
 from audit import ir
 
 #: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
+#: "zeroed" scores of which a mask leaves some at zero, which hides them from a sum and not from a softmax;
 #: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
 #: "pad" with zeros after the last position; "long" a filter's result with its overhang on both sides
 
@@ -22,12 +23,14 @@ from audit import ir
 @dataclass(frozen=True, slots=True)
 class Value:
     """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "c", "." (anything
-    else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones."""
+    else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones;
+    ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
     state: str = ""
     ahead: tuple[Any, str] | None = None
+    sees: frozenset[tuple[int, int]] | None = None
 
     def axis(self, n: Any) -> str:
         return self.axes[n] if isinstance(n, int) and -len(self.axes) <= n < len(self.axes) else ""
@@ -47,7 +50,19 @@ class Fixed:
     value: Any
 
 
-Known = Value | Size | Fixed | tuple[Any, ...] | None
+@dataclass(frozen=True, slots=True)
+class Grid:
+    """A mask on a small window, entry by entry: ``axes`` say by which length each axis goes, "" where it has one entry.
+
+    ``boolean``: are its entries truth values; None where that is not known.
+    """
+
+    axes: tuple[str, ...]
+    cells: tuple[Any, ...]
+    boolean: bool | None
+
+
+Known = Value | Size | Fixed | Grid | tuple[Any, ...] | None
 Env = dict[str, Known]
 
 _TURNS = frozenset({"transpose", "swapaxes"})
@@ -245,6 +260,7 @@ def merged(a: Env, b: Env) -> Env:
 __all__ = [
     "Env",
     "Fixed",
+    "Grid",
     "Known",
     "Size",
     "Value",

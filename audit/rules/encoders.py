@@ -6,7 +6,7 @@ not known counts as a mask. Without ``batch_first=True`` the sequence is axis 0,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from audit import ir
@@ -36,8 +36,11 @@ _BATCH_FIRST = {"MultiheadAttention": 8, "TransformerEncoderLayer": 6, "Transfor
 _STACKS = frozenset({"TransformerEncoder", "TransformerDecoder"})
 
 
-def attends(call: ir.Call, kind: str, reads: Reads) -> Iterator[tuple[Any, Any]]:
-    """(queries, keys) of every attention in a call of a layer that is given neither a mask nor causality."""
+def attends(call: ir.Call, kind: str, reads: Reads, opened: Callable[[Any], bool]) -> Iterator[tuple[Any, Any, bool]]:
+    """(queries, keys, is there a mask) of every attention in a call of a layer that nothing keeps from later positions.
+
+    ``opened``: does a mask that is known leave them in sight.
+    """
     if spread(call):
         return
     for queries, keys, (at, names) in _ATTENTIONS[kind]:
@@ -45,8 +48,9 @@ def attends(call: ir.Call, kind: str, reads: Reads) -> Iterator[tuple[Any, Any]]
         if len(call.args) > at:
             masks.append(call.args[at])
         q, k = (argument(call.args, n, call.keywords, *words) for n, words in (queries, keys))
-        if q is not None and k is not None and all(reads(m) in ((True, None), (True, False)) for m in masks):
-            yield q, k
+        given = [m for m in masks if reads(m) not in ((True, None), (True, False))]
+        if q is not None and k is not None and all(opened(m) for m in given):
+            yield q, k, bool(given)
 
 
 def sequence_axis(layers: Layers, place: Place, made: ir.Call, kind: str) -> int | None:

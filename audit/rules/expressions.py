@@ -1,7 +1,8 @@
 """What an expression of a module's method holds along time, given what its local names hold.
 
 No rule lives here; `audit.rules.reading` follows the statements. An operation that is not known here leaves nothing
-known, so that a mask in any spelling ends what could be said about scores.
+known, so that a mask in any spelling ends what could be said about scores, except where `audit.rules.masks` knows which
+positions it leaves in sight.
 """
 
 from __future__ import annotations
@@ -13,8 +14,9 @@ from typing import Any
 from audit import ir
 from audit.rules import attention as spelled
 from audit.rules import axes as ax
+from audit.rules import masks as hide
 from audit.rules import mixing as mix
-from audit.rules.axes import Env, Fixed, Known, Size, Value
+from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -25,6 +27,7 @@ RANKED = "positions are picked by their rank among all positions of the window, 
 BRANCH = "that a branch before it is taken"
 BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
+TURNED = "the attention's mask leaves later positions in sight"
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +52,7 @@ class Expressions:
         self.env: Env = dict(given)
         self.returned: list[Known] = []
         self.seen: list[Seen] = []
+        self.masks = hide.Masks(self.known, self._constant, lambda node: code.dotted(place, node))
 
     def known(self, node: Any) -> Known:
         if isinstance(node, ir.Name):
@@ -59,12 +63,16 @@ class Expressions:
             left, right = self.known(node.left), self.known(node.right)
             if node.op == "@":
                 return self._product(left, right, node)
+            if (masked := self._under_mask(node, node.op, left, right)) is not None:
+                return masked
             if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
                 return Size("f")
             plain = any(isinstance(x, Fixed) for x in (left, right))
             return mix.both(node, left, right, plain)
         if isinstance(node, ir.UnaryOp):
             inner = self.known(node.operand)
+            if isinstance(inner, Grid):
+                return hide.inverted(inner) if node.op == "~" else hide.combined(Grid((), (0,), False), inner, "-") if node.op == "-" else None
             return inner if isinstance(inner, Value) and node.op in "+-" else None
         if isinstance(node, ir.IfExp):
             return self._either(node)
@@ -77,8 +85,12 @@ class Expressions:
             return self.env[node.target.id]
         if isinstance(node, ir.Attr):
             return self._attribute(node)
+        if isinstance(node, ir.Compare):
+            return self._compared(node)
         if isinstance(node, ir.Sub):
             base = self.known(node.value)
+            if isinstance(base, Grid):
+                return self.masks.indexed(base, node)
             if isinstance(base, tuple):
                 n = ax.number(node.index)
                 if n is not None and -len(base) <= n < len(base):
@@ -99,7 +111,11 @@ class Expressions:
     def _attribute(self, node: ir.Attr) -> Known:
         if node.attr == "shape":
             return ax.length(node, self.known)
+        if isinstance(node.value, ir.Name) and node.value.id == "self":
+            return self._held(node.attr)
         base = self.known(node.value)
+        if isinstance(base, Grid):
+            return hide.turned(base) if node.attr in ("mT", "T") and len(base.axes) > 1 else None
         if not isinstance(base, Value):
             return None
         if node.attr in ("mT", "T") and len(base.axes) > 1:
@@ -134,9 +150,28 @@ class Expressions:
 
     def _product(self, left: Known, right: Known, node: Any) -> Known:
         made = mix.product(left, right, node)
-        if made is not None and isinstance(left, Value) and left.state in ("score", "share"):
-            self._report(node, UNMASKED)
+        if made is not None and isinstance(left, Value) and left.state in mix.WEIGHTS:
+            self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
+
+    def _compared(self, node: ir.Compare) -> Grid | None:
+        """A mask made by comparing, positions for example; what is compared goes nowhere else."""
+        before = len(self.seen)
+        parts = [self.masks.of(x) for x in (node.left, *node.comparators)]
+        del self.seen[before:]
+        made = hide.combined(parts[0], parts[1], node.ops[0]) if len(parts) == 2 else None
+        return made if made is not None and made.axes else None
+
+    def _under_mask(self, node: ir.BinOp | ir.AugAssign, op: str, left: Known, right: Known) -> Known:
+        """Arithmetic with a mask that is known; None where there is none, or nothing is known of the result."""
+        if not isinstance(left, Grid) and not isinstance(right, Grid):
+            return None
+        if isinstance(left, Value) and isinstance(right, Grid):
+            return hide.added(left, right, op) if op in ("+", "-", "*") else None
+        if isinstance(right, Value) and isinstance(left, Grid):
+            return hide.added(right, left, op) if op in ("+", "*") else None
+        first, second = (node.left, node.right) if isinstance(node, ir.BinOp) else (node.target, node.value)
+        return hide.combined(self.masks.of(first), self.masks.of(second), op)
 
     def _call(self, node: ir.Call) -> Known:
         func, name = node.func, called(node)
@@ -148,11 +183,17 @@ class Expressions:
             base = self.known(func.value)
             if isinstance(base, Value):
                 return self._operation(node, name, base, node.args)
+            if isinstance(base, Grid):
+                return self.masks.after(base, node, name, node.args)
         args = [self.known(a) for a in node.args]
         for _, v in node.keywords:
             self.known(v)
         if name == "size":
             return ax.length(node, self.known)
+        if library or full.startswith("numpy."):
+            built = self.masks.built(node, full.rpartition(".")[2])
+            if built is not None:
+                return built
         if name in self.along.embeddings.tables and node.args:
             return self._embedded(node)
         if name in spelled.FLASH or name == "scaled_dot_product_attention":
@@ -165,18 +206,28 @@ class Expressions:
         if name == "einsum":
             made, attends = mix.einsum(node, args[1:]) if args else (None, False)
             if attends:
-                self._report(node, UNMASKED)
+                self._report(node, UNMASKED if not isinstance(args[1], Value) or args[1].sees is None else TURNED)
             return made
         if name in ("matmul", "bmm") and len(args) == 2:
             return self._product(args[0], args[1], node)
         if name == "linear" and args and isinstance(args[0], Value):
             return projected(args[0])
+        if name == "where" and len(args) == 3 and isinstance(args[0], Grid):
+            kept, other = (1, 2) if isinstance(args[1], Value) else (2, 1)
+            scores = args[kept]
+            return hide.filled(scores, args[0], self.masks.scalar(node.args[other]), kept == 2) if isinstance(scores, Value) else None
         return self._operation(node, name, args[0], node.args[1:]) if args and isinstance(args[0], Value) else None
 
     def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
         """A method of the value, or a library's function that is given it first."""
         words = dict(node.keywords)
         over = ax.argument(rest, 0, node.keywords, "dim", "axis")
+        if name in ("masked_fill", "masked_fill_", "where") and len(rest) == 2:
+            return hide.filled(v, self.known(rest[0]), self.masks.scalar(rest[1]), name != "where")
+        if name in ("triu", "tril", "triu_", "tril_"):
+            return hide.halved(v, name.rstrip("_"), self.masks.diagonal(node, rest))
+        if name in ("add", "mul", "sub") and len(rest) == 1 and isinstance(mask := self.known(rest[0]), Grid):
+            return hide.added(v, mask, {"add": "+", "sub": "-", "mul": "*"}[name])
         if name in ("view", "reshape"):
             return ax.viewed(v, rest, self.known)
         if name == "size":
@@ -253,14 +304,32 @@ class Expressions:
             bare = spelled.flash_unmasked(node, name, self._constant)
         else:
             bare = spelled.unmasked(node, self._constant, self._opened)
+        turned = not bare and not flash and self._sees_ahead(node, args)
         ends = [a for a in args[:3] if isinstance(a, Value)]
         timed = bool(ends) and len(ends) == min(len(args), 3) and all("t" in v.axes for v in ends)
         own = len(ends) > 1 and ends[0].origin == ends[1].origin and len(ends[0].origin) == 1
         packed = flash and "qkv" in name and len(ends) == 1
-        if bare and self.place.owner is not None and timed and (own or packed):
-            self._report(node, UNMASKED)
+        if (bare or turned) and self.place.owner is not None and timed and (own or packed):
+            self._report(node, TURNED if turned else UNMASKED)
         first = args[0] if args else None
         return replace(first, state="", ahead=None) if isinstance(first, Value) else None
+
+    def _sees_ahead(self, node: ir.Call, args: list[Known]) -> bool:
+        """Does the mask that ``scaled_dot_product_attention`` is given show later positions, and nothing else hides them."""
+        if spelled.spread(node) or self.layers.redefined("scaled_dot_product_attention"):
+            return False
+        if any(k != "attn_mask" and k != "mask" and ("mask" in str(k) or "bias" in str(k)) for k, _ in node.keywords):
+            return False
+        causal = ax.argument(node.args, 5, node.keywords, "is_causal")
+        mask = ax.argument(node.args, 3, node.keywords, "attn_mask", "mask")
+        plain = all(isinstance(a, Value) and not a.state and a.axis(-2) == "t" for a in args[:3])
+        if mask is None or not plain or not (causal is None or self._constant(causal) == (True, False)):
+            return False
+        return hide.ahead(hide.attended(self.known(mask)))
+
+    def _held(self, attribute: str) -> Known:
+        """What the object is known to hold under a name."""
+        return None
 
     def _constant(self, node: Any) -> tuple[bool, Any]:
         k = self.known(node)
@@ -307,4 +376,4 @@ def binds(target: Any, name: str) -> bool:
     return any(isinstance(n, ir.Name) and n.id == name for n in ir.walk(target))
 
 
-__all__ = ["BATCH", "BRANCH", "UNMASKED", "Expressions", "Seen", "called", "projected"]
+__all__ = ["BATCH", "BRANCH", "TURNED", "UNMASKED", "Expressions", "Seen", "called", "projected"]

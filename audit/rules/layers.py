@@ -27,6 +27,8 @@ class Layers:
         self.functions: dict[str, list[Place]] = {}
         self.calls: dict[tuple[int, str], list[Any]] = {}
         self._settings: dict[int, dict[str, Any]] = {}
+        #: per class: masks that its objects are built with, by attribute
+        self.masks: dict[int, dict[str, Any]] = {}
         self._stored = {
             n.attr for p in code.places for s in p.nodes(ir.Assign, ir.AugAssign)
             for t in (s.targets if isinstance(s, ir.Assign) else [s.target]) if not isinstance(t, ir.Name)
@@ -131,6 +133,21 @@ class Layers:
             n.attr in ("weight", "register_forward_pre_hook") and isinstance(n.value, ir.Attr) and n.value.attr == name
             for p in own for n in p.nodes(ir.Attr)
         )  # fmt: skip
+
+    def rewritten(self, made: Place, attribute: str) -> bool:
+        """Does anything but a class's constructor write to an attribute of that name."""
+        for p in self.code.places:
+            if attribute not in p.names:
+                continue
+            stored = [t for s in p.nodes(ir.Assign) for t in s.targets] + [s.target for s in p.nodes(ir.AugAssign, ir.AnnAssign)]
+            inside = [n for t in stored for n in ir.walk(t) if isinstance(n, ir.Attr) and n.attr == attribute]
+            plain = [t for t in stored if isinstance(t, ir.Attr) and t.attr == attribute]
+            if inside and (p is not made or len(inside) > len(plain)):
+                return True
+            called = [n.func for n in p.nodes(ir.Call) if isinstance(n.func, ir.Attr) and n.func.attr.endswith("_")]
+            if any(isinstance(n, ir.Attr) and n.attr == attribute for f in called for n in ir.walk(f.value)):
+                return True
+        return False
 
     def redefined(self, name: str) -> bool:
         """Does the script have a function of its own under a library's name."""

@@ -11,6 +11,7 @@ from typing import Any
 
 from audit import ir
 from audit.rules.axes import Known, Value, argument, number, numbers
+from audit.rules.masks import ahead
 from audit.rules.window import STATISTICS
 
 #: element by element: the axes stay
@@ -19,6 +20,9 @@ KEEPS = frozenset(
     leaky_relu square pow sqrt rsqrt clamp clamp_min clamp_max abs exp mul div softplus mish normalize rms_norm neg
     dropout2d requires_grad_ add sub cos sin double log_sigmoid logsigmoid hardtanh""".split()
 )
+#: states that weigh values as they are, and those of scores altogether
+WEIGHTS = frozenset({"score", "share", "zeroed"})
+_SCORES = WEIGHTS | {"scaled"}
 _POSITIVE = frozenset({"sigmoid", "relu", "exp", "square"})
 _SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone detach dropout tanh clamp double".split())
 _MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
@@ -61,7 +65,7 @@ def _alone(v: Value, op: str, plain: bool) -> Value | None:
         return v if plain else replace(v, state="scaled") if op in "*/" else None
     if v.state == "scaled":
         return v if op in "*/" or plain else None
-    if v.state == "share":
+    if v.state in ("share", "zeroed"):
         return v if plain and op in "*/" else None
     if v.state == "wrap":  # perhaps times a mask of the first position
         return v if plain or op in "+-" else None
@@ -73,8 +77,8 @@ def product(left: Known, right: Known, node: Any) -> Value | None:
     a, b = (x if isinstance(x, Value) else None for x in (left, right))
     if a is None:
         return None
-    if a.state in ("score", "scaled", "share"):
-        return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None) if attended(a, b) else None
+    if a.state in _SCORES:
+        return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None, sees=None) if attended(a, b) else None
     if a.state not in ("", "window"):
         return None
     if b is None:
@@ -91,8 +95,9 @@ def _same(a: Value, b: Value) -> bool:
 
 
 def attended(weights: Value, values: Value | None) -> bool:
-    """Do these weights, to which no mask was applied, sum up values at all positions of the window."""
-    return weights.state in ("share", "score") and weights.axes[-1] == "s" and (values is None or values.axis(-2) == "t")
+    """Do these weights, which no mask keeps from later positions, sum up values at all positions of the window."""
+    summed = weights.state in WEIGHTS and weights.axes[-1] == "s" and (values is None or values.axis(-2) == "t")
+    return summed and (weights.sees is None or ahead(weights.sees))
 
 
 def einsum(call: ir.Call, operands: list[Known]) -> tuple[Value | None, bool]:
@@ -111,12 +116,12 @@ def einsum(call: ir.Call, operands: list[Known]) -> tuple[Value | None, bool]:
             return None, False
         axes = tuple(kinds.get(x, ".") for x in output)
         return (replace(a, axes=axes), False) if axes.count("t") == 1 else (None, False)
-    if a.state in ("share", "score"):
+    if a.state in WEIGHTS:
         summed = next((x for x, kind in kinds.items() if kind == "s"), "")
         at = letters[1].find(summed)
-        if at < 0 or summed in output or b.axes[at] != "t":
+        if at < 0 or summed in output or b.axes[at] != "t" or not (a.sees is None or ahead(a.sees)):
             return None, False
-        return replace(a, axes=tuple(kinds.get(x, "c") for x in output), state="", ahead=None), True
+        return replace(a, axes=tuple(kinds.get(x, "c") for x in output), state="", ahead=None, sees=None), True
     first, second = (next((x for x, k in zip(w, v.axes, strict=True) if k == "t"), "") for w, v in zip(letters, (a, b), strict=True))
     if a.state or b.state or not first or not second or first == second or not {first, second} <= set(output) or not _same(a, b):
         return None, False
@@ -128,16 +133,19 @@ def softmaxed(v: Value, over: Any) -> Value | None:
     dim = number(over)
     if dim is None or not v.axis(dim):
         return None
-    if v.state in ("score", "scaled") and v.axis(dim) in ("t", "s"):
+    if v.state in ("score", "scaled", "zeroed") and v.axis(dim) in ("t", "s"):
+        sees = v.sees if v.state != "zeroed" else None
+        if sees is not None and v.axis(dim) == "t":  # what is summed up to one are the keys
+            sees = frozenset((key, query) for query, key in sees)
         axes = ["t" if a == "s" else a for a in v.axes]
         axes[dim] = "s"
-        return replace(v, axes=tuple(axes), state="share")
+        return replace(v, axes=tuple(axes), state="share", sees=sees)
     return v if not v.state and v.axis(dim) not in ("t", "s") else None
 
 
 def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
     """After an operation on each element by itself."""
-    if v.state in ("score", "scaled", "share"):
+    if v.state in _SCORES:
         if name in _MULTIPLIES and rest:
             return _alone(v, "*", isinstance(rest[0], ir.Const))
         if v.state == "score" and name in _POSITIVE:
@@ -267,6 +275,6 @@ def alike(a: Any, b: Any) -> bool:
 
 
 __all__ = [
-    "KEEPS", "NORMS", "STATISTICS", "alike", "attended", "both", "einsum", "filtered", "flipped", "kept", "padded", "product",
+    "KEEPS", "NORMS", "STATISTICS", "WEIGHTS", "alike", "attended", "both", "einsum", "filtered", "flipped", "kept", "padded", "product",
     "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

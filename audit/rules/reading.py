@@ -14,10 +14,11 @@ from typing import Any
 from audit import ir
 from audit.rules import axes as ax
 from audit.rules import encoders
+from audit.rules import masks as hide
 from audit.rules import mixing as mix
-from audit.rules.axes import Env, Fixed, Known, Size, Value
+from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.expressions import BATCH, BRANCH, UNMASKED, Expressions, Seen, called, projected
+from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions, Seen, called, projected
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -29,6 +30,11 @@ CALLS = 500
 
 class Reading(Expressions):
     """One method with what its parameters hold, and what is found in it and below it."""
+
+    def __init__(self, *given: Any) -> None:
+        super().__init__(*given)
+        #: what the method makes the object hold
+        self.kept: Env = {}
 
     def read(self) -> Known:
         """What the method returns, where every way of it returns the same."""
@@ -68,15 +74,25 @@ class Reading(Expressions):
             value = self.known(s.value)
             if isinstance(s.target, ir.Name):
                 plain = isinstance(s.value, ir.Const)
-                self.env[s.target.id] = mix.both(s, self.env.get(s.target.id), value, plain)
+                held = self.env.get(s.target.id)
+                masked = self._under_mask(s, s.op, held, value)
+                self.env[s.target.id] = masked if masked is not None else mix.both(s, held, value, plain)
             else:
                 self._bind(s.target, None, s)
         elif isinstance(s, ir.ExprStmt):
-            self.known(s.value)
+            value = self.known(s.value)
+            self._registered(s.value)
             # An operation in place, or a helper that writes into what it is given.
             for n in ir.walk(s.value):
-                if isinstance(n, ir.Name) and isinstance(v := self.env.get(n.id), Value) and (v.state or v.ahead):
+                if not isinstance(n, ir.Name):
+                    continue
+                v = self.env.get(n.id)
+                if isinstance(v, Grid) or (isinstance(v, Value) and (v.state or v.ahead)):
                     self.env[n.id] = None
+            if isinstance(s.value, ir.Call) and isinstance(s.value.func, ir.Attr) and s.value.func.attr in hide.IN_PLACE:
+                written = s.value.func.value
+                if isinstance(written, ir.Name) and (isinstance(value, Grid) or (isinstance(value, Value) and value.state)):
+                    self.env[written.id] = value
         elif isinstance(s, (ir.For, ir.While)):
             if isinstance(s, ir.For):
                 self.known(s.iter)
@@ -116,6 +132,10 @@ class Reading(Expressions):
             parts = value if isinstance(value, tuple) and len(value) == len(target.elts) else [None] * len(target.elts)
             for t, v in zip(target.elts, parts, strict=True):
                 self._bind(t, v, s)
+        elif isinstance(target, ir.Attr) and isinstance(target.value, ir.Name) and target.value.id == "self":
+            self._keep(target.attr, value)
+        elif isinstance(target, ir.Sub) and (root := _root(target)) is not None and isinstance(self.env.get(root), Grid):
+            self.env[root] = None
         elif isinstance(target, ir.Sub) and isinstance(target.value, ir.Name):
             held = self.env.get(target.value.id)
             if isinstance(held, Value):
@@ -130,6 +150,31 @@ class Reading(Expressions):
             if isinstance(time, ir.Slice) and time.lower is None and (ax.number(time.upper) or 0) < 0:
                 return replace(held, state="", ahead=(s, mix.NEXT))
         return held if not held.state and not held.ahead else None
+
+    def _registered(self, call: Any) -> None:
+        """``self.register_buffer("mask", mask)``"""
+        if isinstance(call, ir.Call) and called(call) == "register_buffer":
+            name, value = (ax.argument(call.args, n, call.keywords, k) for n, k in ((0, "name"), (1, "tensor")))
+            if isinstance(name, ir.Const) and isinstance(name.value, str):
+                self._keep(name.value, self.known(value) if value is not None else None)
+
+    def _keep(self, attribute: str, value: Known) -> None:
+        once = attribute not in self.kept and not self.doubt
+        self.kept[attribute] = value if once and isinstance(value, Grid) else None
+
+    def _held(self, attribute: str) -> Known:
+        """A mask that the object was given when it was built, and that nothing writes to later."""
+        owner = self.place.owner
+        if owner is None:
+            return None
+        if id(owner) not in self.layers.masks:
+            self.layers.masks[id(owner)] = {}
+            made = self.layers.methods.get(id(owner), {}).get("__init__")
+            if made is not None and ("triu" in made.names or "tril" in made.names or "arange" in made.names):
+                building = Reading(self.code, self.along, self.layers, made, {}, DEPTH)
+                building.read()
+                self.layers.masks[id(owner)] = {k: v for k, v in building.kept.items() if not self.layers.rewritten(made, k)}
+        return self.layers.masks[id(owner)].get(attribute)
 
     def _unpack(self, targets: list[Any], node: Any) -> None:
         value = self.known(node)
@@ -170,6 +215,12 @@ class Reading(Expressions):
         if target is not None and self.depth < DEPTH and self.layers.left and any(isinstance(a, Value) for a in args):
             self.layers.left -= 1
             result = self._enter(target, node, args)
+        elif target is not None and self.depth < DEPTH and self.layers.left and any(isinstance(a, (Size, Grid)) for a in args):
+            self.layers.left -= 1
+            before = len(self.seen)
+            made_of_lengths = self._enter(target, node, args)
+            del self.seen[before:]
+            return made_of_lengths if isinstance(made_of_lengths, Grid) else None
         plain = isinstance(first, Value) and first.axes == ("b", "t", "c") and not first.state
         if result is None and plain and isinstance(first, Value) and self.along.along(self.place, node):
             return replace(first, ahead=None)
@@ -193,19 +244,23 @@ class Reading(Expressions):
     def _encoded(self, node: ir.Call, made: ir.Call, kind: str) -> Known:
         """One of the library's attention layers; (B, T, C) activations, turned where it wants time first."""
         axis = encoders.sequence_axis(self.layers, self.place, made, kind)
-        for queries, keys in encoders.attends(node, kind, self._constant) if axis is not None else ():
+        for queries, keys, masked in encoders.attends(node, kind, self._constant, self._blocks) if axis is not None else ():
             q, k = self.known(queries), self.known(keys)
             if not (isinstance(q, Value) and isinstance(k, Value)) or len(q.axes) != 3 or q.state or k.state:
                 continue
             alike = queries is keys or mix.alike(queries, keys) or (q.origin == k.origin and len(q.origin) == 1)
             if alike and q.axis(axis) == k.axis(axis) == "t":
                 several = encoders.other_inputs(self.along, self.place)
-                self._report(node, UNMASKED, "that it reads the tokens that are scored" if several else "")
-            elif alike and q.axis(axis) == k.axis(axis) == "b":
+                self._report(node, TURNED if masked else UNMASKED, "that it reads the tokens that are scored" if several else "")
+            elif alike and q.axis(axis) == k.axis(axis) == "b" and not masked:
                 self._report(node, BATCH, "that these hold nothing later")
         first = self.known(ax.argument(node.args, 0, node.keywords, "src", "tgt", "query"))
         whole = replace(first, ahead=None) if isinstance(first, Value) and not first.state else None
         return (whole, None) if kind == "MultiheadAttention" else whole
+
+    def _blocks(self, mask: Any) -> bool:
+        """Does a mask that one of these layers is given leave later positions in sight."""
+        return hide.ahead(hide.blocked(self.known(mask)))
 
     def _library_layer(self, node: ir.Call, made: ir.Call, v: Value) -> Known:
         kind = made.func.attr if isinstance(made.func, ir.Attr) else made.func.id if isinstance(made.func, ir.Name) else ""
@@ -226,6 +281,14 @@ class Reading(Expressions):
         if kind == "Linear":
             return projected(replace(v, ahead=None))
         return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and not v.state else None
+
+
+def _root(node: Any) -> str | None:
+    """The name that ``mask[i][:, j]`` is part of."""
+    while isinstance(node, (ir.Sub, ir.Attr)):
+        node = node.value
+    return node.id if isinstance(node, ir.Name) else None
+
 
 def readings(code: Code, along: Sequences, layers: Layers, place: Place) -> Iterator[Seen]:
     """What is seen in a module's method that is given activations or token ids."""

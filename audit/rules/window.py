@@ -63,6 +63,9 @@ class Window:
         #: where a summary first came back on the positions, per name that holds the ("mixed") result
         self.origin: dict[str, Any] = {}
         self.called: dict[tuple, tuple[Kind | None, Any]] = {}
+        #: names of what a recurrent layer returns, states and last state together, and of its states alone
+        self.runs: dict[str, str] = {}
+        self.outputs: set[str] = set()
         self.returned: list[Kind | None] = []
 
     def put_back(self) -> list[Any]:
@@ -101,6 +104,7 @@ class Window:
                 at = self.at(node.value) if kind == "mixed" else None
                 for target in node.targets:
                     first = first_of(target)
+                    self._named(target, node.value, id(node) in looped)
                     # What one way of a branch does not know, the other may.
                     if isinstance(first, ir.Name) and (kind is not None or id(node) in top | looped):
                         if kind == "mixed" and at is not None and self.kind(first) == "along":
@@ -150,13 +154,55 @@ class Window:
         """What one text ends with may be put on every position of another."""
         return other_inputs(self.along, self.place)
 
-    def _recurs(self, node: Any) -> bool:
-        """``out, last = self.gru(x)`` over activations with time behind the batch."""
-        made = self.layers.made(self.place, node.func) if self.layers is not None and isinstance(node, ir.Call) else None
-        if made is None or self.layers is None or self.layers.kind(self.place, made) not in RECURRENT:
-            return False
-        batch_first = any(k == "batch_first" and isinstance(v, ir.Const) and v.value is True for k, v in made.keywords)
-        return batch_first and bool(node.args) and self.kind(node.args[0]) == "along" and not self.several
+    def _named(self, target: Any, value: Any, looped: bool) -> None:
+        """``run = self.gru(x)``, ``out, last = self.gru(x)`` or ``out = self.gru(x)[0]``."""
+        first = first_of(target)
+        if not isinstance(first, ir.Name):
+            return
+        run = "" if looped else self._run_of(value)
+        self.runs.pop(first.id, None)
+        self.outputs.discard(first.id)
+        if run and first is target:
+            self.runs[first.id] = run
+        elif run == "batch" or (first is target and not looped and self._output(value)):
+            self.outputs.add(first.id)
+
+    def _run_of(self, node: Any) -> str:
+        """What a recurrent layer returns, states and last state together: which axis stands first in it, "" for else."""
+        return self.runs.get(node.id, "") if isinstance(node, ir.Name) else self._recurs(node)
+
+    def _output(self, node: Any) -> bool:
+        """A recurrent layer's states, one per position."""
+        if isinstance(node, ir.Name):
+            return node.id in self.outputs
+        return isinstance(node, ir.Sub) and number(node.index) == 0 and self._run_of(node.value) == "batch"
+
+    def _part(self, node: ir.Sub) -> Kind | None:
+        """A part of what a recurrent layer returns: its states, its last state, or its states at the last position."""
+        if run := self._run_of(node.value):
+            return "window" if number(node.index) in (1, -1) else "along" if number(node.index) == 0 and run == "batch" else None
+        if self._output(node.value) and isinstance(node.index, ir.Collection) and len(node.index.elts) > 1:
+            batch, time = node.index.elts[:2]
+            whole = isinstance(batch, ir.Slice) and batch.lower is None and batch.upper is None and batch.step is None
+            last = time.upper is None and number(time.lower) == -1 if isinstance(time, ir.Slice) else number(time) == -1
+            return "window" if whole and last else None
+        return None
+
+    def _recurs(self, node: Any) -> str:
+        """``out, last = self.gru(x)`` over activations, with the axis in front that the layer was built for."""
+        if self.layers is None or not isinstance(node, ir.Call) or not node.args:
+            return ""
+        made = self.layers.made(self.place, node.func)
+        if made is None or self.layers.kind(self.place, made) not in RECURRENT:
+            return ""
+        asked = [v.value if isinstance(v, ir.Const) else None for k, v in made.keywords if k == "batch_first"]
+        given = node.args[0]
+        if asked == [True]:
+            return "batch" if self.kind(given) == "along" and not self.several else ""
+        if asked not in ([], [False]) or not (isinstance(given, ir.Call) and isinstance(given.func, ir.Attr)):
+            return ""
+        swapped = given.func.attr in ("transpose", "swapaxes") and {number(a) for a in given.args} == {0, 1}
+        return "time" if swapped and self.kind(given.func.value) == "along" and not self.several else ""
 
     def _summarised(self, node: ir.Call) -> bool:
         """Does another layer of the script's make one summary of the window out of the activations it is given."""
@@ -190,6 +236,8 @@ class Window:
         if isinstance(node, ir.IfExp):
             return self.kind(node.body) or self.kind(node.orelse)
         if isinstance(node, ir.Sub):
+            if (part := self._part(node)) is not None:
+                return part
             inner = self.kind(node.value)
             return inner if inner != "along" else None
         if isinstance(node, ir.Collection):  # what is stacked or joined
@@ -247,6 +295,11 @@ class Window:
             return entered[0]
         if self._summarised(node):
             return "window"
+        if name in ("cat", "concat", "concatenate") and node.args and isinstance(node.args[0], ir.Collection):
+            kinds = [self.kind(e) for e in node.args[0].elts]
+            behind = "along" not in kinds[kinds.index("window") :] if "window" in kinds else False
+            if behind and "mixed" not in kinds and number(argument(node.args, 1, node.keywords, "dim", "axis")) == 1:
+                return None  # a position of its own behind all others
         # A method of the value itself, or a function or module that is given it first.
         own = self.kind(func.value) if isinstance(func, ir.Attr) and not _module(func.value) else None
         base, rest = (
@@ -272,7 +325,7 @@ class Window:
         if name in ("softmax", "log_softmax"):
             return "mixed" if time and base in ("along", "mixed") else base
         if name in ("transpose", "swapaxes"):
-            return None
+            return base if base == "window" else None
         return base
 
     def _prefix(self, node: Any) -> bool:

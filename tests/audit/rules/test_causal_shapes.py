@@ -246,7 +246,7 @@ def test_bytes_of_one_token_may_see_each_other():
 
 
 def test_a_branch_that_nothing_decides_leaves_doubt():
-    body = HEADS + "a = q @ k.mT\nif T < len(self.heads):\n    y = a.softmax(-1) @ v\nelse:\n    y = (a + self.keep).softmax(-1) @ v" + BACK
+    body = HEADS + "a = q @ k.mT\nif T < len(self.heads):\n    y = a.softmax(-1) @ v\nelse:\n    y = (a + self.keep.log()).softmax(-1) @ v" + BACK
     found, whole = audited(model(body))
     assert [f.confidence for f in found] == ["low"] and whole.verdict == "undetermined"
 
@@ -259,7 +259,7 @@ def test_a_parameter_that_a_caller_may_open_the_mask_with_leaves_doubt():
 
 
 def test_a_branch_that_the_settings_close_says_nothing():
-    body = HEADS + "a = q @ k.mT\nif self.causal:\n    a = a + self.keep[:T, :T]\ny = a.softmax(-1) @ v" + BACK
+    body = HEADS + "a = q @ k.mT\nif self.causal:\n    a = a + self.keep[:T, :T].log()\ny = a.softmax(-1) @ v" + BACK
     for causal, verdict in (("True", "clean"), ("False", "violation")):
         assert audited(model(body, f"self.causal = {causal}"))[1].verdict == verdict
 

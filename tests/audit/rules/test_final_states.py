@@ -36,6 +36,7 @@ class Deep(nn.Module):
         super().__init__()
         self.emb, self.head, self.pairs = nn.Embedding(1024, dim), nn.Linear(dim, 1024), nn.Embedding(4096, dim)
         self.gru, self.back, self.wide = nn.GRU(dim, 32, batch_first=True), nn.Linear(32, dim), nn.Linear(dim, dim)
+        self.lstm, self.old = nn.LSTM(dim, dim, batch_first=True), nn.GRU(dim, dim)
         self.belief, self.pieces = Belief(dim), Pieces()
         self.bytes_of = torch.zeros(1024, 16, dtype=torch.long)
     def forward(self, ids, memory=None):
@@ -75,6 +76,15 @@ ILLEGAL = {
     ),
     "a pool of another layer": model(PUT, "return h.mean(dim=1)"),
     "the library's last state": model("out, last = self.gru(x)\nx = x + self.back(last[-1]).unsqueeze(1)"),
+    "the library's last state at once": model("x = x + self.back(self.gru(x)[1].transpose(0, 1))"),
+    "the library's last state, of a pair": model("run = self.gru(x)\nx = x + self.back(run[1][-1])[:, None]"),
+    "the library's last state, of the cell": model("out, (h, c) = self.lstm(x)\nx = x + torch.tanh(c).transpose(0, 1)"),
+    "the library's last state, of the cell at once": model("x = x * torch.sigmoid(self.lstm(x)[1][0].transpose(0, 1))"),
+    "the library's states at the last position": model("out, _ = self.gru(x)\nx = x + self.back(out[:, -1:])"),
+    "the library's states at the last position at once": model("x = x + self.lstm(x)[0][:, -1, None]"),
+    "the library's states at the last position, spread": model("out = self.lstm(x)[0]\nx = x + out[:, -1].unsqueeze(1).expand(-1, T, -1)"),
+    "the library's last state, time first": model("x = x + self.old(x.transpose(0, 1))[1].transpose(0, 1)"),
+    "the library's last state before the first position": model("x = torch.cat([self.lstm(x)[0][:, -1:], x], dim=1)[:, :-1]\nx = self.wide(x)"),
     "the last token before the first": model(HASH + "x = x + torch.sigmoid(self.wide(x)) * self.pairs(pair)"),
     "the last token before the first, looked up at once": model("x = self.wide(x + 0.5 * self.pairs(ids.roll(1, -1)))"),
 }
@@ -108,6 +118,18 @@ LEGAL = {
         "p = self.emb(ids.view(-1, 8)).mean(dim=1).view(B, T // 8, -1)\np = F.pad(p, (0, 0, 1, -1)).repeat_interleave(8, dim=1)\nx = x + p"
     ),
     "the library's running states": model("out, last = self.gru(x)\nself.kept = last\nx = x + self.back(out)"),
+    "the library's running states at once": model("x = x + self.back(self.gru(x)[0])"),
+    "the library's running states, of a pair": model("run = self.gru(x)\nx = x + self.back(run[0])"),
+    "the library's running states, of the cell": model("out, (h, c) = self.lstm(x)\nself.kept = c\nx = x + out"),
+    "the library's running states, time first": model("x = x + self.old(x.transpose(0, 1))[0].transpose(0, 1)"),
+    "the library's state after the first position": model("x = x + self.lstm(x[:, :1])[1][0].transpose(0, 1)"),
+    "the library's last state for the last position": model("x[:, -1] = x[:, -1] + self.lstm(x)[1][0][-1]"),
+    "the library's last state behind the last position": model("x = torch.cat([x, self.lstm(x)[0][:, -1:]], dim=1)[:, :-1]"),
+    "the library's last state over the batch": model("x = x + self.old(x)[0]"),
+    "a name that held a pair": model("run = self.gru(x)\nrun = [x, x.cumsum(1)]\nx = x + run[1]"),
+    "the states moved on": model("out = self.lstm(x)[0]\nx = x + torch.cat([torch.zeros_like(out[:, :1]), out[:, :-1]], dim=1)"),
+    "the library's last state for a loss": model("self.extra = self.gru(x)[1].square().mean()"),
+    "the library's last state, of an earlier text at once": model("x = x + self.old(self.emb(memory).transpose(0, 1))[1].transpose(0, 1)"),
     "the first position mended": model("prev = torch.roll(ids, 1, dims=1)\nprev[:, 0] = 0\nx = x + self.pairs((ids * 31 + prev) % 4096)"),
     "the first pair mended": model(HASH + "pair[..., 0] = 4095\nx = x + self.pairs(pair)"),
     "the first position masked": model(HASH + "e = self.wide(self.pairs(pair))\nx = x + e * (torch.arange(T) > 0)[None, :, None]"),
