@@ -471,6 +471,8 @@ class Expressions(Subscripts):
                 given.const = given.const == (op == "in")
                 return given
             one = self.compare(op, left, right)
+            if one is None and op in ("in", "not in") and right.kind == "dict" and right.taint:
+                values[-1] = self.lookup(right, left, V("val"), e)  # whether something is filed there is what a read says
             if one is False:
                 result = False
                 break
@@ -571,7 +573,7 @@ class Expressions(Subscripts):
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
                 return out
-            return join(a, b)
+            return self.either(e, test, a, b)
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)
             chosen = a if t else b

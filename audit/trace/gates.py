@@ -29,6 +29,7 @@ from audit.trace.values import (
     V,
     clone,
     derive,
+    join,
 )
 from audit.trace.words import WHOLE, normalised
 
@@ -65,6 +66,21 @@ def holds_tokens(v: V) -> bool:
 
 def within(line: int, body: list[ir.Stmt]) -> bool:
     return bool(body) and body[0].line <= line <= max(body[-1].end_line, body[-1].line)
+
+
+def takes_room(way: list[ir.Stmt]) -> bool:
+    """``else: p = (1 - share) * p``: where the table is not mixed in, what it would have got is taken off all the same."""
+    return any(isinstance(n, (ir.BinOp, ir.AugAssign)) and n.op in "*/" for n in ir.walk(way))
+
+
+def adds_to(name: str, way: list[ir.Stmt], old: V) -> bool:
+    """``p += share * q`` where room was made for it before: a token without a count gets nothing from the table."""
+    return WHOLE not in old.keys and any(
+        (isinstance(n, ir.AugAssign) and n.op == "+" and isinstance(n.target, ir.Name) and n.target.id == name)
+        or (isinstance(n, ir.Assign) and any(isinstance(t, ir.Name) and t.id == name for t in n.targets)
+            and isinstance(n.value, ir.BinOp) and n.value.op == "+" and any(isinstance(x, ir.Name) for x in (n.value.left, n.value.right)))
+        for n in way
+    )  # fmt: skip
 
 
 def mixed(v: V) -> bool:
@@ -164,16 +180,51 @@ class Gates:
         Seen in the values that the branch left behind, and in the scores that its two ways committed.
         """
         for name, now in list(self.scope.names.items()):
-            old = before.get(name)
-            if old is not None and old is not now and now.kind == old.kind == "val" and now.flags & LOSS and old.flags & LOSS:
-                if mixed(now) and not mixed(old) and not old.scores:
-                    self.scope.names[name] = self.split(now, test, s)
+            if not self.mixed_in(before.get(name), now):
+                continue
+            ways = [way for way in (s.body, s.orelse) if name in self.interest.assigned(way)[0] | self.interest.assigned(way)[1]]
+            others = [way for way in (s.body, s.orelse) if way not in ways] or ways
+            if not all(takes_room(way) for way in others) and not any(adds_to(name, way, before[name]) for way in ways):
+                self.scope.names[name] = self.split(now, test, s)
         scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops)]
         with_table = [e for e in scores if any(k[0] == "lookup" for k in e.detail["keys"])]
         ways = [[e for e in with_table if within(e.line, way)] for way in (s.body, s.orelse)]
-        if s.orelse and bool(ways[0]) != bool(ways[1]):
+        if s.orelse and bool(ways[0]) != bool(ways[1]) and not takes_room(s.orelse if ways[0] else s.body):
             for e in with_table:
                 e.detail["keys"] = self.split(V("val"), test, s).keys | e.detail["keys"]
+
+    def note_split_off(self: Any, s: ir.If, test: V, before: dict[str, V], left: list[dict[str, V]]) -> None:
+        """The same where one way leaves the turn of a loop over orders, with the mixture (``break``) or without it (``continue``)."""
+        for changed in left:
+            for name, now in changed.items():
+                if self.mixed_in(before.get(name), now) and not adds_to(name, s.body, before[name]):
+                    changed[name] = self.split(now, test, s)
+        if len(s.body) == 1 and isinstance(s.body[0], ir.Jump) and not s.orelse and self.early:
+            self.passed.append((test, s, before))
+
+    def note_passed_over(self: Any, tests: list[tuple[V, ir.If, dict[str, V]]]) -> None:
+        """At the end of a turn: what was mixed in after a test that left it (``if token not in row: continue``)."""
+        names = self.scope.names
+        for test, s, before in tests:
+            for name, now in list(names.items()):
+                if self.mixed_in(before.get(name), now):
+                    names[name] = self.split(now, test, s)
+
+    def mixed_in(self: Any, old: V | None, now: V) -> bool:
+        """Is it a probability of this turn's token that had nothing of a table in it before."""
+        if old is None or old is now or not now.kind == old.kind == "val" or not now.flags & old.flags & LOSS:
+            return False
+        turns = dict(self.loops)
+        fresh = all(turns.get(loop, turn) == turn for chosen, _, _ in old.atoms for loop, turn in chosen)
+        return fresh and mixed(now) and not mixed(old) and not old.scores
+
+    def either(self: Any, e: ir.IfExp, test: V, a: V, b: V) -> V:
+        """``mix(p, q) if count > 0 else p``: an if statement in one expression."""
+        out = join(a, b)
+        if test.flags & COUNT and (a.flags & b.flags & LOSS) and a.kind == b.kind == out.kind == "val" and mixed(a) != mixed(b):
+            if isinstance(e.orelse if mixed(a) else e.body, (ir.Name, ir.Sub)):
+                out = self.split(out, test, e)
+        return out
 
     def split(self: Any, value: V, test: V, node: Any) -> V:
         e = self.event("SPLIT", node, value, keys=test.keys)

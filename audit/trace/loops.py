@@ -125,7 +125,7 @@ class Loops:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
             begun = len(self.trace.events)
-            tests = len(self.loss_tests)
+            tests, passed = len(self.loss_tests), len(self.passed)
             self.loops.append(at)
             try:
                 if target is not None:
@@ -138,6 +138,9 @@ class Loops:
             finally:
                 self.loops.pop()
                 del self.loss_tests[tests:]
+                over = self.passed[passed:]
+                del self.passed[passed:]
+            self.note_passed_over(over)
             if status in (RETURN, RAISE):
                 result = status
                 break

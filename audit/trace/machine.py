@@ -134,6 +134,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
+        self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 
