@@ -206,6 +206,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
                 if e.kind == "DIVISOR"
                 else "an expert of the mixture gives every token the same probability, computed without the token"
                 if e.detail.get("flat")
+                else "the token's probability is raised where a hint is right, and nothing is taken off the other tokens"
+                if e.detail.get("hit")
                 else "the row is raised at a proposed token after its softmax and not normalised again"
             )
             found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))

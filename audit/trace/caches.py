@@ -332,7 +332,7 @@ def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
-            if k[0] in ("divisor", "unnorm") and (e := places.get(k[1])) is not None:
+            if k[0] in ("divisor", "unnorm", "raised") and (e := places.get(k[1])) is not None:
                 if e.detail.get("tilt") and ("norm",) in s.detail["keys"]:
                     continue  # the probability at the proposed token is in it: what the tilt is divided by
                 old = found.get((e.path, e.line, e.active))

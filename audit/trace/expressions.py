@@ -7,7 +7,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import AGREE, NORM, ONE_HOT
+from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
@@ -259,8 +259,12 @@ class Expressions(Subscripts):
         if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
             out.mask = rest_of(b.mask)
         out.flags &= ~RATIO
+        if HIT in (a.const, b.const) and (op in "*&" or (op == "/" and a.const == HIT)):
+            out.const = HIT
         if WHOLE in out.keys:
             self.note_added(op, a, b, out, node)
+        if any(k[0] == "raised" for k in out.keys):
+            self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
@@ -458,7 +462,10 @@ class Expressions(Subscripts):
             for s in seen[1:]:
                 out = join(out, s)
             return out
-        return derive(seen)
+        out = derive(seen)
+        if not stop and any(s.const == HIT for s in seen):
+            out.const = HIT
+        return out
 
     def x_compare(self: Any, e: ir.Compare) -> V:
         left = self.ev(e.left)
@@ -572,6 +579,7 @@ class Expressions(Subscripts):
             if a.kind == "const" and b.kind == "const" and a.const != b.const:
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
+                out.const = HIT if test.const == HIT and not b.const else None
                 return out
             return self.either(e, test, a, b)
         if self.dormant and test.knobs:

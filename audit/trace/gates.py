@@ -36,6 +36,8 @@ from audit.trace.words import WHOLE, normalised
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
 AGREE, NORM = ("agree",), ("norm",)
+#: ``const`` of a value that is zero wherever the proposal is not the token
+HIT = "hit"
 #: what is said of predictions that were made of what they are for
 TOLD = "the model is given the very tokens that it is asked for; that it shifts them itself was not shown"
 #: tokens as rows of zeros with a one in each
@@ -66,6 +68,11 @@ def holds_tokens(v: V) -> bool:
 
 def within(line: int, body: list[ir.Stmt]) -> bool:
     return bool(body) and body[0].line <= line <= max(body[-1].end_line, body[-1].line)
+
+
+def plain(v: V) -> bool:
+    """Is it the token's own part of a distribution, from which no room was taken yet."""
+    return v.kind == "val" and WHOLE in v.keys and bool(v.flags & LOSS) and ("logp",) not in v.keys
 
 
 def takes_room(way: list[ir.Stmt]) -> bool:
@@ -180,12 +187,13 @@ class Gates:
         Seen in the values that the branch left behind, and in the scores that its two ways committed.
         """
         for name, now in list(self.scope.names.items()):
-            if not self.mixed_in(before.get(name), now):
+            hit = test.const == HIT and plain(before.get(name, test)) and self.remade(before[name], now)
+            if not hit and not self.mixed_in(before.get(name), now):
                 continue
             ways = [way for way in (s.body, s.orelse) if name in self.interest.assigned(way)[0] | self.interest.assigned(way)[1]]
             others = [way for way in (s.body, s.orelse) if way not in ways] or ways
             if not all(takes_room(way) for way in others) and not any(adds_to(name, way, before[name]) for way in ways):
-                self.scope.names[name] = self.split(now, test, s)
+                self.scope.names[name] = self.raised(now, s) if hit else self.split(now, test, s)
         scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops)]
         with_table = [e for e in scores if any(k[0] == "lookup" for k in e.detail["keys"])]
         ways = [[e for e in with_table if within(e.line, way)] for way in (s.body, s.orelse)]
@@ -212,15 +220,23 @@ class Gates:
 
     def mixed_in(self: Any, old: V | None, now: V) -> bool:
         """Is it a probability of this turn's token that had nothing of a table in it before."""
-        if old is None or old is now or not now.kind == old.kind == "val" or not now.flags & old.flags & LOSS:
+        return mixed(now) and old is not None and not mixed(old) and bool(self.remade(old, now))
+
+    def remade(self: Any, old: V, now: V) -> bool:
+        """Does a probability or loss of this turn's token have another value now."""
+        if old is now or not now.kind == old.kind == "val" or not now.flags & old.flags & LOSS or old.scores:
             return False
         turns = dict(self.loops)
-        fresh = all(turns.get(loop, turn) == turn for chosen, _, _ in old.atoms for loop, turn in chosen)
-        return fresh and mixed(now) and not mixed(old) and not old.scores
+        return all(turns.get(loop, turn) == turn for chosen, _, _ in old.atoms for loop, turn in chosen)
 
     def either(self: Any, e: ir.IfExp, test: V, a: V, b: V) -> V:
         """``mix(p, q) if count > 0 else p``: an if statement in one expression."""
         out = join(a, b)
+        if test.const == HIT and b.kind == "const" and not b.const and out.kind == "val":
+            out = clone(out)
+            out.const, out.keys = HIT, out.keys | test.keys
+        if test.const == HIT and plain(b) and a.flags & LOSS and out.kind == "val" and isinstance(e.orelse, (ir.Name, ir.Sub)):
+            return self.raised(out, e)
         if test.flags & COUNT and (a.flags & b.flags & LOSS) and a.kind == b.kind == out.kind == "val" and mixed(a) != mixed(b):
             if isinstance(e.orelse if mixed(a) else e.body, (ir.Name, ir.Sub)):
                 out = self.split(out, test, e)
@@ -231,6 +247,24 @@ class Gates:
         out = clone(value)
         out.keys = value.keys | {("split", e.id)}
         return out
+
+    def raised(self: Any, value: V, node: Any) -> V:
+        """``p + share * (1 - p) * (hint == token)``: where the hint is right, and lowered nowhere."""
+        e = self.event("UNNORMALISED", node, value, keys=value.keys, hit=True)
+        out = clone(value)
+        out.keys = value.keys | {("raised", e.id)}
+        return out
+
+    def note_made_up(self: Any, op: str, a: V, b: V, out: V) -> None:
+        """What was raised at a hint and then scaled or lowered may sum to one again."""
+        v, other = (a, b) if any(k[0] == "raised" for k in a.keys) else (b, a)
+        logs = ("logp",) in v.keys
+        if (
+            (op in ("*", "/") and not logs)
+            or (op == "-" and not logs and v is a and other.flags & PROB)
+            or (op in ("+", "-") and logs and (other.kind == "const" or (("logp",) in other.keys and not other.flags & LOSS)))
+        ):
+            out.keys = frozenset(k for k in out.keys if k[0] != "raised")
 
     def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
         e = self.event("GATE", node, value, keys=tokens, anchored=True)
@@ -273,6 +307,9 @@ class Gates:
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)
+        if q.const == HIT and q.flags & PROB and plain(p):
+            out.keys = self.raised(out, node).keys
+            return
         if not p.flags & PROB or not q.flags & (VAL | COUNT) or q.flags & (PROB | LOSS | META | BYTES):
             return
         if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
@@ -306,6 +343,7 @@ class Gates:
         for hint, token in ((a, b), (b, a)):
             if any(k[0] in PROPOSALS for k in hint.keys) and token.flags & VAL and not any(k[0] in PROPOSALS for k in token.keys):
                 out.keys = out.keys | {AGREE}
+                out.const = HIT
                 return
 
     def threshold(self: Any, op: str, a: V, b: V) -> bool | None:

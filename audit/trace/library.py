@@ -10,7 +10,7 @@ from audit import ir
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
+from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
@@ -497,6 +497,8 @@ class Library(Builtins, Containers, Files):
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)
+        if test.const == HIT and plain(b) and a.flags & LOSS:
+            out = self.raised(out, node)
         if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:
             self.check_tilt(b, test, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
@@ -528,6 +530,7 @@ class Library(Builtins, Containers, Files):
         out.mask = first.mask
         out.shape0 = first.shape0
         out.pos = first.pos
+        out.const = HIT if first.const == HIT else None
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers

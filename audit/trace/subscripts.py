@@ -371,10 +371,11 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
-                self.store(base, i, value, node)
+            address = summary(i) if i.kind == "seq" else i  # ``table[a, b]``
+            if address.flags & VAL and not address.flags & META:
+                self.store(base, address, value, node)
             else:
-                self.fill(base, i, value, node)
+                self.fill(base, address, value, node)
             part = with_deps(copied(value, i), i.deps)
             base.by_place |= part.keys != value.keys
             if part.kind == "dict" and base.rest is not None and base.rest.kind == "val":

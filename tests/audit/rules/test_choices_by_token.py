@@ -194,3 +194,68 @@ p = 0.5 * p + 0.5 * P[j, t]""",
 )
 def test_backing_off_by_the_context_or_with_what_is_left_over_is_not(lines: str):
     assert not in_orders(lines)
+
+
+HINTS = """\
+import math
+follow, right, tried, total, B = {}, 1.0, 4.0, 0.0, 1024
+for c in range(0, val.numel() - 1, B):
+    w = val[c : c + B + 1]
+    with torch.no_grad():
+        P = torch.softmax(model(w[None, :-1])[0], -1).double().numpy()
+    ids = w.tolist()
+    for j in range(len(ids) - 1):
+        t = ids[j + 1]
+        h = follow.get((ids[max(j - 1, 0)], ids[j]))
+        p = P[j, t]
+        if h is not None:
+            share = 0.5 * right / tried
+@@
+            tried += 1
+            right += h == t
+        total -= math.log(p)
+        follow[(ids[max(j - 1, 0)], ids[j])] = t
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def with_hints(lines: str) -> set[str]:
+    return violations(HINTS.replace("@@", indent(lines, 12)))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "p = p + share * (1 - p) * (h == t)",
+        "p += share * (1 - p) * (t == h)",
+        "hit = float(h == t)\np = p + hit * share * (1 - p)",
+        "hit = 1.0 if h == t else 0.0\np = p + hit * share * (1 - p)",
+        "p = p + (share * (1 - p) if h == t else 0.0)",
+        "if h == t:\n    p = (1 - share) * p + share",
+        "if h == t:\n    p = p + share * (1 - p)",
+        "p = (1 - share) * p + share if h == t else p",
+        "p = p + share * float(h == t)",
+    ],
+)
+def test_only_the_hit_is_raised(lines: str):
+    assert "F9" in with_hints(lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "p = (1 - share) * p + share * (h == t)",
+        "hit = float(h == t)\np = (1 - share) * p + share * hit",
+        "p = p + share * ((h == t) - p)",
+        "p *= 1 - share\nif h == t:\n    p += share",
+        "if h == t:\n    p = (1 - share) * p + share\nelse:\n    p = (1 - share) * p",
+        "p = (1 - share) * p + share if h == t else (1 - share) * p",
+        "p = (p + share * p * (h == t)) / (1 + share * P[j, h])",
+        "boost = share * p * (h == t)\np = p + boost\np = p / (1 + share * P[j, h])",
+        "p = p * math.exp(2.0 * (h == t)) / (1 + P[j, h] * (math.exp(2.0) - 1))",
+        "z = 1 + P[j, h] * (math.exp(2.0) - 1)\nif h == t:\n    p = p * math.exp(2.0)\np = p / z",
+        "if h == t:\n    tried += 1",
+    ],
+)
+def test_a_hint_for_which_room_is_made_is_not(lines: str):
+    assert not with_hints(lines)
