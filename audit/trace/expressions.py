@@ -478,7 +478,7 @@ class Expressions(Subscripts):
                 given.const = given.const == (op == "in")
                 return given
             one = self.compare(op, left, right)
-            if one is None and op in ("in", "not in") and right.kind == "dict" and right.taint:
+            if one is None and op in ("in", "not in") and right.kind == "dict" and (right.taint or right.flags):
                 values[-1] = self.lookup(right, left, V("val"), e)  # whether something is filed there is what a read says
             if one is False:
                 result = False

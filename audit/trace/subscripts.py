@@ -371,11 +371,12 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            address = summary(i) if i.kind == "seq" else i  # ``table[a, b]``
-            if address.flags & VAL and not address.flags & META:
-                self.store(base, address, value, node)
+            if i.flags & VAL and not i.flags & META:
+                self.store(base, i, value, node)
+            elif i.kind == "seq" and summary(i).flags & VAL:
+                base.flags |= VAL  # filed under several tokens: a read there is a read of the stream's content
             else:
-                self.fill(base, address, value, node)
+                self.fill(base, i, value, node)
             part = with_deps(copied(value, i), i.deps)
             base.by_place |= part.keys != value.keys
             if part.kind == "dict" and base.rest is not None and base.rest.kind == "val":
