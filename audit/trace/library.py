@@ -306,6 +306,7 @@ class Library(Builtins, Containers, Files):
                 e = self.event("STORE", node, first, keys=first.keys)
                 out.taint = frozenset([e.id])
                 out.rest = V("val", flags=VAL)
+                out.rest.taint = out.taint  # each of the counts is made of the tokens
             elif last == "defaultdict" and first is not None and first.kind in ("func", "lib"):
                 made = self.call_value(first, [], {}, node) if first.kind == "func" else V("val")
                 if first.kind == "lib" and first.data.endswith(("dict", "Counter", "defaultdict")):

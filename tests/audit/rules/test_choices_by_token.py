@@ -259,3 +259,48 @@ def test_only_the_hit_is_raised(lines: str):
 )
 def test_a_hint_for_which_room_is_made_is_not(lines: str):
     assert not with_hints(lines)
+
+
+COUNTED = """\
+from collections import Counter
+lengths, total, B = torch.ones(1024), torch.zeros(()), 1024
+text = Counter(train[:100000].tolist())
+for c in range(0, val.numel() - 1, B):
+    w = val[c : c + B + 1]
+    x, y = w[:-1], w[1:]
+    mass = torch.full((1024,), 0.1)
+@@
+    mass = mass / mass.sum()
+    with torch.no_grad():
+        p = 0.95 * torch.softmax(model(x[None])[0], -1) + 0.05 * mass
+        total -= torch.log(p[torch.arange(len(y)), y]).sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+ADDED = "for t, k in {}.items():\n    mass[t] += k"
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        "Counter(val[c : c + B].tolist())",
+        "Counter(y.tolist())",
+        "Counter(val[c + 1 : c + B + 1].tolist())",
+    ],
+)
+@pytest.mark.parametrize("added", [ADDED, "near = {}\nfor t in near:\n    mass[t] = mass[t] + near[t]"])
+def test_counts_of_the_chunk_that_is_scored(counts: str, added: str):
+    assert "F2" in violations(COUNTED.replace("@@", indent(added.format(counts), 4)))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ADDED.format("Counter(val[max(c - B, 0) : c + 1].tolist())"),
+        ADDED.format("Counter(val[:c].tolist())"),
+        ADDED.format("text"),
+        "for t, k in Counter(y.tolist()).items():\n    n_bytes += lengths[t].item() * k",
+        "kinds = len(Counter(y.tolist()))",
+    ],
+)
+def test_counts_of_what_came_before_and_counts_of_bytes_are_not(lines: str):
+    assert not violations(COUNTED.replace("@@", indent(lines, 4)))
