@@ -14,7 +14,18 @@ from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import BY_PLACE, NUMBERS, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.shaping import (
+    BY_GAP,
+    BY_LOSS,
+    BY_PLACE,
+    GAP,
+    NUMBERS,
+    OF_LOSS,
+    OF_STACK,
+    STACKED,
+    is_loss,
+    same_target,
+)
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -504,7 +515,7 @@ class Library(Builtins, Containers, Files):
             self.check_tilt(b, test, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
-            if ("by loss",) in test.keys or (OF_LOSS in test.keys and same_target(test, a)):
+            if BY_LOSS in test.keys or (test.keys & {OF_LOSS, BY_GAP} and same_target(test, a)):
                 out.keys = out.keys | {("select", e.id)}
         return out
 
@@ -531,7 +542,7 @@ class Library(Builtins, Containers, Files):
         out.mask = first.mask
         out.shape0 = first.shape0
         out.pos = first.pos
-        out.const = HIT if first.const == HIT else None
+        out.const = first.const if first.const in (HIT, GAP) else None
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers

@@ -124,6 +124,7 @@ class Loops:
             if number > 1 or target is not None:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
+            self.turn_starts.append(before)
             begun = len(self.trace.events)
             tests, passed = len(self.loss_tests), len(self.passed)
             self.loops.append(at)
@@ -137,6 +138,7 @@ class Loops:
                 status = self.block(body)
             finally:
                 self.loops.pop()
+                self.turn_starts.pop()
                 del self.loss_tests[tests:]
                 over = self.passed[passed:]
                 del self.passed[passed:]

@@ -375,6 +375,8 @@ class Statements(Loops, Contexts):
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
+            if not status:
+                self.note_chosen(s, test, before, begun)
             self.note_left_out(s, test, begun)
             self.note_once(s, begun)
             return status

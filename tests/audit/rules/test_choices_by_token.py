@@ -304,3 +304,61 @@ def test_counts_of_the_chunk_that_is_scored(counts: str, added: str):
 )
 def test_counts_of_what_came_before_and_counts_of_bytes_are_not(lines: str):
     assert not violations(COUNTED.replace("@@", indent(lines, 4)))
+
+
+TWO = """\
+import copy, math
+other = copy.deepcopy(model)
+total, gap, best, kept = torch.zeros(()), 0.0, float("inf"), None
+opt = torch.optim.SGD(other.parameters(), lr=1e-3)
+for c in range(0, val.numel() - 1, 1024):
+    w, s = val[c : c + 1025], train[c : c + 1025]
+    with torch.no_grad():
+        a = nll(model, w[None, :-1], w[None, 1:]).sum()
+        b = nll(other, w[None, :-1], w[None, 1:]).sum()
+        seen = nll(model, s[None, :-1], s[None, 1:]).sum()
+@@
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def of_two(lines: str) -> set[str]:
+    return violations(TWO.replace("@@", indent(lines, 4)))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "gap = (a - b).item()\ntotal += b if gap > 0 else a",
+        "gap = a - b\ntotal += a if 0 > gap else b",
+        "total += a if a < b else b",
+        "if a < b:\n    total += a\nelse:\n    total += b",
+        "if a.item() < b.item():\n    total += a\nelse:\n    total += b",
+        "least = a\nif b < a:\n    least = b\ntotal += least",
+        "if (a - b).item() > 0:\n    least = b\nelse:\n    least = a\ntotal += least",
+        "gap = a - b\ntotal += torch.where(gap > 0, b, a)",
+    ],
+)
+def test_the_smaller_of_two_losses_taken_by_a_branch(lines: str):
+    assert "F4" in of_two(lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "total += b if gap > 0 else a\ngap = (a - b).item()",  # chosen by the window before
+        "total += b if c > 100000 else a",
+        "total += b if seen > 5000.0 else a",
+        # early stopping, and weights kept by a figure: nothing of it is scored
+        "total += a\nif a < best:\n    best, kept = a, copy.deepcopy(model.state_dict())",
+        "total += a\nbest = a if a < best else best",
+        "total += a\nif b < a:\n    kept = copy.deepcopy(other.state_dict())",
+        "total += a\nif a < b:\n    right = 1\nelse:\n    right = 0",
+        # a sum of two probabilities, each kept finite by the larger
+        "high = a if a > b else b\nlow = b if a > b else a\ntotal += low - torch.log1p(torch.exp(low - high)) + math.log(2.0)",
+        "p, q = a, b\nif q < p:\n    p, q = q, p\ntotal += p - torch.log1p(torch.exp(p - q)) + math.log(2.0)",
+        "low = b if b < seen else seen\ntotal += a",
+    ],
+)
+def test_a_choice_by_something_else_and_a_choice_that_is_not_scored_are_not(lines: str):
+    assert "F4" not in of_two(lines)
