@@ -61,7 +61,7 @@ class Choices:
             if now is old or not self.uncounted(now) or not picks(test, now):
                 continue
             both = name in assigned[0] and name in assigned[1] and _given(name, s.body) != _given(name, s.orelse)
-            if both or (any(name in names for names in assigned) and self.uncounted(old) and picks(test, old)):
+            if both or (any(name in names for names in assigned) and old is not None and self.uncounted(old) and picks(test, old)):
                 self.scope.names[name] = self.picked(now, s)
         scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops) and own_tokens(e) & own_tokens(test)]
         ways = [[e for e in scores if within(e.line, way)] for way in (s.body, s.orelse)]
