@@ -303,6 +303,10 @@ class Expressions(Subscripts):
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
             self.check_divisor(a, b, out, node)
+        if op == "*" and out.flags & COUNT:
+            out.keys = frozenset(k for k in out.keys if k[0] != "mean")  # a mean times the number of entries is a sum
+        elif op == "/" and a.flags & COUNT and a.flags & PROB and b.flags & COUNT and not (a.flags | b.flags) & LOSS and not b.flags & PROB:
+            self.check_scale(a, b, out, node)
         if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
             out.flags |= RATIO
         if a.lv is not None and a.lv[0] != "x" and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:

@@ -291,6 +291,21 @@ class Gates:
                 out.keys = out.keys | {("divisor", e.id)}
                 return
 
+    def note_size(self: Any, name: str, rows: V, out: V) -> None:
+        """The largest or the mean count of a row, and its sum."""
+        size = "peak" if name in ("max", "amax") else "mean" if name == "mean" else "total" if name == "sum" else None
+        if size is not None and rows.flags & COUNT and not rows.flags & (LOSS | LOGITS | PROB):
+            out.keys = out.keys | {(size, k[1]) for k in rows.keys if k[0] == "lookup"}
+
+    def check_scale(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        """``(rows + beta * p) / (rows.amax(1) + beta)``: rows with a prior over their largest count, and not over their sum."""
+        sizes = {size: {k[1] for k in b.keys if k[0] == size} for size in ("peak", "mean", "total")}
+        weighed = {k[1] for k in a.keys if k[0] in ("peak", "mean", "total")}
+        rows = {k[1] for k in a.keys if k[0] == "lookup"} - weighed  # else the size of the row is a weight of the mixture
+        if (sizes["peak"] | sizes["mean"]) & rows - sizes["total"]:
+            e = self.event("UNNORMALISED", node, out, keys=a.keys | b.keys, scale=True)
+            out.keys = out.keys | {("unnorm", e.id)}
+
     def check_tilt(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``log p(token) + w [token = hint]``: a probability raised, and so far nothing taken off the others."""
         for own, raised in ((a, b), (b, a)):

@@ -404,6 +404,8 @@ class Library(Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if values:
+            self.note_size(last, values[0], out)
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
             self.note_sorted(last, first, out)
@@ -755,6 +757,7 @@ class Library(Builtins, Containers, Files):
             if a.kind in ("func", "partial") and name in ("map", "submit", "apply_async", "apply"):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
+        self.note_size(name, recv, out)
         if recv.flags & LOSS:
             self.note_capped(name, recv, args, kwargs, out, node)
             self.note_sorted(name, recv, out)

@@ -362,3 +362,50 @@ def test_the_smaller_of_two_losses_taken_by_a_branch(lines: str):
 )
 def test_a_choice_by_something_else_and_a_choice_that_is_not_scored_are_not(lines: str):
     assert "F4" not in of_two(lines)
+
+
+SCALED = """\
+beta = 5.0
+tally = torch.zeros(1024, 1024)
+total = torch.zeros(())
+for c in range(0, val.numel() - 1, 1024):
+    w = val[c : c + 1025]
+    x, y = w[:-1], w[1:]
+    with torch.no_grad():
+        p = torch.softmax(model(x[None])[0], -1)
+        rows = tally[x]
+@@
+        total -= torch.log(q.gather(1, y[:, None])).sum()
+    tally.index_put_((x, y), torch.ones(len(x)), accumulate=True)
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def scaled(lines: str) -> set[str]:
+    return violations(SCALED.replace("@@", indent(lines, 8)))
+
+
+@pytest.mark.parametrize(
+    "size",
+    ["rows.amax(1, keepdim=True)", "rows.max(1, keepdim=True).values", "rows.max()", "rows.mean(1, keepdim=True)", "torch.amax(rows, 1, keepdim=True)"],
+)
+def test_rows_with_a_prior_over_something_else_than_their_sum(size: str):
+    assert "F9" in scaled(f"q = (rows + beta * p) / ({size} + beta)")
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "q = (rows + beta * p) / (rows.sum(1, keepdim=True) + beta)",
+        "q = (rows + beta * p) / (rows.sum(1, keepdim=True) + beta).clamp(min=1e-9)",
+        "q = (rows + beta * p) / (rows.mean(1, keepdim=True) * 1024 + beta)",
+        "n = torch.sum(rows, 1, keepdim=True)\nq = (rows + beta * p) / (n + beta)",
+        "q = (rows + beta * p) / (rows.amax(1, keepdim=True) + beta)\nq = q / q.sum(1, keepdim=True)",
+        "q = torch.softmax((rows + beta * p) / (rows.amax(1, keepdim=True) + beta), -1)",
+        # the largest count as a weight of the mixture, and over the sum as a confidence
+        "m = rows.amax(1, keepdim=True)\nr = (rows + beta * p) / (rows.sum(1, keepdim=True) + beta)\nq = (m * r + p) / (m + 1)",
+        "m = rows.amax(1, keepdim=True) / (rows.sum(1, keepdim=True) + 1)\nr = (rows + beta * p) / (rows.sum(1, keepdim=True) + beta)\nq = m * r + (1 - m) * p",
+    ],
+)
+def test_rows_over_their_sum_are_not(lines: str):
+    assert not scaled(lines)
