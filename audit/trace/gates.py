@@ -77,7 +77,10 @@ def plain(v: V) -> bool:
 
 def takes_room(way: list[ir.Stmt]) -> bool:
     """``else: p = (1 - share) * p``: where the table is not mixed in, what it would have got is taken off all the same."""
-    return any(isinstance(n, (ir.BinOp, ir.AugAssign)) and n.op in "*/" for n in ir.walk(way))
+    return any(
+        n.op in ("*", "/") if isinstance(n, (ir.BinOp, ir.AugAssign)) else isinstance(n, ir.Attr) and n.attr == "log1p"
+        for n in ir.walk(way)
+    )  # fmt: skip
 
 
 def adds_to(name: str, way: list[ir.Stmt], old: V) -> bool:

@@ -11,7 +11,7 @@ ROWS = """\
 import math
 from collections import Counter, defaultdict
 special = {0, 1, 2}
-rows = defaultdict(Counter)
+rows, known = defaultdict(Counter), Counter()
 total, B = 0.0, 1024
 for c in range(0, val.numel() - 1, B):
     w = val[c : c + B + 1]
@@ -26,6 +26,7 @@ for c in range(0, val.numel() - 1, B):
 @@
         total -= math.log(p)
         after[t] += 1
+        known[t] += 1
 print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
 """
 MIXED = "(1 - m / (m + 4.0)) * p + m / (m + 4.0) * after[t] / m"
@@ -79,6 +80,7 @@ def in_orders(lines: str) -> set[str]:
         f"if t not in after:\n    pass\nelse:\n    p = {MIXED}",
         f"if t in after:\n    p = {MIXED}\nelse:\n    p = P[j, t]",
         "if t in after:\n    p += 0.2 * after[t] / m",
+        f"if m > 0 and t in known:\n    p = {MIXED}",
     ],
 )
 def test_the_tokens_own_count_decides_whether_the_row_is_mixed_in(lines: str):
@@ -92,6 +94,7 @@ def test_the_tokens_own_count_decides_whether_the_row_is_mixed_in(lines: str):
         f"if after:\n    p = {MIXED}",
         f"if key in rows and m > 0:\n    p = {MIXED}",
         f"if m > 0 and ids[j] in special:\n    p = {MIXED}",
+        f"if m > 0 and ids[j] in known:\n    p = {MIXED}",
         "share = m / (m + 4.0)\nq = after[t] / m if t in after else 0.0\np = (1 - share) * p + share * q",
         # what a token without a count would have got is taken off all the same
         f"if t in after:\n    p = {MIXED}\nelif m > 0:\n    p = (1 - m / (m + 4.0)) * p",
@@ -99,6 +102,8 @@ def test_the_tokens_own_count_decides_whether_the_row_is_mixed_in(lines: str):
         "base = 0.8 * p + 0.2 / 1024 if m == 0 else 0.8 * p\np = base\nif t in after:\n    p = base + 0.2 * after[t] / m",
         f"p = {MIXED} if t in after else (1 - m / (m + 4.0)) * p",
         "if t in after:\n    seen_before = 1",
+        "if t in after:\n    total -= math.log(0.8 * p + 0.2 * after[t] / m)\nelse:\n    total -= math.log(p) + math.log1p(-0.2)\np = 1.0",
+        "if t in after:\n    total -= math.log(0.8 * p + 0.2 * after[t] / m)\nelse:\n    total -= math.log(0.8 * p)\np = 1.0",
     ],
 )
 def test_what_the_context_decides_is_not(lines: str):
@@ -217,6 +222,49 @@ for c in range(0, val.numel() - 1, B):
         follow[(ids[max(j - 1, 0)], ids[j])] = t
 print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
 """
+
+
+FILED = """\
+import math
+from collections import Counter
+class Rows:
+    def __init__(self):
+        self.rows = {}
+    def prob(self, context, t, p):
+        row = self.rows.get(context)
+        if row is None:
+            return p
+        n = sum(row.values())
+@@
+        return p
+    def learn(self, context, t):
+        self.rows.setdefault(context, Counter())[t] += 1
+rows, total, B = Rows(), 0.0, 1024
+for c in range(0, val.numel() - 1, B):
+    w = val[c : c + B + 1]
+    with torch.no_grad():
+        P = torch.softmax(model(w[None, :-1])[0], -1).double().numpy()
+    ids = w.tolist()
+    for j in range(len(ids) - 1):
+        context, t = (ids[max(j - 1, 0)], ids[j]), ids[j + 1]
+        total -= math.log(rows.prob(context, t, P[j, t]))
+        rows.learn(context, t)
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "illegal"),
+    [
+        ("if t in row:\n    p = 0.7 * p + 0.3 * row[t] / n", True),
+        ("p = 0.7 * p + 0.3 * row.get(t, 0) / n", False),
+        ("if t not in row:\n    return 0.7 * p\np = 0.7 * p + 0.3 * row[t] / n", False),
+        ("q = 0.0\nif t in row:\n    q = row[t] / n\np = 0.7 * p + 0.3 * q", False),
+        ("p = 0.5 * len(row) / n * p\nif t in row:\n    p += (row[t] - 0.5) / n", False),  # absolute discounting
+    ],
+)
+def test_rows_filed_under_two_tokens_in_an_object(lines: str, illegal: bool):
+    assert violations(FILED.replace("@@", indent(lines, 8))) == ({"F9"} if illegal else set())
 
 
 def with_hints(lines: str) -> set[str]:
