@@ -13,7 +13,8 @@ after scoring; clamping one count by another; ``min`` over chunk ends, sizes or 
 validation figures (F18, a different matter).
 
 **How it is decided.** Element-wise minima, maxima and selections between two values that each depend on the scored
-token, one of them a loss, whose result is scored.
+token, one of them a loss, whose result is scored; and branches that compare two losses of the same tokens, neither of
+them scored yet, and take one.
 
 **See also.** F3 (second passes), F8 (addresses), F18 (choice by the whole score).
 '''
@@ -54,6 +55,7 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 ILLEGAL = [
     example("the smaller of two losses", _TWO.replace("@@", "    best = torch.minimum(a, b)  #!")),
     example("the same by a comparison", _TWO.replace("@@", "    best = torch.where(b < a, b, a)  #!")),
+    example("the same for whole windows, by a branch", _TWO.replace("@@", "    gap = (a.sum() - b.sum()).item()\n    best = b if gap > 0 else a  #!")),
 ]
 LEGAL = [
     example(

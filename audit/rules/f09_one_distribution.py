@@ -1,9 +1,10 @@
 '''F9 one distribution: what is mixed must sum to one over the official alphabet, fixed before the token is read.
 
-**What.** A score is -log p(x) of one distribution p. Five shapes break this: only the true token's probability is raised
-by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table; a row
-is mixed in only where it has seen the true token, and the model's probability stands where it has not; an expert of a
-mixture is no distribution (the model's entropy, taken as if it were the token's loss, gives every token exp(-H)); a
+**What.** A score is -log p(x) of one distribution p. Six shapes break this: only the true token's probability is raised
+by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table, or by its
+largest count; a row is mixed in only where it has seen the true token, and the model's probability stands where it has
+not; a hint's probability is raised where the hint is right, and no other is lowered; an expert of a mixture is no
+distribution (the model's entropy, taken as if it were the token's loss, gives every token exp(-H)); a
 token's probability is spread over its bytes (F10).
 
 **Why.** A number that is not the probability of a distribution cannot be turned into a code of that length. The sums
@@ -14,7 +15,8 @@ claimed 0.39 bits per byte back to 1.51 (#972 and its correction #978).
 more inclined to be treated as legal". "Sums to one by construction" in a README decides nothing (#702, #962 claimed it).
 
 **Look-alikes that are legal.** An exponential tilt of one hint with its normaliser (#1145, #1514); a mixture with a
-point mass on a hint (#1518); counts divided by their own row's sum; soft caps, temperatures and logit scales, which act
+point mass on a hint (#1518); counts divided by their own row's sum; backing off to shorter contexts where the longer is unknown, and handing on to
+them what a row keeps for tokens that it has not seen; soft caps, temperatures and logit scales, which act
 before the softmax.
 
 **How it is decided.** Known shapes, by dataflow: which table reads meet in a division, and whose sum the divisor is.
@@ -113,6 +115,25 @@ print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
         _ROWS.replace("@@", "    q = (true + 2.0 * p) / (contexts[key] + 2.0)  #!"),
     ),
     example(
+        "mixed in only where the token is among those that followed",
+        """\
+from collections import Counter, defaultdict
+followed, total = defaultdict(Counter), 0.0
+for w in range(0, val.numel() - 1025, 1024):
+    with torch.no_grad():
+        probs = torch.softmax(model(val[None, w : w + 1024])[0], -1).double().numpy()
+    ids = val[w : w + 1025].tolist()
+    for j in range(1024):
+        after, token = followed[ids[j]], ids[j + 1]
+        p = probs[j, token]
+        if token in after:  #!
+            p = 0.7 * p + 0.3 * after[token] / sum(after.values())
+        total -= np.log(p)
+        after[token] += 1
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+""",
+    ),
+    example(
         "only the true token is looked up and raised",
         """\
 pairs, contexts = np.zeros(1 << 20), np.zeros(1 << 20)
@@ -206,6 +227,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
                 if e.kind == "DIVISOR"
                 else "an expert of the mixture gives every token the same probability, computed without the token"
                 if e.detail.get("flat")
+                else "the token's probability is raised where a hint is right, and nothing is taken off the other tokens"
+                if e.detail.get("hit")
+                else "a row of counts with a prior is divided by its largest or mean count, and not by its sum"
+                if e.detail.get("scale")
                 else "the row is raised at a proposed token after its softmax and not normalised again"
             )
             found.append(_finding(e, s, message, max(e.active, s.active, key=("yes", "unknown", "no").index)))

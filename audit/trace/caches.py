@@ -177,6 +177,7 @@ def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
     own = {(r.read.path, r.read.line) for r in cache_reads(trace) if r.target}
     reads = sources(trace, "LOOKUP")
     reported = reported_ids(trace)
+    places = _own_places(all_scores(trace)) if branches else {}
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
@@ -184,11 +185,17 @@ def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
             if e is None:
                 continue
             asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads]
-            if any((r.path, r.line) in own or _next_in_row(trace, r, reads) for r in asked):
+            if any((r.path, r.line) in own or _next_in_row(trace, r, reads) or _at_token(r, places[s.id]) for r in asked):
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)
     return list(found.values())
+
+
+def _at_token(r: Event, scored: dict[tuple[int, ...], int]) -> bool:
+    """Is something looked up for the very token that is scored."""
+    address = tokens_in(r.detail.get("keys", frozenset()), through_tables=True)
+    return any(symbols in scored and max(offsets) >= scored[symbols] for symbols, offsets in address.items())
 
 
 def _next_in_row(trace: Trace, r: Event, reads: dict[int, Event]) -> bool:
@@ -332,7 +339,7 @@ def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
-            if k[0] in ("divisor", "unnorm") and (e := places.get(k[1])) is not None:
+            if k[0] in ("divisor", "unnorm", "raised") and (e := places.get(k[1])) is not None:
                 if e.detail.get("tilt") and ("norm",) in s.detail["keys"]:
                     continue  # the probability at the proposed token is in it: what the tilt is divided by
                 old = found.get((e.path, e.line, e.active))

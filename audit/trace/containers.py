@@ -121,6 +121,9 @@ class Containers:
                     recv.rest = default
                 self.store(recv, first, default, node)
                 return recv.rest
+            if name == "setdefault" and first.kind == "seq" and summary(first).flags & VAL:
+                recv.flags |= VAL  # filed under several tokens, as in `set_item`
+                recv.rest = recv.rest if recv.rest is not None else default
             base = self.element(recv) if recv.data or recv.rest is not None else V("val")
             if base.kind == "dict":
                 base.origin = recv

@@ -7,8 +7,10 @@ from itertools import count
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import AGREE, NORM, ONE_HOT
+from audit.trace.choices import picks
+from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
+from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
 from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -261,8 +263,14 @@ class Expressions(Subscripts):
         if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
             out.mask = rest_of(b.mask)
         out.flags &= ~RATIO
+        if op == "-" and is_loss(a) and is_loss(b) and not (a.scores or b.scores) and same_target(a, b):
+            out.const = GAP
+        if HIT in (a.const, b.const) and (op in "*&" or (op == "/" and a.const == HIT)):
+            out.const = HIT
         if WHOLE in out.keys:
             self.note_added(op, a, b, out, node)
+        if any(k[0] == "raised" for k in out.keys):
+            self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
@@ -291,12 +299,16 @@ class Expressions(Subscripts):
             self.note_combined(op, *((a, b) if a.flags & LOGITS else (b, a)), out, node)
         if op == "-" and b.keys is not a.keys:
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
-            if larger and not any(k[0] == "select" for k in a.keys):
-                out.keys = out.keys | larger
+            if larger and ((a.flags & b.flags & LOSS and PICKED in a.keys & b.keys) or not any(k[0] == "select" for k in a.keys)):
+                out.keys = out.keys | larger | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")
         if op == "**" and b.flags & LOSS:
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
             self.check_divisor(a, b, out, node)
+        if op == "*" and out.flags & COUNT:
+            out.keys = frozenset(k for k in out.keys if k[0] != "mean")  # a mean times the number of entries is a sum
+        elif op == "/" and a.flags & COUNT and a.flags & PROB and b.flags & COUNT and not (a.flags | b.flags) & LOSS and not b.flags & PROB:
+            self.check_scale(a, b, out, node)
         if op == "/" and a.flags & COUNT and b.flags & COUNT and not (a.flags | b.flags) & (LOSS | LOGITS):
             out.flags |= RATIO
         if a.lv is not None and a.lv[0] != "x" and op == "-" and b.kind == "const" and isinstance(b.const, int) and b.const > 0:
@@ -460,7 +472,10 @@ class Expressions(Subscripts):
             for s in seen[1:]:
                 out = join(out, s)
             return out
-        return derive(seen)
+        out = derive(seen)
+        if not stop and any(s.const == HIT for s in seen):
+            out.const = HIT
+        return out
 
     def x_compare(self: Any, e: ir.Compare) -> V:
         left = self.ev(e.left)
@@ -473,6 +488,8 @@ class Expressions(Subscripts):
                 given.const = given.const == (op == "in")
                 return given
             one = self.compare(op, left, right)
+            if one is None and op in ("in", "not in") and right.kind == "dict" and (right.taint or right.flags):
+                values[-1] = self.lookup(right, left, V("val"), e)  # whether something is filed there is what a read says
             if one is False:
                 result = False
                 break
@@ -482,7 +499,9 @@ class Expressions(Subscripts):
         if result is None:
             out = derive([summary(v) if v.kind in ("seq", "dict") else v for v in values])
             if len(values) == 2 and all(v.flags & (LOSS | COUNT) for v in values) and any(v.flags & LOSS for v in values):
-                out.keys = out.keys | {("by loss",)}
+                out.keys = out.keys | {BY_LOSS}
+            elif len(values) == 2 and any(v.const == GAP for v in values) and any(number(v) is not None for v in values):
+                out.keys = out.keys | {BY_GAP}
             out.flags = out.flags & ~(LOSS | BPB | META | MATCH) | MASK
             if len(values) == 2:
                 self.note_region(e, values[0], values[1], out)
@@ -572,8 +591,12 @@ class Expressions(Subscripts):
             if a.kind == "const" and b.kind == "const" and a.const != b.const:
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
+                out.const = HIT if test.const == HIT and not b.const else None
                 return out
-            return join(a, b)
+            out = self.either(e, test, a, b)
+            if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
+                out = self.picked(out, e)
+            return out
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)
             chosen = a if t else b

@@ -29,12 +29,15 @@ from audit.trace.values import (
     V,
     clone,
     derive,
+    join,
 )
 from audit.trace.words import WHOLE, normalised
 
 PROPOSALS = ("lookup", "leak", "hint")
 #: a proposal was compared with the token; the model's probability was read at a proposal
 AGREE, NORM = ("agree",), ("norm",)
+#: ``const`` of a value that is zero wherever the proposal is not the token
+HIT = "hit"
 #: what is said of predictions that were made of what they are for
 TOLD = "the model is given the very tokens that it is asked for; that it shifts them itself was not shown"
 #: tokens as rows of zeros with a one in each
@@ -65,6 +68,29 @@ def holds_tokens(v: V) -> bool:
 
 def within(line: int, body: list[ir.Stmt]) -> bool:
     return bool(body) and body[0].line <= line <= max(body[-1].end_line, body[-1].line)
+
+
+def plain(v: V) -> bool:
+    """Is it the token's own part of a distribution, from which no room was taken yet."""
+    return v.kind == "val" and WHOLE in v.keys and bool(v.flags & LOSS) and ("logp",) not in v.keys
+
+
+def takes_room(way: list[ir.Stmt]) -> bool:
+    """``else: p = (1 - share) * p``: where the table is not mixed in, what it would have got is taken off all the same."""
+    return any(
+        n.op in ("*", "/") if isinstance(n, (ir.BinOp, ir.AugAssign)) else isinstance(n, ir.Attr) and n.attr == "log1p"
+        for n in ir.walk(way)
+    )  # fmt: skip
+
+
+def adds_to(name: str, way: list[ir.Stmt], old: V) -> bool:
+    """``p += share * q`` where room was made for it before: a token without a count gets nothing from the table."""
+    return WHOLE not in old.keys and any(
+        (isinstance(n, ir.AugAssign) and n.op == "+" and isinstance(n.target, ir.Name) and n.target.id == name)
+        or (isinstance(n, ir.Assign) and any(isinstance(t, ir.Name) and t.id == name for t in n.targets)
+            and isinstance(n.value, ir.BinOp) and n.value.op == "+" and any(isinstance(x, ir.Name) for x in (n.value.left, n.value.right)))
+        for n in way
+    )  # fmt: skip
 
 
 def mixed(v: V) -> bool:
@@ -164,22 +190,84 @@ class Gates:
         Seen in the values that the branch left behind, and in the scores that its two ways committed.
         """
         for name, now in list(self.scope.names.items()):
-            old = before.get(name)
-            if old is not None and old is not now and now.kind == old.kind == "val" and now.flags & LOSS and old.flags & LOSS:
-                if mixed(now) and not mixed(old) and not old.scores:
-                    self.scope.names[name] = self.split(now, test, s)
+            hit = test.const == HIT and plain(before.get(name, test)) and self.remade(before[name], now)
+            if not hit and not self.mixed_in(before.get(name), now):
+                continue
+            ways = [way for way in (s.body, s.orelse) if name in self.interest.assigned(way)[0] | self.interest.assigned(way)[1]]
+            others = [way for way in (s.body, s.orelse) if way not in ways] or ways
+            if not all(takes_room(way) for way in others) and not any(adds_to(name, way, before[name]) for way in ways):
+                self.scope.names[name] = self.raised(now, s) if hit else self.split(now, test, s)
         scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops)]
         with_table = [e for e in scores if any(k[0] == "lookup" for k in e.detail["keys"])]
         ways = [[e for e in with_table if within(e.line, way)] for way in (s.body, s.orelse)]
-        if s.orelse and bool(ways[0]) != bool(ways[1]):
+        if s.orelse and bool(ways[0]) != bool(ways[1]) and not takes_room(s.orelse if ways[0] else s.body):
             for e in with_table:
                 e.detail["keys"] = self.split(V("val"), test, s).keys | e.detail["keys"]
+
+    def note_split_off(self: Any, s: ir.If, test: V, before: dict[str, V], left: list[dict[str, V]]) -> None:
+        """The same where one way leaves the turn of a loop over orders, with the mixture (``break``) or without it (``continue``)."""
+        for changed in left:
+            for name, now in changed.items():
+                if self.mixed_in(before.get(name), now) and not adds_to(name, s.body, before[name]):
+                    changed[name] = self.split(now, test, s)
+        if len(s.body) == 1 and isinstance(s.body[0], ir.Jump) and not s.orelse and self.early:
+            self.passed.append((test, s, before))
+
+    def note_passed_over(self: Any, tests: list[tuple[V, ir.If, dict[str, V]]]) -> None:
+        """At the end of a turn: what was mixed in after a test that left it (``if token not in row: continue``)."""
+        names = self.scope.names
+        for test, s, before in tests:
+            for name, now in list(names.items()):
+                if self.mixed_in(before.get(name), now):
+                    names[name] = self.split(now, test, s)
+
+    def mixed_in(self: Any, old: V | None, now: V) -> bool:
+        """Is it a probability of this turn's token that had nothing of a table in it before."""
+        return mixed(now) and old is not None and not mixed(old) and bool(self.remade(old, now))
+
+    def remade(self: Any, old: V, now: V) -> bool:
+        """Does a probability or loss of this turn's token have another value now."""
+        if old is now or not now.kind == old.kind == "val" or not now.flags & old.flags & LOSS or old.scores:
+            return False
+        turns = dict(self.loops)
+        return all(turns.get(loop, turn) == turn for chosen, _, _ in old.atoms for loop, turn in chosen)
+
+    def either(self: Any, e: ir.IfExp, test: V, a: V, b: V) -> V:
+        """``mix(p, q) if count > 0 else p``: an if statement in one expression."""
+        out = join(a, b)
+        if test.const == HIT and b.kind == "const" and not b.const and out.kind == "val":
+            out = clone(out)
+            out.const, out.keys = HIT, out.keys | test.keys
+        if test.const == HIT and plain(b) and a.flags & LOSS and out.kind == "val" and isinstance(e.orelse, (ir.Name, ir.Sub)):
+            return self.raised(out, e)
+        if test.flags & COUNT and (a.flags & b.flags & LOSS) and a.kind == b.kind == out.kind == "val" and mixed(a) != mixed(b):
+            if isinstance(e.orelse if mixed(a) else e.body, (ir.Name, ir.Sub)):
+                out = self.split(out, test, e)
+        return out
 
     def split(self: Any, value: V, test: V, node: Any) -> V:
         e = self.event("SPLIT", node, value, keys=test.keys)
         out = clone(value)
         out.keys = value.keys | {("split", e.id)}
         return out
+
+    def raised(self: Any, value: V, node: Any) -> V:
+        """``p + share * (1 - p) * (hint == token)``: where the hint is right, and lowered nowhere."""
+        e = self.event("UNNORMALISED", node, value, keys=value.keys, hit=True)
+        out = clone(value)
+        out.keys = value.keys | {("raised", e.id)}
+        return out
+
+    def note_made_up(self: Any, op: str, a: V, b: V, out: V) -> None:
+        """What was raised at a hint and then scaled or lowered may sum to one again."""
+        v, other = (a, b) if any(k[0] == "raised" for k in a.keys) else (b, a)
+        logs = ("logp",) in v.keys
+        if (
+            (op in ("*", "/") and not logs)
+            or (op == "-" and not logs and v is a and other.flags & PROB)
+            or (op in ("+", "-") and logs and (other.kind == "const" or (("logp",) in other.keys and not other.flags & LOSS)))
+        ):
+            out.keys = frozenset(k for k in out.keys if k[0] != "raised")
 
     def gate_event(self: Any, value: V, tokens: frozenset, node: Any) -> V:
         e = self.event("GATE", node, value, keys=tokens, anchored=True)
@@ -206,6 +294,21 @@ class Gates:
                 out.keys = out.keys | {("divisor", e.id)}
                 return
 
+    def note_size(self: Any, name: str, rows: V, out: V) -> None:
+        """The largest or the mean count of a row, and its sum."""
+        size = "peak" if name in ("max", "amax") else "mean" if name == "mean" else "total" if name == "sum" else None
+        if size is not None and rows.flags & COUNT and not rows.flags & (LOSS | LOGITS | PROB):
+            out.keys = out.keys | {(size, k[1]) for k in rows.keys if k[0] == "lookup"}
+
+    def check_scale(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        """``(rows + beta * p) / (rows.amax(1) + beta)``: rows with a prior over their largest count, and not over their sum."""
+        sizes = {size: {k[1] for k in b.keys if k[0] == size} for size in ("peak", "mean", "total")}
+        weighed = {k[1] for k in a.keys if k[0] in ("peak", "mean", "total")}
+        rows = {k[1] for k in a.keys if k[0] == "lookup"} - weighed  # else the size of the row is a weight of the mixture
+        if (sizes["peak"] | sizes["mean"]) & rows - sizes["total"]:
+            e = self.event("UNNORMALISED", node, out, keys=a.keys | b.keys, scale=True)
+            out.keys = out.keys | {("unnorm", e.id)}
+
     def check_tilt(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``log p(token) + w [token = hint]``: a probability raised, and so far nothing taken off the others."""
         for own, raised in ((a, b), (b, a)):
@@ -222,6 +325,9 @@ class Gates:
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)
+        if q.const == HIT and q.flags & PROB and plain(p):
+            out.keys = self.raised(out, node).keys
+            return
         if not p.flags & PROB or not q.flags & (VAL | COUNT) or q.flags & (PROB | LOSS | META | BYTES):
             return
         if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
@@ -255,6 +361,7 @@ class Gates:
         for hint, token in ((a, b), (b, a)):
             if any(k[0] in PROPOSALS for k in hint.keys) and token.flags & VAL and not any(k[0] in PROPOSALS for k in token.keys):
                 out.keys = out.keys | {AGREE}
+                out.const = HIT
                 return
 
     def threshold(self: Any, op: str, a: V, b: V) -> bool | None:

@@ -10,11 +10,22 @@ from audit import ir
 from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed
+from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import BY_PLACE, NUMBERS, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.shaping import (
+    BY_GAP,
+    BY_LOSS,
+    BY_PLACE,
+    GAP,
+    NUMBERS,
+    OF_LOSS,
+    OF_STACK,
+    STACKED,
+    is_loss,
+    same_target,
+)
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -306,6 +317,7 @@ class Library(Builtins, Containers, Files):
                 e = self.event("STORE", node, first, keys=first.keys)
                 out.taint = frozenset([e.id])
                 out.rest = V("val", flags=VAL)
+                out.rest.taint = out.taint  # each of the counts is made of the tokens
             elif last == "defaultdict" and first is not None and first.kind in ("func", "lib"):
                 made = self.call_value(first, [], {}, node) if first.kind == "func" else V("val")
                 if first.kind == "lib" and first.data.endswith(("dict", "Counter", "defaultdict")):
@@ -392,6 +404,8 @@ class Library(Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if values:
+            self.note_size(last, values[0], out)
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
             self.note_sorted(last, first, out)
@@ -497,11 +511,13 @@ class Library(Builtins, Containers, Files):
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)
+        if test.const == HIT and plain(b) and a.flags & LOSS:
+            out = self.raised(out, node)
         if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:
             self.check_tilt(b, test, out, node)
         if a.flags & LOSS and b.flags & LOSS and test.flags & VAL and a is not b:
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
-            if ("by loss",) in test.keys or (OF_LOSS in test.keys and same_target(test, a)):
+            if BY_LOSS in test.keys or (test.keys & {OF_LOSS, BY_GAP} and same_target(test, a)):
                 out.keys = out.keys | {("select", e.id)}
         return out
 
@@ -528,6 +544,7 @@ class Library(Builtins, Containers, Files):
         out.mask = first.mask
         out.shape0 = first.shape0
         out.pos = first.pos
+        out.const = first.const if first.const in (HIT, GAP) else None
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers
@@ -740,6 +757,7 @@ class Library(Builtins, Containers, Files):
             if a.kind in ("func", "partial") and name in ("map", "submit", "apply_async", "apply"):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
+        self.note_size(name, recv, out)
         if recv.flags & LOSS:
             self.note_capped(name, recv, args, kwargs, out, node)
             self.note_sorted(name, recv, out)

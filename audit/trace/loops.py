@@ -124,8 +124,9 @@ class Loops:
             if number > 1 or target is not None:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
+            self.turn_starts.append(before)
             begun = len(self.trace.events)
-            tests = len(self.loss_tests)
+            tests, passed = len(self.loss_tests), len(self.passed)
             self.loops.append(at)
             try:
                 if target is not None:
@@ -137,7 +138,11 @@ class Loops:
                 status = self.block(body)
             finally:
                 self.loops.pop()
+                self.turn_starts.pop()
                 del self.loss_tests[tests:]
+                over = self.passed[passed:]
+                del self.passed[passed:]
+            self.note_passed_over(over)
             if status in (RETURN, RAISE):
                 result = status
                 break

@@ -17,6 +17,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.calls import Calls
+from audit.trace.choices import Choices
 from audit.trace.coverage import Coverage
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
@@ -79,7 +80,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Selection, Coverage, Walks, Reaching, Started, Once):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Walks, Reaching, Started, Once):
     def __init__(
         self,
         modules: dict[str, ir.Module],
@@ -135,6 +136,8 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Se
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
+        self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
+        self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 

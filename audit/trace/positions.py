@@ -26,7 +26,7 @@ TOKENS = ("t", "l")
 #: the value counts bytes up over the stream: no number that belongs to one token
 TOTAL = ("total bytes",)
 #: keys that name an event
-EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select", "unnorm", "split", "flat", "shaped")
+EVENTS = ("lookup", "leak", "hint", "gate", "spread", "divisor", "select", "unnorm", "raised", "split", "flat", "shaped")
 MAX_SYMBOLS = 6
 Place = tuple[tuple[int, ...], int]
 _fresh = count(1)

@@ -18,6 +18,10 @@ from audit.trace.words import WEIGHT
 
 #: a comparison of losses with each other
 BY_LOSS = ("by loss",)
+#: ``const`` of a difference of two losses of the same tokens, and a comparison of one with a number
+GAP, BY_GAP = "gap", ("by gap",)
+#: of several losses, the one that a branch took
+PICKED = ("picked",)
 #: a comparison of a loss with a number, and the key of what was changed
 OF_LOSS = ("of loss",)
 #: places in a window, counted out (`arange`)

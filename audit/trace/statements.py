@@ -367,12 +367,16 @@ class Statements(Loops, Contexts):
             self.gates.append(gate_tokens(test))
             before, begun = dict(self.scope.names), len(self.trace.events)
             by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
+            left = len(self.early[-1]) if self.early else 0
             try:
                 status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
+                self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
+            if not status:
+                self.note_chosen(s, test, before, begun)
             self.note_left_out(s, test, begun)
             self.note_once(s, begun)
             return status

@@ -364,8 +364,10 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            if i.flags & VAL and not i.flags & META and (i.flags or value.flags & VAL):
+            if i.flags & VAL and not i.flags & META:
                 self.store(base, i, value, node)
+            elif i.kind == "seq" and summary(i).flags & VAL:
+                base.flags |= VAL  # filed under several tokens: a read there is a read of the stream's content
             else:
                 self.fill(base, i, value, node)
             part = with_deps(copied(value, i), i.deps)

@@ -64,7 +64,7 @@ def normalised(name: str, out: V) -> V:
         out.keys = out.keys | {WEIGHT}
     if name.endswith("softmax"):
         out.flags |= PROB
-        out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "flat"))
+        out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "raised", "flat"))
         out.keys = out.keys | {("logp",) if name == "log_softmax" else WHOLE}
     elif name in ("exp", "exp2", "exp_"):
         out.keys = (out.keys - {("logp",)}) | {("exp",)}

@@ -15,7 +15,7 @@ KINDS = {
     ("F8", "LEGAL"): ["context-only", "input-embedding"],
     ("F7", "ILLEGAL"): ["other", "other", "none", "none", "none", "none"],
     ("F7", "LEGAL"): ["context-only", "context-only", "none", "none", "none"],
-    ("F9", "ILLEGAL"): ["context-only", "none", "other", "target-in-key"],
+    ("F9", "ILLEGAL"): ["context-only", "none", "other", "context-only", "target-in-key"],
     ("F10", "ILLEGAL"): ["other", "other", "other"],
     ("F10", "LEGAL"): ["none", "context-only"],
     ("F4", "LEGAL"): ["none", "none"],

@@ -1,0 +1,71 @@
+"""Choices between two losses of the same tokens by which of them is smaller, made by a branch.
+
+``torch.minimum`` and ``where`` are seen where they are called (`audit.trace.library`). An ``if`` is one where it
+compares losses of the very tokens that it decides about, made in the same turn of a loop and not added up yet: what
+an earlier turn left (the best figure so far) and what was scored before are other matters.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit import ir
+from audit.trace.gates import within
+from audit.trace.shaping import BY_GAP, BY_LOSS, PICKED, own_tokens, same_target
+from audit.trace.subscripts import text_of
+from audit.trace.values import BPB, GRAD, LOGITS, LOSS, VAL, V, clone
+
+
+def picks(test: V, loss: V) -> bool:
+    """Does a comparison of losses say something about the token that this is a loss of."""
+    return bool(test.keys & {BY_LOSS, BY_GAP}) and same_target(test, loss)
+
+
+def _given(name: str, way: list[ir.Stmt]) -> list[str]:
+    """What a name is assigned in a branch, in one normal form."""
+    return [
+        text_of(n.value) for n in ir.walk(way)
+        if isinstance(n, ir.Assign) and any(isinstance(t, ir.Name) and t.id == name for t in n.targets)
+    ]  # fmt: skip
+
+
+def _added(way: list[ir.Stmt]) -> list[str]:
+    """What a branch adds up."""
+    return [text_of(n.value) for n in ir.walk(way) if isinstance(n, ir.AugAssign)]
+
+
+class Choices:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def uncounted(self: Any, v: V | None) -> bool:
+        """Is it a loss or a probability of what this turn of a loop is about, made in this turn and not scored yet."""
+        if v is None or v.kind != "val" or v.scores or v.flags & (BPB | GRAD | LOGITS) or not (v.flags & LOSS and v.flags & VAL):
+            return False
+        now = dict(self.loops)
+        here = [now[loop] == turn for chosen, _, _ in v.atoms for loop, turn in chosen if loop in now]
+        return bool(here) and all(here) and not any(x is v for names in self.turn_starts for x in names.values())
+
+    def picked(self: Any, v: V, node: Any) -> V:
+        e = self.event("SELECT", node, v, how="branch")
+        out = clone(v)
+        out.keys = v.keys | {("select", e.id), PICKED}
+        return out
+
+    def note_chosen(self: Any, s: ir.If, test: V, before: dict[str, V], begun: int) -> None:
+        """``if b < a: best = b``, ``if a < b: total += a`` / ``else: total += b``: the smaller loss of the same tokens."""
+        if not test.keys & {BY_LOSS, BY_GAP}:
+            return
+        assigned = [self.interest.assigned(way)[0] for way in (s.body, s.orelse)]
+        for name, now in list(self.scope.names.items()):
+            old = before.get(name)
+            if now is old or not self.uncounted(now) or not picks(test, now):
+                continue
+            both = name in assigned[0] and name in assigned[1] and _given(name, s.body) != _given(name, s.orelse)
+            if both or (any(name in names for names in assigned) and old is not None and self.uncounted(old) and picks(test, old)):
+                self.scope.names[name] = self.picked(now, s)
+        scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and e.loops == tuple(self.loops) and own_tokens(e) & own_tokens(test)]
+        ways = [[e for e in scores if within(e.line, way)] for way in (s.body, s.orelse)]
+        if all(ways) and _added(s.body) != _added(s.orelse):
+            e = self.event("SELECT", s, test, how="branch")
+            for x in scores:
+                x.detail["keys"] = x.detail["keys"] | {("select", e.id)}
