@@ -37,6 +37,7 @@ from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
+from audit.trace.gaps import gap_of
 from audit.trace.shaping import OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
@@ -227,15 +228,20 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         for k in s.detail["keys"] if s.id in reported and s.on_val else ():
             if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
                 found.setdefault((e.path, e.line), (e, s))
-    for s in (s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val):
-        walk = next((w for loop, _ in s.loops if (w := trace.walks.get(loop)) is not None and w.leaves_gaps), None)
-        if walk is not None:
-            how = f"the loop goes on by {walk.step:,} places and reads {walk.reach:,} tokens each time: the others are never scored"
-            yield replace(event_finding(RULE, s, how), path=walk.path, line=walk.line, end_line=walk.line)
-            break
+    if (gap := gap_of(trace, _last_figure(trace))) is not None:
+        yield event_finding(RULE, gap.score, gap.said)
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))
+
+
+def _last_figure(trace: Trace) -> list[Event]:
+    """The scores behind the figure that is reported, or printed last: a look at a part of the stream may come before."""
+    scores = {e.id: e for e in trace.of("SCORE", active=True) if e.on_val}
+    for r in reversed(trace.reports()):
+        if (trace.chosen is None or r.id in trace.chosen) and (mine := sorted(n for n in r.scores if n in scores)):
+            return [scores[n] for n in mine]
+    return []
 
 
 class Ratios:

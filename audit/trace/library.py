@@ -16,6 +16,7 @@ from audit.trace.reach import TYPED
 from audit.trace.selection import listed
 from audit.trace.shaping import BY_PLACE, NUMBERS, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
 from audit.trace.started import STARTS
+from audit.trace.spans import LAYOUT, laid_out
 from audit.trace.values import (
     ART,
     BPB,
@@ -366,6 +367,7 @@ class Library(Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if last in IDENTITY and first is not None:
             out = self.identity(last, first, args, kwargs)
+            laid_out(last, first, args[1:], out)
             if last in ("stack", "cat") and first.kind == "seq" and len(first.data or ()) > 1:
                 self.note_flat(first.data, out, node)
                 if last == "stack" and sum(is_loss(x) for x in first.data) > 1:
@@ -418,6 +420,7 @@ class Library(Builtins, Containers, Files):
         out.flags |= target.flags & ORDER
         out.mask = None
         out.span = target.span
+        out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
         return out
 
@@ -721,7 +724,9 @@ class Library(Builtins, Containers, Files):
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
         if name in IDENTITY:
-            return self.identity(name, recv, args, kwargs)
+            out = self.identity(name, recv, args, kwargs)
+            laid_out(name, recv, args, out)
+            return out
         if name == "scalars" and recv.flags & BPB:
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):

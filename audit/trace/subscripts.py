@@ -17,7 +17,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.shaping import BY_PLACE
-from audit.trace.spans import cut
+from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
     ART,
     BYTES,
@@ -255,6 +255,7 @@ class Subscripts:
         self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
+        note_rows(base, elements, parts, out)
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:

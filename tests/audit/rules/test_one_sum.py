@@ -1,0 +1,132 @@
+"""M3 in numbers: which targets a loop never scores, and losses that are made smaller on their way to the sum."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+END = 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n'
+LOSS = "with torch.no_grad():\n    l = nll(model, w[None, :-1], w[None, 1:])"
+
+
+def accused(body: str, rule: str = "M3") -> list[str]:
+    report = audit_text(PRELUDE + "total = torch.zeros(())\n" + body + END)
+    return [f.message for f in report.findings if f.severity == "violation" and f.active == "yes" and f.rule == rule]
+
+
+def walk(loop: str, window: str, added: str = "l.sum()", loss: str = LOSS) -> str:
+    lines = [f"w = {window}", *loss.splitlines(), *(f"total += {a}" for a in added.split(" ; "))]
+    return loop + "\n" + "".join(f"    {line}\n" for line in lines)
+
+
+BY_960 = "for i in range(0, val.numel() - 1, 960):"
+BY_1024 = "for i in range(0, val.numel() - 1, 1024):"
+RANKS = """\
+for r in range(8):
+    for c in range({}):
+        w = val[{}]
+        with torch.no_grad():
+            total += nll(model, w[None, :-1], w[None, 1:]).sum()
+"""
+TWICE = """\
+for c in range(0, val.numel() - 1, 2048):
+    w = val[c : c + 1025]
+    with torch.no_grad():
+        total += nll(model, w[None, :-1], w[None, 1:]).sum()
+for c in range({}, val.numel() - 1, 2048):
+    w = val[c : c + 1025]
+    with torch.no_grad():
+        total += nll(model, w[None, :-1], w[None, 1:]).sum()
+"""
+CHUNKS = """\
+for k in range((val.numel() - 1) // 32768):
+    for c in range(k * 32768, (k + 1) * 32768, 1024):
+        w = val[c : c + {}]
+        with torch.no_grad():
+            total += nll(model, w[None, :-1], w[None, 1:]).sum()
+"""
+FIRST_IN_FULL = """\
+for ws in range(0, val.numel() - 1024, 64):
+    w = val[ws : ws + 1025]
+    with torch.no_grad():
+        l = nll(model, w[None, :-1], w[None, 1:])
+    s = 0 if ws == 0 else 960
+    total += l[:, s:].sum()
+"""
+OPEN = """\
+c = {}
+while c < val.numel() - 1:
+    w = val[c : c + 1025]
+    with torch.no_grad():
+        total += nll(model, w[None, :-1], w[None, 1:])[:, {}:].sum()
+    c += 1024
+"""
+WINDOWS = """\
+windows = val.unfold(0, 1025, {})
+for i in range(0, windows.shape[0], 64):
+    w = windows[i : i + 64]
+    with torch.no_grad():
+        total += nll(model, w[:, :-1], w[:, 1:])[:, {}:].sum()
+"""
+MONITOR = "seen = torch.zeros(())\n" + walk("for i in range(0, val.numel() - 1025, 8192):", "val[i : i + 1025]").replace("total", "seen") + (
+    'print(f"a look: val_bpb:{seen.item() / 0.6931471805599453 / 18_000_000:.4f}")\n'
+)
+
+GAPS = {
+    "a lead-in of windows that do not overlap": ("64 in 960", walk(BY_960, "val[i : i + 961]", "l[:, 64:].sum()")),
+    "windows that are one short": ("1 in 1,024", walk(BY_1024, "val[i : i + 1024]")),
+    "the last target": ("1 in 1,024", walk(BY_1024, "val[i : i + 1025]", "l[:, :-1].sum()")),
+    "targets from the second on": ("1 in 1,024", walk(BY_1024, "val[i : i + 1025]", "l[:, 1:].sum()")),
+    "inputs and targets two apart": ("1 in 1,024", walk(BY_1024, "val[i : i + 1025]", loss="with torch.no_grad():\n    l = nll(model, w[None, :-2], w[None, 1:-1])")),
+    "flat losses": ("64 in 960", walk(BY_960, "val[i : i + 961]", "l.reshape(-1)[64:].sum()")),
+    "the last targets alone": ("64 in 128", walk("for i in range(0, val.numel() - 1, 128):", "val[i : i + 1025]", "l[:, -64:].sum()")),
+    "every other window": ("1,023 in 2,048", walk("for i in range(0, val.numel() - 1, 2048):", "val[i : i + 1025]", "(l * (torch.arange(1024) >= 0)).sum()")),
+    "windows by number": ("64 in 960", walk("for k in range((val.numel() - 1) // 960):", "val[k * 960 : k * 960 + 961]", "l[:, 64:].sum()")),
+    "an open loop": ("64 in 1,024", OPEN.format(0, 64)),
+    "chunks of windows one short": ("1 in 1,024", CHUNKS.format(1024)),
+    "after a look at some windows": ("64 in 960", MONITOR + walk(BY_960, "val[i : i + 961]", "l[:, 64:].sum()")),
+    "in a function": (
+        "32 in 512",
+        "def evaluate_windows(m, stream, seq, lead):\n    s = torch.zeros(())\n    for i in range(0, stream.numel() - 1, seq):\n        w = stream[i : i + seq + 1]\n"
+        "        with torch.no_grad():\n            s += nll(m, w[:-1].unsqueeze(0), w[1:].unsqueeze(0))[:, lead:].sum()\n    return s\ntotal = evaluate_windows(model, val, 512, 32)\n",
+    ),
+}  # fmt: skip
+COVERED = {
+    "overlapping windows": walk("for i in range(0, val.numel() - 1024, 64):", "val[i : i + 1025]", "l[:, 960:].sum()"),
+    "overlapping windows, counted from the end": walk("for i in range(0, val.numel() - 1024, 64):", "val[i : i + 1025]", "l[:, -64:].sum()"),
+    "the first window in full": FIRST_IN_FULL,
+    "context from the window before": walk(BY_960, "val[max(i - 64, 0) : i + 961]", "l[:, i - max(i - 64, 0) :].sum()"),
+    "both parts of each window": walk(BY_960, "val[i : i + 961]", "l[:, :64].sum() ; l[:, 64:].sum()"),
+    "windows with the token after them": walk(BY_1024, "val[i : i + 1025]"),
+    "windows clipped at the end": walk(BY_1024, "val[i : min(i + 1024, val.numel() - 1) + 1]"),
+    "whole sequences": "n = (val.numel() - 1) // 1024 * 1024\n" + walk("for i in range(0, n, 1024):", "val[i : i + 1025]"),
+    "sequences by number": walk("for k in range((val.numel() - 1) // 1024):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "the shares of ranks one after another": RANKS.format("r * 512, val.numel() - 1, 8 * 512", "c : c + 513"),
+    "ranks by an offset within the turn": RANKS.format("0, val.numel() - 1, 8 * 512", "c + r * 512 : c + r * 512 + 513"),
+    "ranks by number": RANKS.format("r, (val.numel() - 1) // 512, 8", "c * 512 : c * 512 + 513"),
+    "a share of a known rank": 'rank, world = int(os.environ.get("RANK", "0")), 8\n'
+    + walk("for i in range(rank * 512, val.numel() - 1, world * 512):", "val[i : i + 513]"),
+    "even windows, then odd ones": TWICE.format(1024),
+    "chunks of windows": CHUNKS.format(1025),
+    "an open loop": OPEN.format(0, 0),
+    "shares in an open loop": "for r in range(8):\n" + "".join("    " + x + "\n" for x in OPEN.format("r * 1024", 0).replace("c += 1024", "c += 8 * 1024").splitlines()),
+    "overlapping rows": WINDOWS.format(64, 960),
+    "columns of a batch": "x, y = val[:-1].unfold(0, 1024, 64), val[1:].unfold(0, 1024, 64)\nfor i in range(0, x.shape[0], 64):\n"
+    "    with torch.no_grad():\n        total += nll(model, x[i : i + 64], y[i : i + 64])[:, 960:].sum()\n",
+    "a look at some windows before": MONITOR + walk(BY_1024, "val[i : i + 1025]"),
+    "documents without their first token": "at = (val == 1).nonzero()[:, 0].tolist() + [val.numel()]\nfor a, b in zip(at[:-1], at[1:]):\n"
+    "    w = val[a:b]\n    with torch.no_grad():\n        total += nll(model, w[None, :-1], w[None, 1:]).sum()\n",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", GAPS)
+def test_a_loop_that_goes_on_by_more_than_it_scores_is_a_finding(name: str) -> None:
+    missing, body = GAPS[name]
+    assert any(m.endswith(f"{missing} are never scored") for m in accused(body)), accused(body)
+
+
+@pytest.mark.parametrize("name", COVERED)
+def test_what_together_scores_every_target_is_none(name: str) -> None:
+    assert accused(COVERED[name]) == []
