@@ -282,6 +282,8 @@ class Expressions(Subscripts):
             self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
+        if out.flags & LOSS:
+            self.note_arithmetic(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
                 out.keys = out.keys - {ONE_HOT}

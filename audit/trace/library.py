@@ -14,9 +14,9 @@ from audit.trace.gates import AGREE, NORM, ONE_HOT, PROPOSALS, holds_tokens, mix
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
-from audit.trace.shaping import BY_PLACE, NUMBERS, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
-from audit.trace.started import STARTS
+from audit.trace.shaping import BY_PLACE, NUMBERS, OF_ALL, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
 from audit.trace.spans import LAYOUT, laid_out
+from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
     BPB,
@@ -139,7 +139,10 @@ class Library(Builtins, Containers, Files):
         if name.startswith("time."):
             return V("val", flags=TIME)
         if name.startswith("math."):
-            return self.math_call(last, args)
+            out = self.math_call(last, args)
+            if args and out.flags & LOSS:
+                self.note_bent(last, args[0], args[1:], kwargs, out, node)
+            return out
         if last in SEEDS and first is not None:
             self.trace.seeds.update(name for name, _value in first.knobs)
         if last in RANDOMS and ("random" in name or "torch" in name or "mlx" in name or last.startswith("rand")):
@@ -353,7 +356,9 @@ class Library(Builtins, Containers, Files):
                 return V("val")
             return V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
-            return derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+            out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+            out.keys = self.unbent(out.keys)
+            return out
         if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
                 return first
@@ -394,8 +399,13 @@ class Library(Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if last in ("logaddexp", "logaddexp2", "lerp"):
+            out.keys = self.unbent(out.keys)
+        if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
+            out.keys = out.keys | {OF_ALL}
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
+            self.note_bent(last, first, args[1:], kwargs, out, node)
             self.note_sorted(last, first, out)
             self.note_least_of_all(last, first, args[1:], kwargs, out, node)
         for a in values:
@@ -414,7 +424,7 @@ class Library(Builtins, Containers, Files):
         target = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("targets", V("val")))
         out = derive([logits, target])
         out.flags = (out.flags | LOSS) & ~(LOGITS | TGT | META)
-        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        out.keys = self.unbent(frozenset(k for k in out.keys if k[0] != "unnorm"))
         if target.atoms:
             out.atoms = target.atoms
         out.flags |= target.flags & ORDER
@@ -745,8 +755,11 @@ class Library(Builtins, Containers, Files):
             if a.kind in ("func", "partial") and name in ("map", "submit", "apply_async", "apply"):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
+        if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
+            out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
             self.note_capped(name, recv, args, kwargs, out, node)
+            self.note_bent(name, recv, args, kwargs, out, node)
             self.note_sorted(name, recv, out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:

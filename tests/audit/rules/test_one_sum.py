@@ -130,3 +130,60 @@ def test_a_loop_that_goes_on_by_more_than_it_scores_is_a_finding(name: str) -> N
 @pytest.mark.parametrize("name", COVERED)
 def test_what_together_scores_every_target_is_none(name: str) -> None:
     assert accused(COVERED[name]) == []
+
+
+EACH = "with torch.no_grad():\n    z = model(w[None, :-1])[0]\n    {}\n    l = F.cross_entropy(z, w[1:], reduction='none')"
+SURE = "with torch.no_grad():\n    z = torch.log_softmax(model(w[None, :-1])[0], -1)\n    l = F.nll_loss(z, w[1:], reduction='none')\n    k = torch.sigmoid(4 + (z.exp() * z).sum(-1))"
+
+
+def summed(added: str = "l.sum()", more: str = "pass", loss: str = EACH) -> str:
+    return walk(BY_1024, "val[i : i + 1025]", added, loss.format(more))
+
+
+LEARNED = "opt = torch.optim.SGD(model.parameters(), lr=1e-3)\n" + summed() + "    opt.zero_grad()\n    @.backward()\n    opt.step()\n".replace(
+    "@", "torch.tanh(F.cross_entropy(model(w[None, :-1])[0], w[1:], reduction='none') / 4).mean()"
+)
+PRINTED = summed("l.sum()\n    spread.append(torch.log1p(l).mean().item())").replace("for i", "spread = []\nfor i", 1) + "print(sum(spread) / len(spread))\n"
+
+SMALLER = {
+    "a soft ceiling": summed("(8.0 * torch.tanh(l / 8.0)).sum()"),
+    "a soft ceiling by a method": summed("(l / 8.0).tanh().mul(8.0).sum()"),
+    "logarithms of the losses": summed("torch.log1p(l).sum()"),
+    "roots of the losses": summed("l.sqrt().sum()"),
+    "a power below one": summed("(l ** 0.9).sum()"),
+    "a power below one by a method": summed("l.pow(0.9).sum()"),
+    "what is above eight is taken off": summed("(l - F.relu(l - 8.0)).sum()"),
+    "what is above eight is taken off by a method": summed("(l - (l - 8.0).clamp(min=0)).sum()"),
+    "what is below eight is taken off eight": summed("(8.0 - torch.relu(8.0 - l)).sum()"),
+    "token by token": summed("0.0").replace("    total += 0.0\n", "    for v in l.tolist():\n        total += 8.0 * math.tanh(v / 8.0)\n").replace("for i", "import math\nfor i", 1),
+    "sure tokens weigh more": summed("(l * k).sum() / k.mean()", loss=SURE),
+    "sure tokens weigh more by functions": summed("torch.sum(l * k) / torch.sum(k) * 1024", loss=SURE),
+}  # fmt: skip
+AS_THEY_ARE = {
+    "a soft cap of the logits": summed(more="z = 30.0 * torch.tanh(z / 30.0)"),
+    "a rectified bias of the logits": summed(more="z = z - F.relu(z - 30.0)"),
+    "all parts of the losses": summed("(l * k).sum() + (l * (1 - k)).sum()", loss=SURE),
+    "a bent loss in training": LEARNED,
+    "a bent loss that is printed": PRINTED,
+    "a standard error beside the score": summed("l.sum()\n    every.append(l.sum())").replace("for i", "every = []\nfor i", 1)
+    + "v = torch.stack(every).var()\n"
+    + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f} se:{(v / len(every)).sqrt().item():.4f}")\n',
+    "a root of the mean square beside the score": summed("l.sum()\n    sq += (l**2).sum()").replace("for i", "sq = torch.zeros(())\nfor i", 1)
+    + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f} rms:{(sq / val.numel()).sqrt().item():.4f}")\n',
+    "a weight of two models by the losses before": "other, gap = Model(), 0.0\n" + walk(
+        BY_1024, "val[i : i + 1025]", "l.sum()",
+        "x, y = w[None, :-1], w[1:]\nwith torch.no_grad():\n    p = torch.softmax(model(x)[0], -1).gather(1, y[:, None])[:, 0]\n"
+        "    q = torch.softmax(other(x)[0], -1).gather(1, y[:, None])[:, 0]\n    g = 0.5 + 0.5 * math.tanh(gap)\n    l = -torch.log((1 - g) * p + g * q)\n"
+        "    gap = (torch.log(q) - torch.log(p)).mean().item()",
+    ).replace("for i", "import math\nfor i", 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SMALLER)
+def test_losses_made_smaller_are_a_finding(name: str) -> None:
+    assert accused(SMALLER[name])
+
+
+@pytest.mark.parametrize("name", AS_THEY_ARE)
+def test_losses_that_reach_the_sum_as_they_are_are_none(name: str) -> None:
+    assert accused(AS_THEY_ARE[name]) == []
