@@ -37,7 +37,7 @@ from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
-from audit.trace.gaps import gap_of
+from audit.trace.gaps import gap_of, walked_of
 from audit.trace.shaping import OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
@@ -228,8 +228,11 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         for k in s.detail["keys"] if s.id in reported and s.on_val else ():
             if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
                 found.setdefault((e.path, e.line), (e, s))
-    if (gap := gap_of(trace, _last_figure(trace))) is not None:
+    figure = _last_figure(trace)
+    if (gap := gap_of(trace, figure)) is not None:
         yield event_finding(RULE, gap.score, gap.said)
+    if (walked := walked_of(trace, figure)) is not None:
+        yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))

@@ -9,6 +9,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import AGREE, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
+from audit.trace.shares import counted, reckoned
 from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -274,6 +275,7 @@ class Expressions(Subscripts):
             self.check_tilt(a, b, out, node)
         if out.flags & META:
             self.note_share(op, a, b, out)
+            reckoned(op, a, b, out)
         if op == "%" and a.flags & VAL and not a.flags & META:
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
@@ -658,10 +660,13 @@ class Expressions(Subscripts):
                     # numpy's attribute or torch's method
                     out = V("bound", data=(v, name))
                     out.deps, out.flags, out.knobs = v.deps, META, v.knobs
+                    counted(v, out)
                     return out
                 out = V("val")
                 out.deps, out.flags, out.knobs = v.deps, META, v.knobs
                 out.shape0 = v.shape0
+                if name == "shape":
+                    counted(v, out)
                 return out
             if name == "grad":
                 out = derive([v, *self.pending])

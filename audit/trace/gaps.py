@@ -5,7 +5,7 @@ share of every turn's targets out of the sum. A loop's counter is known by how m
 places of its first and last target (`audit.trace.spans`); where a score's own places are not known, what its turn reads
 bounds them (`audit.trace.walks`). All that a walk scores lies at the same distances from multiples of its step: where the
 scores behind a figure together leave some distance out, no turn scores what lies there. Loops within loops have the
-greatest common divisor of their steps. Only walks from a number that stands in the script count: ranks, outer loops and
+greatest common divisor of their steps. A bound that is a share of all tokens (`audit.trace.shares`) ends the walk early. Only walks from a number that stands in the script count: ranks, outer loops and
 settings start elsewhere, and together they may cover what each leaves out.
 """
 
@@ -13,15 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from fractions import Fraction
 from math import gcd
 
 from audit.trace.events import Event, Trace
 from audit.trace.spans import OF_ROWS
 
+#: a walk that trims the stream to whole windows, or that begins after an order of n-grams, goes further than this
+NEARLY_ALL = Fraction(19, 20)
+
 
 @dataclass(frozen=True, slots=True)
 class Gap:
-    """Of ``step`` targets ``missing`` are never scored; the loop stands at ``path:line``."""
+    """Of ``step`` targets ``missing`` are never scored."""
 
     score: Event
     step: int
@@ -35,12 +39,54 @@ class Gap:
         )
 
 
-#: the step, and the first and last distance from its multiples
-_Part = tuple[int, int, int]
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a loop's scores go through: ``share`` of all tokens; ``chosen``: a setting decides that."""
+
+    score: Event
+    share: Fraction
+    chosen: bool
+
+    @property
+    def said(self) -> str:
+        return f"the loop ends after {float(self.share):.3g} of the stream; the rest is never scored"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A loop's step, the first and the last distance from its multiples, and the symbols of the place."""
+
+    step: int
+    first: int
+    last: int
+    symbols: tuple[int, ...] = ()
 
 
 def gap_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
     """What all of these scores together leave out, turn by turn; None where one of them is not known in numbers."""
+    if not (found := _parts(trace, scores)):
+        return None
+    step = gcd(*(part.step for _, part in found))
+    left = step - _covered(step, [part for _, part in found])
+    return Gap(found[-1][0], step, left) if left > 0 else None
+
+
+def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
+    """How far into the stream the furthest of these scores go, if that is less than `NEARLY_ALL`."""
+    far: list[Walked] = []
+    for e, part in _parts(trace, scores):
+        moves = [(*trace.advances.per_turn[s],) for s in part.symbols]
+        loop, tokens = min(moves, default=(-1, 0))  # the outermost one
+        if loop not in trace.advances.bounds:
+            return None
+        (share, chosen), step = trace.advances.bounds[loop]
+        far.append(Walked(e, share * tokens / step, chosen))
+    most = max(far, key=lambda w: w.share, default=None)
+    return most if most is not None and most.share < NEARLY_ALL else None
+
+
+def _parts(trace: Trace, scores: Iterable[Event]) -> list[tuple[Event, _Part]]:
+    """The scores in numbers; first turns, which begin at a number, need none. [] where one of them is not known."""
     found: list[tuple[Event, _Part]] = []
     first_turns: list[Event] = []
     for e in scores:
@@ -49,13 +95,9 @@ def gap_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
         elif any(turn == 1 for chosen, _, _ in e.atoms for _, turn in chosen):
             first_turns.append(e)
         else:
-            return None
+            return []
     sites = {(e.path, e.line, e.stack) for e, _ in found}
-    if not found or any((e.path, e.line, e.stack) not in sites for e in first_turns):
-        return None
-    step = gcd(*(part[0] for _, part in found))
-    left = step - _covered(step, [part for _, part in found])
-    return Gap(found[-1][0], step, left) if left > 0 else None
+    return found if all((e.path, e.line, e.stack) in sites for e in first_turns) else []
 
 
 def _part(trace: Trace, e: Event) -> _Part | None:
@@ -67,24 +109,24 @@ def _part(trace: Trace, e: Event) -> _Part | None:
     advances = trace.advances
     if span is not None and span[1] is not None and OF_ROWS not in e.detail["keys"]:
         (symbols, first), (others, last) = span
-        moves = [advances.per_turn.get(s) for s in symbols]
-        known = [m for m in moves if m is not None]
-        if symbols != others or len(known) < len(moves) or {loop for loop, _ in known} != loops:
+        moves = [m for s in symbols if (m := advances.per_turn.get(s)) is not None]
+        if symbols != others or len(moves) < len(symbols) or {loop for loop, _ in moves} != loops:
             return None
         if not loops or any(s not in advances.begins for s in symbols):
             return None
         begin = sum(advances.begins[s] for s in symbols)
-        return gcd(*(tokens for _, tokens in known)), begin + first, begin + last
+        return _Part(gcd(*(tokens for _, tokens in moves)), begin + first, begin + last, symbols)
     walk = trace.walks.get(next(iter(loops))) if len(loops) == 1 else None
     if walk is None or walk.start is None or not walk.reach or walk.begin is None:
         return None
-    return walk.step, walk.start + walk.begin, walk.start + walk.reach - 1
+    return _Part(walk.step, walk.start + walk.begin, walk.start + walk.reach - 1)
 
 
 def _covered(step: int, parts: list[_Part]) -> int:
     """How many of the distances 0 .. step - 1 lie in one of the parts."""
     pieces: list[tuple[int, int]] = []
-    for _, first, last in parts:
+    for part in parts:
+        first, last = part.first, part.last
         if last - first + 1 >= step:
             return step
         if last >= first:
@@ -98,4 +140,4 @@ def _covered(step: int, parts: list[_Part]) -> int:
     return total
 
 
-__all__ = ["Gap", "gap_of"]
+__all__ = ["Gap", "Walked", "gap_of", "walked_of"]

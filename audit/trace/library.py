@@ -15,6 +15,7 @@ from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
 from audit.trace.shaping import BY_PLACE, NUMBERS, OF_ALL, OF_LOSS, OF_STACK, STACKED, is_loss, same_target
+from audit.trace.shares import counted
 from audit.trace.spans import LAYOUT, laid_out
 from audit.trace.started import STARTS
 from audit.trace.values import (
@@ -70,6 +71,7 @@ from audit.trace.words import (
     RANGES,
     READERS,
     REORDERS,
+    SAME_TOKENS,
     SHAPE_CALLS,
     TRANSPARENT,
     WHOLE,
@@ -627,6 +629,8 @@ class Library(Builtins, Containers, Files):
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
+            if name in ("numel", "nelement", "size", "__len__") and all(a.kind == "const" and a.const in (0, -1) for a in args):
+                counted(recv, out)
             return out
         if name in ("register_forward_hook", "register_forward_pre_hook"):
             return self.add_hook(args, kwargs)
@@ -736,6 +740,8 @@ class Library(Builtins, Containers, Files):
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
             laid_out(name, recv, args, out)
+            if recv.share is not None and out is not recv and out.kind == "val" and name in SAME_TOKENS:
+                out.share = recv.share
             return out
         if name == "scalars" and recv.flags & BPB:
             return recv

@@ -24,6 +24,8 @@ ONE_ROW, ROWS, OF_ROWS = ("one row",), ("rows",), ("of rows",)
 LAYOUT = frozenset([ONE_ROW, ROWS])
 #: symbols of products, apart from those of places and of steps
 FIRST_PRODUCT = 1 << 50
+#: an order of n-grams: so many tokens at the beginning may be left out
+MAX_START = 64
 _products = count(FIRST_PRODUCT)
 
 
@@ -33,6 +35,8 @@ class Advances:
     def __init__(self) -> None:
         #: symbol -> (loop, tokens per turn)
         self.per_turn: dict[int, tuple[int, int]] = {}
+        #: loop -> its bound as a share of all tokens (`audit.trace.shares`), and its step
+        self.bounds: dict[int, tuple[Any, int]] = {}
         #: symbol -> what its loop begins at (apart from the other symbols of the place), where the script says it
         self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
@@ -97,6 +101,8 @@ class Advances:
             self.begins[own[0]] = start.const
         elif before and len(turn.pos[0]) == len(before) + 1:
             self.begins[own[0]] = 0
+        if stop.share is not None and given(start) and start.const <= MAX_START and not stop.deps:
+            self.bounds[loop] = (stop.share, step.const)
         low, high = _place(start), _place(stop)
         if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:
             self.most[own[0]] = (high[1] - low[1] - 1) // step.const * step.const
@@ -186,7 +192,7 @@ def laid_out(name: str, v: V, shape: list[V], out: V) -> None:
             out.keys = out.keys | {ROWS}
     elif name == "unsqueeze" and first is not None and first.kind == "const" and first.const == 0 and ROWS not in v.keys:
         out.keys = out.keys | {ONE_ROW}
-    elif name in ("stack", "vstack", "unfold", "as_strided", "sliding_window_view", "pad_sequence", "expand", "repeat", "tile"):
+    elif name in ("stack", "vstack", "unfold", "as_strided", "sliding_window_view", "pad_sequence", "expand", "repeat", "tile", "chunk", "split", "tensor_split", "array_split", "unbind"):
         out.keys = out.keys | {ROWS}
 
 

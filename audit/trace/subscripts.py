@@ -17,6 +17,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.shaping import BY_PLACE
+from audit.trace.shares import shortened
 from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
     ART,
@@ -256,6 +257,9 @@ class Subscripts:
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
+        shortened(base, len(elements), parts[-1], out)
+        if base.flags & META and len(parts) == 1 and isinstance(parts[0], V) and parts[0].kind == "const" and parts[0].const in (0, -1):
+            out.share = base.share  # ``tokens.shape[0]``
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:

@@ -12,15 +12,13 @@ from typing import Any
 
 from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
-from audit.trace.spans import given
+from audit.trace.spans import MAX_START, given
 from audit.trace.values import CUT, META, V, summary
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
 #: tokens up to a place that differs from rank to rank, or from turn to turn
 PART = ("part",)
-#: an order of n-grams: so many tokens at the beginning may be left out
-MAX_START = 64
 
 
 @dataclass(slots=True)

@@ -187,3 +187,62 @@ def test_losses_made_smaller_are_a_finding(name: str) -> None:
 @pytest.mark.parametrize("name", AS_THEY_ARE)
 def test_losses_that_reach_the_sum_as_they_are_are_none(name: str) -> None:
     assert accused(AS_THEY_ARE[name]) == []
+
+
+TO = "for i in range(0, n, 1024):"
+HALVES = """\
+n = val.numel() - 1
+h = n // 2 // 1024 * 1024
+for a, b in ((0, h), (h, n)):
+    for i in range(a, b, 1024):
+        w = val[i : min(i + 1024, b) + 1]
+        with torch.no_grad():
+            total += nll(model, w[None, :-1], w[None, 1:]).sum()
+"""
+
+SHARES = {
+    "half of the stream": "n = (val.numel() - 1) // 2\n" + walk(TO, "val[i : min(i + 1024, n) + 1]"),
+    "half of the stream by a factor": "n = int(0.5 * (val.numel() - 1))\n" + walk(TO, "val[i : i + 1025]"),
+    "a stream cut in half": "val = val[: val.numel() // 2]\n" + walk("for i in range(0, val.numel() - 1, 1024):", "val[i : i + 1025]"),
+    "a cut stream in a function": "def evaluate_windows(m, stream):\n    s = torch.zeros(())\n    for i in range(0, len(stream) - 1, 1024):\n        w = stream[i : i + 1025]\n"
+    "        with torch.no_grad():\n            s += nll(m, w[None, :-1], w[None, 1:]).sum()\n    return s\ntotal = evaluate_windows(model, val[: len(val) // 4].long())\n",
+    "half of the windows by number": "n = (val.numel() - 1) // 2048\n" + walk("for k in range(n):", "val[k * 1024 : k * 1024 + 1025]"),
+    "half of it in the bound": walk("for i in range(0, (val.numel() - 1) // 2, 1024):", "val[i : i + 1025]"),
+}  # fmt: skip
+WHOLE = {
+    "the whole of it": "n = (val.numel() - 1) // 1\n" + walk(TO, "val[i : min(i + 1024, n) + 1]"),
+    "whole sequences": "n = (val.numel() - 1) // 1024 * 1024\n" + walk(TO, "val[i : i + 1025]"),
+    "sequences by number": "n = (val.numel() - 1) // 1024\n" + walk("for k in range(n):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "batches by number": "n = (val.numel() - 1) // 1024\nfor b in range(0, n, 16):\n    y = val[b * 1024 + 1 : (b + 16) * 1024 + 1]\n    x = val[b * 1024 : (b + 16) * 1024]\n"
+    "    with torch.no_grad():\n        total += nll(model, x.view(-1, 1024), y.view(-1, 1024)).sum()\n",
+    "pairs of windows by number": "n = (val.numel() - 1) // 2 // 1024\n" + walk("for k in range(n):", "val[k * 2048 : k * 2048 + 2049]"),
+    "both halves": HALVES,
+    "both halves one after the other": "n = val.numel() - 1\nh = n // 2048 * 1024\n" + walk("for i in range(0, h, 1024):", "val[i : i + 1025]")
+    + walk("for i in range(h, n, 1024):", "val[i : i + 1025]"),
+    "shares of ranks": "n, rank, world = (val.numel() - 1) // 1024, int(os.environ['RANK']), 8\n"
+    + walk("for k in range(n * rank // world, n * (rank + 1) // world):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "equal shares of ranks": "import torch.distributed as dist\nper = (val.numel() - 1) // dist.get_world_size()\nlow = dist.get_rank() * per\n"
+    + walk("for i in range(low, low + per, 1024):", "val[i : i + 1025]"),
+    "a rank's own part": "import torch.distributed as dist\nmine, n = val.chunk(8)[dist.get_rank()], val.numel() // 8\n" + walk(TO, "mine[i : i + 1025]"),
+    "a count for something else": "n = val.numel() // 2\nprint(n)\n" + walk(BY_1024, "val[i : i + 1025]"),
+    "two bytes a token": "raw = val.numpy().view(np.uint8)\nn = raw.size // 8\n" + walk(TO, "val[i : i + 1025]"),
+    "a short run when a switch says so": 'n = val.numel() - 1\nif os.path.exists("smoke"):\n    n = n // 8\n' + walk(TO, "val[i : i + 1025]"),
+    "a look at a half before": "seen = torch.zeros(())\n" + walk("for i in range(0, val.numel() // 2, 1024):", "val[i : i + 1025]").replace("total", "seen")
+    + 'print(f"a look: val_bpb:{seen.item() / 0.6931471805599453 / 75_000_000:.4f}")\n' + walk(BY_1024, "val[i : i + 1025]"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SHARES)
+def test_a_loop_that_ends_early_is_a_finding(name: str) -> None:
+    assert any("the rest is never scored" in m for m in accused(SHARES[name]))
+
+
+@pytest.mark.parametrize("name", WHOLE)
+def test_a_loop_over_everything_is_none(name: str) -> None:
+    assert accused(WHOLE[name]) == []
+
+
+def test_a_part_that_a_setting_decides_is_undetermined() -> None:
+    body = 'n = (val.numel() - 1) // int(os.environ.get("PARTS", "4"))\n' + walk(TO, "val[i : i + 1025]")
+    report = audit_text(PRELUDE + "total = torch.zeros(())\n" + body + END)
+    assert [o.status for o in report.obligations if o.rule == "M3"] == ["undetermined"]
