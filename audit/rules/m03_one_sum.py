@@ -11,7 +11,8 @@ how the text is cut.
 **Ruling.** README: the metric is bits per byte of the whole validation set.
 
 **Look-alikes that are legal.** Sums of several ranks added up before the division, one by one or in a stack;
-a loss that is weighted with its count; masks of padding or of the scored part; weights in training; running figures in a log; means over seeds in a README.
+a loss that is weighted with its count; overlapping
+windows of which only the last targets are new; ranks whose shares tile the stream; a soft cap of the logits; masks of padding or of the scored part; weights in training; running figures in a log; means over seeds in a README.
 
 **How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
 bytes in tokens) is collected and averaged, or averaged over ranks.
@@ -38,7 +39,7 @@ from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
 from audit.trace.gaps import gap_of, walked_of
-from audit.trace.shaping import OWN_LOSS, SHAPED, WEIGHTED
+from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
 _FIGURE = re.compile(r"bpb\W{1,12}\d\.\d{3,}", re.I)
@@ -233,6 +234,9 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         yield event_finding(RULE, gap.score, gap.said)
     if (walked := walked_of(trace, figure)) is not None:
         yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
+    scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
+    if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
+        yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))

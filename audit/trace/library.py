@@ -408,6 +408,7 @@ class Library(Builtins, Containers, Files):
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
             self.note_bent(last, first, args[1:], kwargs, out, node)
+            self.note_mean(last, first, args[1:], kwargs, out)
             self.note_sorted(last, first, out)
             self.note_least_of_all(last, first, args[1:], kwargs, out, node)
         for a in values:
@@ -766,6 +767,7 @@ class Library(Builtins, Containers, Files):
         if recv.flags & LOSS:
             self.note_capped(name, recv, args, kwargs, out, node)
             self.note_bent(name, recv, args, kwargs, out, node)
+            self.note_mean(name, recv, args, kwargs, out)
             self.note_sorted(name, recv, out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:

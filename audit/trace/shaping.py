@@ -40,6 +40,9 @@ EXCESS = ("excess",)
 BY_CERTAINTY = ("by certainty",)
 #: a number made of all elements
 OF_ALL = ("of all",)
+#: a mean of losses that no number of them was multiplied with, and the losses of tokens between two places found in the
+#: stream (documents): no two are of one length
+MEAN, BETWEEN = ("mean of losses",), ("between places",)
 #: functions that grow slower than their argument
 _BENDS = frozenset(["tanh", "log1p", "sqrt", "atan", "arctan", "asinh", "arcsinh", "erf", "softsign", "cbrt"])
 _ABOVE = frozenset(["relu", "relu_", "clamp_min", "softplus", "threshold"])
@@ -146,11 +149,20 @@ class Shaping:
         elif op == "/" and {BY_CERTAINTY, OF_ALL} <= a.keys and OF_ALL in b.keys and BY_CERTAINTY not in b.keys and own_certainty(b):
             self.shape(out, node, "the model's own certainty decides how much each loss counts")
         if op == "*":
+            if MEAN in out.keys and not all(x.kind == "const" or MEAN in x.keys for x in (a, b)):
+                out.keys = out.keys - {MEAN}
             for v, other in ((a, b), (b, a)):
                 if is_loss(v) and own_certainty(other) and OF_ALL not in other.keys:
                     out.keys = out.keys | {BY_CERTAINTY}
                 elif (other.flags & (PROB | LOGITS | COUNT) or ("exp",) in other.keys) and not is_loss(other):
                     out.keys = self.unbent(out.keys)  # it weighs predictions
+
+    def note_mean(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V) -> None:
+        """``nll.mean()``; a product with anything but a number from the script may be with how many there are."""
+        if name == "mean" and is_loss(v) and not v.scores and not args and not kwargs:
+            out.keys = out.keys | {MEAN}
+        elif name in ("mul", "multiply", "sum", "dot") and MEAN in out.keys:
+            out.keys = out.keys - {MEAN}
 
     def unbent(self: Any, keys: frozenset) -> frozenset:
         """The keys without such as say that a loss was bent: it became part of a prediction."""

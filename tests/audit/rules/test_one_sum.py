@@ -246,3 +246,39 @@ def test_a_part_that_a_setting_decides_is_undetermined() -> None:
     body = 'n = (val.numel() - 1) // int(os.environ.get("PARTS", "4"))\n' + walk(TO, "val[i : i + 1025]")
     report = audit_text(PRELUDE + "total = torch.zeros(())\n" + body + END)
     assert [o.status for o in report.obligations if o.rule == "M3"] == ["undetermined"]
+
+
+DOCUMENTS = """\
+edges = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1]
+acc, many, tokens = torch.zeros((), dtype=torch.float64), 0, val.numel() - 1
+for a, b in zip(edges[:-1], edges[1:]):
+    with torch.no_grad():
+        l = nll(model, val[None, a:b], val[None, a + 1 : b + 1])
+    acc += {}
+    many += {}
+total = acc {}
+"""
+
+
+@pytest.mark.parametrize(("each", "count", "last"), [("l.mean().double()", "1", "/ many * tokens"), ("torch.mean(l)", "1", "/ many * tokens")])
+def test_a_mean_of_documents_is_a_finding(each: str, count: str, last: str) -> None:
+    assert accused(DOCUMENTS.format(each, count, last))
+
+
+@pytest.mark.parametrize(
+    ("each", "count", "last"),
+    [
+        ("l.double().sum()", "l.numel()", ""),
+        ("l.mean() * l.numel()", "1", ""),
+        ("l.mean().double() * (b - a)", "b - a", "/ many * tokens"),
+        ("(b - a) * l.mean()", "b - a", ""),
+        ("l.sum()\n    first = l.mean()", "1", ""),
+        ("l.sum()\n    lately = 0.9 * lately + 0.1 * l.mean()", "1", ""),
+    ],
+)
+def test_sums_of_documents_are_none(each: str, count: str, last: str) -> None:
+    assert accused("lately = 0.0\n" + DOCUMENTS.format(each, count, last)) == []
+
+
+def test_means_of_windows_of_one_length_are_none() -> None:
+    assert accused(walk(BY_1024, "val[i : i + 1025]", "l.mean()") + "total = total * 1024\n") == []
