@@ -11,11 +11,20 @@ how the text is cut.
 **Ruling.** README: the metric is bits per byte of the whole validation set.
 
 **Look-alikes that are legal.** Sums of several ranks added up before the division, one by one or in a stack;
-a loss that is weighted with its count; overlapping
-windows of which only the last targets are new; ranks whose shares tile the stream; a soft cap of the logits; masks of padding or of the scored part; weights in training; running figures in a log; means over seeds in a README.
+a loss that is weighted with its count; overlapping windows of which only the last targets are new; ranks whose shares
+tile the stream; a soft cap of the logits; masks of padding or of the scored part; weights in training; running figures in
+a log; means over seeds in a README.
 
 **How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
 bytes in tokens) is collected and averaged, or averaged over ranks.
+
+What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
+at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
+the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
+document or of the stream, count as nothing. The figure that is reported, or printed last, is meant. A loss that goes through a function
+which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty
+and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
+added up as they are make a mean of means.
 
 A program that reads no validation data and prints a score that stands in its text has summed up nothing.
 
@@ -91,6 +100,21 @@ ILLEGAL = [
         + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
     ),
     example(
+        "windows that do not overlap, of which the first targets are dropped",
+        _LOOP.format("total = torch.zeros(())", "    total += part[:, 64:].sum()  #!")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
+        "a soft ceiling",
+        _LOOP.format("total = torch.zeros(())", "    total += (8.0 * torch.tanh(part / 8.0)).sum()  #!")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
+        "half of the stream over the bytes of all of it",
+        _LOOP.format("total = torch.zeros(())", "    total += part.sum()  #!").replace("val.numel() - 1025", "val.numel() // 2")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
         "the mean of batch figures",
         _LOOP.format("figures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
         + 'print(f"val_bpb:{sum(figures) / len(figures):.4f}")  #!\n',
@@ -131,6 +155,11 @@ LEGAL = [
             "import math\ntotal = 0.0\nkept = (torch.arange(1024) >= 0).float()", "    total += (part * kept).sum().item()"
         )
         + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
+    example(
+        "overlapping windows, each target once",
+        _LOOP.format("total = torch.zeros(())", "    total += part[:, 960:].sum()").replace("1025, 1024)", "1025, 64)")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
     ),
     example(
         "one sum",
