@@ -11,10 +11,20 @@ how the text is cut.
 **Ruling.** README: the metric is bits per byte of the whole validation set.
 
 **Look-alikes that are legal.** Sums of several ranks added up before the division, one by one or in a stack;
-a loss that is weighted with its count; masks of padding or of the scored part; weights in training; running figures in a log; means over seeds in a README.
+a loss that is weighted with its count; overlapping windows of which only the last targets are new; ranks whose shares
+tile the stream; a soft cap of the logits; masks of padding or of the scored part; weights in training; running figures in
+a log; means over seeds in a README.
 
 **How it is decided.** A value that was divided by ln 2 and by another quantity (bytes, or the share of
 bytes in tokens) is collected and averaged, or averaged over ranks.
+
+What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
+at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
+the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
+document or of the stream, count as nothing. The figure that is reported, or printed last, is meant. A loss that goes through a function
+which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty
+and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
+added up as they are make a mean of means.
 
 A program that reads no validation data and prints a score that stands in its text has summed up nothing.
 
@@ -37,7 +47,8 @@ from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
-from audit.trace.shaping import OWN_LOSS, SHAPED, WEIGHTED
+from audit.trace.gaps import gap_of, walked_of
+from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
 _FIGURE = re.compile(r"bpb\W{1,12}\d\.\d{3,}", re.I)
@@ -89,6 +100,21 @@ ILLEGAL = [
         + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
     ),
     example(
+        "windows that do not overlap, of which the first targets are dropped",
+        _LOOP.format("total = torch.zeros(())", "    total += part[:, 64:].sum()  #!")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
+        "a soft ceiling",
+        _LOOP.format("total = torch.zeros(())", "    total += (8.0 * torch.tanh(part / 8.0)).sum()  #!")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
+        "half of the stream over the bytes of all of it",
+        _LOOP.format("total = torch.zeros(())", "    total += part.sum()  #!").replace("val.numel() - 1025", "val.numel() // 2")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
+    ),
+    example(
         "the mean of batch figures",
         _LOOP.format("figures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
         + 'print(f"val_bpb:{sum(figures) / len(figures):.4f}")  #!\n',
@@ -129,6 +155,11 @@ LEGAL = [
             "import math\ntotal = 0.0\nkept = (torch.arange(1024) >= 0).float()", "    total += (part * kept).sum().item()"
         )
         + 'print(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
+    ),
+    example(
+        "overlapping windows, each target once",
+        _LOOP.format("total = torch.zeros(())", "    total += part[:, 960:].sum()").replace("1025, 1024)", "1025, 64)")
+        + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
     ),
     example(
         "one sum",
@@ -227,15 +258,26 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         for k in s.detail["keys"] if s.id in reported and s.on_val else ():
             if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
                 found.setdefault((e.path, e.line), (e, s))
-    for s in (s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val):
-        walk = next((w for loop, _ in s.loops if (w := trace.walks.get(loop)) is not None and w.leaves_gaps), None)
-        if walk is not None:
-            how = f"the loop goes on by {walk.step:,} places and reads {walk.reach:,} tokens each time: the others are never scored"
-            yield replace(event_finding(RULE, s, how), path=walk.path, line=walk.line, end_line=walk.line)
-            break
+    figure = _last_figure(trace)
+    if (gap := gap_of(trace, figure)) is not None:
+        yield event_finding(RULE, gap.score, gap.said)
+    if (walked := walked_of(trace, figure)) is not None:
+        yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
+    scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
+    if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
+        yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))
+
+
+def _last_figure(trace: Trace) -> list[Event]:
+    """The scores behind the figure that is reported, or printed last: a look at a part of the stream may come before."""
+    scores = {e.id: e for e in trace.of("SCORE", active=True) if e.on_val}
+    for r in reversed(trace.reports()):
+        if (trace.chosen is None or r.id in trace.chosen) and (mine := sorted(n for n in r.scores if n in scores)):
+            return [scores[n] for n in mine]
+    return []
 
 
 class Ratios:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.trace.shaping import same_target
+from audit.trace.shares import counted
 from audit.trace.values import (
     BYTES,
     LOSS,
@@ -71,6 +72,7 @@ class Builtins:
                 return const(len(first.const))
             out = V("val", flags=META)
             out.deps = first.deps
+            counted(first, out)
             if first.flags & BYTES:
                 # The length of what a table holds for a token says something about the token.
                 out.flags, out.keys = first.flags & (VAL | BYTES), first.keys

@@ -11,6 +11,7 @@ from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
+from audit.trace.shares import counted, reckoned
 from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -284,6 +285,7 @@ class Expressions(Subscripts):
             self.check_tilt(a, b, out, node)
         if out.flags & META:
             self.note_share(op, a, b, out)
+            reckoned(op, a, b, out)
         if op == "%" and a.flags & VAL and not a.flags & META:
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
@@ -292,6 +294,8 @@ class Expressions(Subscripts):
             self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
+        if out.flags & LOSS:
+            self.note_arithmetic(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
                 out.keys = out.keys - {ONE_HOT}
@@ -681,10 +685,13 @@ class Expressions(Subscripts):
                     # numpy's attribute or torch's method
                     out = V("bound", data=(v, name))
                     out.deps, out.flags, out.knobs = v.deps, META, v.knobs
+                    counted(v, out)
                     return out
                 out = V("val")
                 out.deps, out.flags, out.knobs = v.deps, META, v.knobs
                 out.shape0 = v.shape0
+                if name == "shape":
+                    counted(v, out)
                 return out
             if name == "grad":
                 out = derive([v, *self.pending])

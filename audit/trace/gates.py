@@ -348,6 +348,8 @@ class Gates:
     def normalise(self: Any, name: str, values: list[V]) -> V:
         """A softmax, log-sum-exp, exponential or logarithm of ``values``."""
         out = normalised(name, derive(values))
+        if name in ("log", "log2", "logsumexp"):
+            out.keys = self.unbent(out.keys)
         if name in ("exp", "exp2"):
             # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
             self.trace.stabilisers |= {k[1] for v in values[:1] for k in v.keys if k[0] == "less"}

@@ -20,12 +20,15 @@ from audit.trace.shaping import (
     BY_PLACE,
     GAP,
     NUMBERS,
+    OF_ALL,
     OF_LOSS,
     OF_STACK,
     STACKED,
     is_loss,
     same_target,
 )
+from audit.trace.shares import counted
+from audit.trace.spans import LAYOUT, laid_out
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -80,6 +83,7 @@ from audit.trace.words import (
     RANGES,
     READERS,
     REORDERS,
+    SAME_TOKENS,
     SHAPE_CALLS,
     TRANSPARENT,
     WHOLE,
@@ -149,7 +153,10 @@ class Library(Builtins, Containers, Files):
         if name.startswith("time."):
             return V("val", flags=TIME)
         if name.startswith("math."):
-            return self.math_call(last, args)
+            out = self.math_call(last, args)
+            if args and out.flags & LOSS:
+                self.note_bent(last, args[0], args[1:], kwargs, out, node)
+            return out
         if last in SEEDS and first is not None:
             self.trace.seeds.update(name for name, _value in first.knobs)
         if last in RANDOMS and ("random" in name or "torch" in name or "mlx" in name or last.startswith("rand")):
@@ -364,7 +371,9 @@ class Library(Builtins, Containers, Files):
                 return V("val")
             return V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
-            return derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+            out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
+            out.keys = self.unbent(out.keys)
+            return out
         if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
                 return first
@@ -378,6 +387,7 @@ class Library(Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if last in IDENTITY and first is not None:
             out = self.identity(last, first, args, kwargs)
+            laid_out(last, first, args[1:], out)
             if last in ("stack", "cat") and first.kind == "seq" and len(first.data or ()) > 1:
                 self.note_flat(first.data, out, node)
                 if last == "stack" and sum(is_loss(x) for x in first.data) > 1:
@@ -406,8 +416,14 @@ class Library(Builtins, Containers, Files):
         out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
         if values:
             self.note_size(last, values[0], out)
+        if last in ("logaddexp", "logaddexp2", "lerp"):
+            out.keys = self.unbent(out.keys)
+        if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
+            out.keys = out.keys | {OF_ALL}
         if first is not None and first.flags & LOSS:
             self.note_capped(last, first, args[1:], kwargs, out, node)
+            self.note_bent(last, first, args[1:], kwargs, out, node)
+            self.note_mean(last, first, args[1:], kwargs, out)
             self.note_sorted(last, first, out)
             self.note_least_of_all(last, first, args[1:], kwargs, out, node)
         for a in values:
@@ -426,12 +442,13 @@ class Library(Builtins, Containers, Files):
         target = args[1] if len(args) > 1 else kwargs.get("target", kwargs.get("targets", V("val")))
         out = derive([logits, target])
         out.flags = (out.flags | LOSS) & ~(LOGITS | TGT | META)
-        out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
+        out.keys = self.unbent(frozenset(k for k in out.keys if k[0] != "unnorm"))
         if target.atoms:
             out.atoms = target.atoms
         out.flags |= target.flags & ORDER
         out.mask = None
         out.span = target.span
+        out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
         return out
 
@@ -631,6 +648,8 @@ class Library(Builtins, Containers, Files):
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
+            if name in ("numel", "nelement", "size", "__len__") and all(a.kind == "const" and a.const in (0, -1) for a in args):
+                counted(recv, out)
             return out
         if name in ("register_forward_hook", "register_forward_pre_hook"):
             return self.add_hook(args, kwargs)
@@ -738,7 +757,11 @@ class Library(Builtins, Containers, Files):
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
         if name in IDENTITY:
-            return self.identity(name, recv, args, kwargs)
+            out = self.identity(name, recv, args, kwargs)
+            laid_out(name, recv, args, out)
+            if recv.share is not None and out is not recv and out.kind == "val" and name in SAME_TOKENS:
+                out.share = recv.share
+            return out
         if name == "scalars" and recv.flags & BPB:
             return recv
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
@@ -758,8 +781,12 @@ class Library(Builtins, Containers, Files):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
         self.note_size(name, recv, out)
+        if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
+            out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
             self.note_capped(name, recv, args, kwargs, out, node)
+            self.note_bent(name, recv, args, kwargs, out, node)
+            self.note_mean(name, recv, args, kwargs, out)
             self.note_sorted(name, recv, out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:

@@ -6,6 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
+from audit.trace.spans import given
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -118,6 +119,7 @@ class Loops:
         counters = augmented if target is not None else plain | augmented
         result = NORMAL
         before: dict | None = None
+        began: dict[str, int] = {}
         self.early.append([])
         for number, value in enumerate(turns, 1):
             at = (loop, number)
@@ -125,6 +127,8 @@ class Loops:
                 self.enter_iteration(counters, at, before)
             before = dict(self.scope.names)
             self.turn_starts.append(before)
+            if number == 1:
+                began = {n: v.const for n in counters if (v := before.get(n)) is not None and given(v, loop)}
             begun = len(self.trace.events)
             tests, passed = len(self.loss_tests), len(self.passed)
             self.loops.append(at)
@@ -149,7 +153,7 @@ class Loops:
             if status == BREAK:
                 break
             for n, v in begins.items():
-                self.trace.advances.counter(loop, v, self.scope.names[n])
+                self.trace.advances.counter(loop, v, self.scope.names[n], began.get(n))
             learned.append({(e.kind, e.path, e.line) for e in self.trace.events[begun:] if e.kind in LEARNS})
             if more is not None and len(learned) == len(turns) == 2 and learned[1] - learned[0]:
                 turns.append(more(3))
@@ -170,7 +174,7 @@ class Loops:
             recipe = it.data
             what = recipe[0]
             if what == "range":
-                return self.range_turns(recipe, loop, it.line)
+                return self.range_turns(recipe, loop)
             if what == "enumerate":
                 inner = self.turns(recipe[1], loop)
                 out = []
@@ -182,7 +186,7 @@ class Loops:
                     index.deps = frozenset([(loop, n)])
                     index.lv = (loop, n)
                     if n > 1:
-                        self.trace.advances.number(loop, index)
+                        self.trace.advances.number(loop, index, recipe[2])
                     if v.pos is not None and v.flags & VAL:
                         index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
@@ -234,13 +238,13 @@ class Loops:
             out.append(v)
         return out
 
-    def range_turns(self: Any, recipe: tuple, loop: int, line: int) -> list[V]:
+    def range_turns(self: Any, recipe: tuple, loop: int) -> list[V]:
         start, stop, step = recipe[1:]
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = self.between(start, stop)
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
-        self.note_walk(start, stop, step, loop, line)
+        self.note_walk(start, stop, step, loop)
         self.trace.deciding.update(name for name, _value in knobs)
         values: list[Any]
         if None not in bounds:

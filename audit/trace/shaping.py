@@ -36,6 +36,23 @@ SORTED = ("sorted",)
 OF_STACK = frozenset(["sort", "topk", "kthvalue", "cummin", "quantile", "nanquantile", "median"])
 #: probabilities times their logarithms
 ENTROPY = ("entropy",)
+#: squares of losses: a root of them is a standard deviation
+SQUARED = ("squared",)
+#: what a loss has above a bound
+EXCESS = ("excess",)
+#: losses times something made of the model's own probabilities
+BY_CERTAINTY = ("by certainty",)
+#: a number made of all elements
+OF_ALL = ("of all",)
+#: a mean of losses that no number of them was multiplied with, and the losses of tokens between two places found in the
+#: stream (documents): no two are of one length
+MEAN, BETWEEN = ("mean of losses",), ("between places",)
+#: functions that grow slower than their argument
+_BENDS = frozenset(["tanh", "log1p", "sqrt", "atan", "arctan", "asinh", "arcsinh", "erf", "softsign", "cbrt"])
+_ABOVE = frozenset(["relu", "relu_", "clamp_min", "softplus", "threshold"])
+_SQUARES = frozenset(["square", "var", "std", "var_mean", "std_mean", "variance", "stdev", "pstdev", "pvariance"])
+#: what is said of losses that went through such a function
+BENT = "large losses count for less than they are"
 #: what is said of such a weight
 OWN = "the token's own loss decides how much of each prediction counts for it"
 #: what is said of losses that are multiplied by something made of their places
@@ -68,6 +85,11 @@ def number(v: V | None) -> float | None:
     if v is None or v.kind != "const" or isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
         return None
     return float(v.const)
+
+
+def own_certainty(v: V) -> bool:
+    """Something made of the probabilities that the model gives to all tokens: no loss, and no mask."""
+    return v.kind == "val" and bool(v.flags & VAL) and bool(v.flags & (LOGITS | PROB)) and not v.flags & (LOSS | MASK | BYTES | COUNT | GRAD)
 
 
 def own_tokens(v: V | Event) -> frozenset:
@@ -105,6 +127,53 @@ class Shaping:
                 top = args[1]
             if (cap := number(top)) is not None and cap < GUARD:
                 self.shape(out, node, f"losses are cut off at {cap:g}")
+
+    def note_bent(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
+        """``8 * tanh(nll / 8)``, ``log1p(nll)``, ``nll.sqrt()``; and ``relu(nll - 8)``, which may be taken off again."""
+        if not is_loss(v) or v.flags & LOGITS:
+            return
+        power = number(args[0]) if name in ("pow", "float_power") and args else None
+        if name in _SQUARES or (power is not None and power >= 1.0):
+            out.keys = out.keys | {SQUARED}
+        elif name in _BENDS or (power is not None and 0.0 < power < 1.0):
+            if SQUARED not in v.keys and (not v.scores or name not in ("sqrt", "pow")):
+                self.shape(out, node, f"{BENT} ({name})")
+        elif name in _ABOVE or (name in _CAPS and number(kwargs.get("min", args[0] if args else None)) is not None):
+            out.keys = out.keys | {EXCESS}
+
+    def note_arithmetic(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """The same in operators, and what makes sure tokens count for more than others."""
+        if op == "**":
+            self.note_bent("pow", a, [b], {}, out, node)
+        elif op == "*" and is_loss(a) and is_loss(b):
+            out.keys = out.keys | {SQUARED}
+        elif op == "-" and EXCESS in b.keys and is_loss(b) and (is_loss(a) or number(a) is not None) and not a.flags & LOGITS:
+            out.keys = out.keys - {EXCESS}
+            self.shape(out, node, f"{BENT} (what they have above a bound is taken off)")
+        elif op == "/" and {BY_CERTAINTY, OF_ALL} <= a.keys and OF_ALL in b.keys and BY_CERTAINTY not in b.keys and own_certainty(b):
+            self.shape(out, node, "the model's own certainty decides how much each loss counts")
+        if op == "*":
+            if MEAN in out.keys and not all(x.kind == "const" or MEAN in x.keys for x in (a, b)):
+                out.keys = out.keys - {MEAN}
+            for v, other in ((a, b), (b, a)):
+                if is_loss(v) and own_certainty(other) and OF_ALL not in other.keys:
+                    out.keys = out.keys | {BY_CERTAINTY}
+                elif (other.flags & (PROB | LOGITS | COUNT) or ("exp",) in other.keys) and not is_loss(other):
+                    out.keys = self.unbent(out.keys)  # it weighs predictions
+
+    def note_mean(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V) -> None:
+        """``nll.mean()``; a product with anything but a number from the script may be with how many there are."""
+        if name == "mean" and is_loss(v) and not v.scores and not args and not kwargs:
+            out.keys = out.keys | {MEAN}
+        elif name in ("mul", "multiply", "sum", "dot") and MEAN in out.keys:
+            out.keys = out.keys - {MEAN}
+
+    def unbent(self: Any, keys: frozenset) -> frozenset:
+        """The keys without such as say that a loss was bent: it became part of a prediction."""
+        if not any(k == EXCESS or k[0] == SHAPED for k in keys):
+            return keys
+        bent = {e.id for e in self.trace.of("SHAPE") if e.detail["how"].startswith(BENT)}
+        return frozenset(k for k in keys if k != EXCESS and not (k[0] == SHAPED and k[1] in bent))
 
     def note_least_of_all(
         self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any

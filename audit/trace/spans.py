@@ -19,8 +19,13 @@ from audit.trace.positions import FAR, FIRST_STEP, MAX_SYMBOLS, Place, place_of
 from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V
 
 Span = tuple[Place, Place | None]
+#: tokens in one row (``tokens[None]``), in several, and a part that was cut out of rows, of each of them perhaps
+ONE_ROW, ROWS, OF_ROWS = ("one row",), ("rows",), ("of rows",)
+LAYOUT = frozenset([ONE_ROW, ROWS])
 #: symbols of products, apart from those of places and of steps
 FIRST_PRODUCT = 1 << 50
+#: an order of n-grams: so many tokens at the beginning may be left out
+MAX_START = 64
 _products = count(FIRST_PRODUCT)
 
 
@@ -30,6 +35,10 @@ class Advances:
     def __init__(self) -> None:
         #: symbol -> (loop, tokens per turn)
         self.per_turn: dict[int, tuple[int, int]] = {}
+        #: loop -> its bound as a share of all tokens (`audit.trace.shares`), and its step
+        self.bounds: dict[int, tuple[Any, int]] = {}
+        #: symbol -> what its loop begins at (apart from the other symbols of the place), where the script says it
+        self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
         self.most: dict[int, int] = {}
         self.products: dict[tuple[int, int], int] = {}
@@ -72,6 +81,8 @@ class Advances:
                 if s in self.per_turn:
                     loop, step = self.per_turn[s]
                     self.per_turn[made] = (loop, step * factor)
+                if s in self.begins:
+                    self.begins[made] = self.begins[s] * factor
                 if s in self.most:
                     self.most[made] = self.most[s] * factor
             found.append(made)
@@ -86,21 +97,31 @@ class Advances:
         if len(own) != 1:
             return
         self.per_turn[own[0]] = (loop, step.const)
+        if given(start):
+            self.begins[own[0]] = start.const
+        elif before and len(turn.pos[0]) == len(before) + 1:
+            self.begins[own[0]] = 0
+        if stop.share is not None and given(start) and start.const <= MAX_START and not stop.deps:
+            self.bounds[loop] = (stop.share, step.const)
         low, high = _place(start), _place(stop)
         if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:
             self.most[own[0]] = (high[1] - low[1] - 1) // step.const * step.const
 
-    def number(self, loop: int, index: V) -> None:
-        """``index`` counts the turns of a loop."""
+    def number(self, loop: int, index: V, begin: Any) -> None:
+        """``index`` counts the turns of a loop from ``begin`` on."""
         if len(symbols := place_of(index)[0]) == 1:
             self.per_turn[symbols[0]] = (loop, 1)
+            if type(begin) is int:
+                self.begins[symbols[0]] = begin
 
-    def counter(self, loop: int, before: V, after: V) -> None:
-        """A number of an open-ended loop, at the beginning of a turn and at its end."""
+    def counter(self, loop: int, before: V, after: V, begin: int | None) -> None:
+        """A number of an open-ended loop, at the beginning of a turn and at its end; ``begin``: what it began at, if known."""
         if before.pos is None or after.pos is None or len(before.pos[0]) != 1 or before.pos[0] != after.pos[0]:
             return
         if (by := after.pos[1] - before.pos[1]) > 0:
             self.per_turn[before.pos[0][0]] = (loop, by)
+            if begin is not None:
+                self.begins[before.pos[0][0]] = begin - before.pos[1]
 
     def past(self, learned: Span, scored: Span, loop: int) -> int | None:
         """How many tokens that the next turn of ``loop`` scores a turn has learned from; None: not known."""
@@ -132,6 +153,11 @@ class Advances:
         return tuple(left), offset
 
 
+def given(start: V, loop: int | None = None) -> bool:
+    """Is it a number that stands in the script: no rank, no setting and no loop (but ``loop``) has to do with it."""
+    return start.kind == "const" and type(start.const) is int and not start.knobs and all(x == loop for x, _ in start.deps)
+
+
 def _place(v: V) -> Place | None:
     """The place of a bound; what was subtracted counts as symbols below zero."""
     if v.span is not None:
@@ -139,6 +165,35 @@ def _place(v: V) -> Place | None:
     if v.pos is not None:
         return v.pos if v.pos[1] > -FAR // 2 else None
     return ((), v.const) if v.kind == "const" and type(v.const) is int else None
+
+
+def note_rows(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
+    """``tokens[None]`` makes one row. In several rows one slice may take something from each of them."""
+    if not base.flags & VAL or base.flags & META:
+        return
+    axes = sum(not (isinstance(part, V) and part.kind == "const" and part.const is None) for part in parts)
+    sliced = any(isinstance(x, ir.Slice) for x in elements)
+    if sliced and (ROWS in base.keys or (axes > 1 and ONE_ROW not in base.keys)):
+        out.keys = out.keys | {OF_ROWS}
+    elif axes < len(parts) and axes <= 1 and ROWS not in base.keys and not isinstance(elements[0], ir.Slice):
+        out.keys = out.keys | {ONE_ROW}
+
+
+def laid_out(name: str, v: V, shape: list[V], out: V) -> None:
+    """``tokens.view(1, -1)``, ``tokens.reshape(rows, -1)``, ``tokens.unsqueeze(0)``"""
+    if not v.flags & VAL or v.flags & META:
+        return
+    first = shape[0] if shape else None
+    if name in ("reshape", "view"):
+        if len(shape) > 1:
+            one = first is not None and first.kind == "const" and first.const == 1 and ROWS not in v.keys
+            out.keys = out.keys | {ONE_ROW if one else ROWS}
+        elif first is not None and first.kind != "const" and ONE_ROW not in v.keys:
+            out.keys = out.keys | {ROWS}
+    elif name == "unsqueeze" and first is not None and first.kind == "const" and first.const == 0 and ROWS not in v.keys:
+        out.keys = out.keys | {ONE_ROW}
+    elif name in ("stack", "vstack", "unfold", "as_strided", "sliding_window_view", "pad_sequence", "expand", "repeat", "tile", "chunk", "split", "tensor_split", "array_split", "unbind"):
+        out.keys = out.keys | {ROWS}
 
 
 def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
@@ -173,6 +228,8 @@ def _sliced(base: V, low: V | None, high: V | None) -> Span | None:
     else:
         begin, end = ((), 0), None  # the stream itself, or its beginning
     first = ((), 0) if low is None else _place(low)
+    if first is not None and not first[0] and first[1] < 0 and high is None and end is not None and end[0] == begin[0]:
+        return (end[0], max(begin[1], end[1] + 1 + first[1])), end
     if first is None or (not first[0] and first[1] < 0):
         return None
     moved = _plus(begin, first)

@@ -16,8 +16,9 @@ from audit.trace.positions import (
     whole,
     written_at,
 )
-from audit.trace.shaping import BY_PLACE
-from audit.trace.spans import cut
+from audit.trace.shaping import BETWEEN, BY_PLACE
+from audit.trace.shares import shortened
+from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
     ART,
     BYTES,
@@ -51,6 +52,11 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
+
+
+def found_in_stream(low: V | None, high: V | None) -> bool:
+    """``tokens[a:b]`` where ``a`` and ``b`` are places at which something was found."""
+    return all(v is not None and v.kind == "val" and v.flags & META and v.flags & MASK for v in (low, high))
 
 
 class Subscripts:
@@ -248,6 +254,12 @@ class Subscripts:
         self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
+        note_rows(base, elements, parts, out)
+        if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and isinstance(parts[-1], tuple) and found_in_stream(*parts[-1]):
+            out.keys = out.keys | {BETWEEN}
+        shortened(base, len(elements), parts[-1], out)
+        if base.flags & META and len(parts) == 1 and isinstance(parts[0], V) and parts[0].kind == "const" and parts[0].const in (0, -1):
+            out.share = base.share  # ``tokens.shape[0]``
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:

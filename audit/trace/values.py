@@ -76,6 +76,7 @@ class V:
         "rest",
         "scores",
         "shape0",
+        "share",
         "span",
         "taint",
     )  # fmt: skip
@@ -97,6 +98,7 @@ class V:
         self.keys: frozenset = EMPTY  # which stream tokens and table reads went into this value (see positions)
         self.shape0: Any = None  # constant first dimension, when known
         self.line = 0
+        self.share: Any = None  # a stream's tokens, or a number of them, as a share of all; None: all, or not known (see gaps)
         self.span: Any = None  # the places of the first and the last token that it holds; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.origin: V | None = None  # the container that this element was taken from
@@ -431,7 +433,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
-    out.span = v.span
+    out.span, out.share = v.span, v.share
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 

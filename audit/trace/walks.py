@@ -12,42 +12,37 @@ from typing import Any
 
 from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
+from audit.trace.spans import MAX_START, given
 from audit.trace.values import CUT, EMPTY, META, V, summary
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
 #: tokens up to a place that differs from rank to rank, or from turn to turn
 PART = ("part",)
-#: an order of n-grams: so many tokens at the beginning may be left out
-MAX_START = 64
 
 
 @dataclass(slots=True)
 class Walk:
-    """``reach``: how many tokens from its place on a turn reads, the most that was seen; None: not known.
+    """``reach``: how many tokens from its place on a turn reads, the most that was seen; None: not known. ``begin``: how
+    far from its place the first of them is, the least that was seen.
 
-    ``alone``: it starts at a known place; ranks that take turns start at different ones.
+    ``start``: where it starts, if the script says it; ranks that take turns start at different places.
     """
 
     step: int
-    path: str
-    line: int
-    alone: bool
+    start: int | None
     reach: int | None = 0
-
-    @property
-    def leaves_gaps(self) -> bool:
-        return self.alone and self.reach is not None and 0 < self.reach < self.step
+    begin: int | None = None
 
 
 class Walks:
     """Mixed into the machine; see `audit.trace.machine`."""
 
-    def note_walk(self: Any, start: V, stop: V, step: V, loop: int, line: int) -> None:
+    def note_walk(self: Any, start: V, stop: V, step: V, loop: int) -> None:
         """A loop over ``range(start, stop, step)``."""
         size = step.const if step.kind == "const" and type(step.const) is int else None
         if size is not None and size > 1:
-            self.trace.walks[loop] = Walk(size, self.scope.path, line, start.kind == "const")
+            self.trace.walks[loop] = Walk(size, start.const if given(start) else None)
         from_the_start = start.kind == "const" and type(start.const) is int and 0 <= start.const <= MAX_START
         everything = (
             stop.kind == "val" and stop.flags & META and not stop.flags & CUT and SHARE not in stop.keys
@@ -96,10 +91,14 @@ class Walks:
                 or high is None
                 or here.kind not in ("val", "const")
                 or place_of(high)[0] != place_of(here)[0]
+                or place_of(low)[0] != place_of(here)[0]
             ):
                 walk.reach = None
             else:
-                walk.reach = max(walk.reach, place_of(high)[1] - place_of(here)[1])
+                at = place_of(here)[1]
+                walk.reach = max(walk.reach, place_of(high)[1] - at)
+                begin = place_of(low)[1] - at
+                walk.begin = begin if walk.begin is None else min(walk.begin, begin)
 
     def note_share(self: Any, op: str, a: V, b: V, out: V) -> None:
         """``n * (rank + 1) // world``: no number of all tokens any more."""

@@ -1,0 +1,143 @@
+"""Gaps: where a loop goes on by more tokens per turn than its turns score.
+
+Windows that do not overlap and whose first losses are dropped, or windows that are cut one token short, leave the same
+share of every turn's targets out of the sum. A loop's counter is known by how much it grows per turn, and a score by the
+places of its first and last target (`audit.trace.spans`); where a score's own places are not known, what its turn reads
+bounds them (`audit.trace.walks`). All that a walk scores lies at the same distances from multiples of its step: where the
+scores behind a figure together leave some distance out, no turn scores what lies there. Loops within loops have the
+greatest common divisor of their steps. A bound that is a share of all tokens (`audit.trace.shares`) ends the walk early. Only walks from a number that stands in the script count: ranks, outer loops and
+settings start elsewhere, and together they may cover what each leaves out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from fractions import Fraction
+from math import gcd
+
+from audit.trace.events import Event, Trace
+from audit.trace.spans import OF_ROWS
+
+#: a walk that trims the stream to whole windows, or that begins after an order of n-grams, goes further than this
+NEARLY_ALL = Fraction(19, 20)
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Of ``step`` targets ``missing`` are never scored."""
+
+    score: Event
+    step: int
+    missing: int
+
+    @property
+    def said(self) -> str:
+        return (
+            f"the loop goes on by {self.step:,} tokens and scores {self.step - self.missing:,} of them: "
+            f"{self.missing:,} in {self.step:,} are never scored"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Walked:
+    """What a loop's scores go through: ``share`` of all tokens; ``chosen``: a setting decides that."""
+
+    score: Event
+    share: Fraction
+    chosen: bool
+
+    @property
+    def said(self) -> str:
+        return f"the loop ends after {float(self.share):.3g} of the stream; the rest is never scored"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A loop's step, the first and the last distance from its multiples, and the symbols of the place."""
+
+    step: int
+    first: int
+    last: int
+    symbols: tuple[int, ...] = ()
+
+
+def gap_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
+    """What all of these scores together leave out, turn by turn; None where one of them is not known in numbers."""
+    if not (found := _parts(trace, scores)):
+        return None
+    step = gcd(*(part.step for _, part in found))
+    left = step - _covered(step, [part for _, part in found])
+    return Gap(found[-1][0], step, left) if left > 0 else None
+
+
+def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
+    """How far into the stream the furthest of these scores go, if that is less than `NEARLY_ALL`."""
+    far: list[Walked] = []
+    for e, part in _parts(trace, scores):
+        moves = [(*trace.advances.per_turn[s],) for s in part.symbols]
+        loop, tokens = min(moves, default=(-1, 0))  # the outermost one
+        if loop not in trace.advances.bounds:
+            return None
+        (share, chosen), step = trace.advances.bounds[loop]
+        far.append(Walked(e, share * tokens / step, chosen))
+    most = max(far, key=lambda w: w.share, default=None)
+    return most if most is not None and most.share < NEARLY_ALL else None
+
+
+def _parts(trace: Trace, scores: Iterable[Event]) -> list[tuple[Event, _Part]]:
+    """The scores in numbers; first turns, which begin at a number, need none. [] where one of them is not known."""
+    found: list[tuple[Event, _Part]] = []
+    first_turns: list[Event] = []
+    for e in scores:
+        if (part := _part(trace, e)) is not None:
+            found.append((e, part))
+        elif any(turn == 1 for chosen, _, _ in e.atoms for _, turn in chosen):
+            first_turns.append(e)
+        else:
+            return []
+    sites = {(e.path, e.line, e.stack) for e, _ in found}
+    return found if all((e.path, e.line, e.stack) in sites for e in first_turns) else []
+
+
+def _part(trace: Trace, e: Event) -> _Part | None:
+    chosen = {frozenset(loop for loop, _ in pairs) for pairs, _, _ in e.atoms}
+    if len(chosen) != 1:
+        return None
+    loops = chosen.pop()
+    span = e.detail.get("span")
+    advances = trace.advances
+    if span is not None and span[1] is not None and OF_ROWS not in e.detail["keys"]:
+        (symbols, first), (others, last) = span
+        moves = [m for s in symbols if (m := advances.per_turn.get(s)) is not None]
+        if symbols != others or len(moves) < len(symbols) or {loop for loop, _ in moves} != loops:
+            return None
+        if not loops or any(s not in advances.begins for s in symbols):
+            return None
+        begin = sum(advances.begins[s] for s in symbols)
+        return _Part(gcd(*(tokens for _, tokens in moves)), begin + first, begin + last, symbols)
+    walk = trace.walks.get(next(iter(loops))) if len(loops) == 1 else None
+    if walk is None or walk.start is None or not walk.reach or walk.begin is None:
+        return None
+    return _Part(walk.step, walk.start + walk.begin, walk.start + walk.reach - 1)
+
+
+def _covered(step: int, parts: list[_Part]) -> int:
+    """How many of the distances 0 .. step - 1 lie in one of the parts."""
+    pieces: list[tuple[int, int]] = []
+    for part in parts:
+        first, last = part.first, part.last
+        if last - first + 1 >= step:
+            return step
+        if last >= first:
+            begin = first % step
+            end = begin + last - first
+            pieces += [(begin, end)] if end < step else [(begin, step - 1), (0, end - step)]
+    done, total = -1, 0
+    for begin, end in sorted(pieces):
+        total += max(end - max(begin, done + 1) + 1, 0)
+        done = max(done, end)
+    return total
+
+
+__all__ = ["Gap", "Walked", "gap_of", "walked_of"]
