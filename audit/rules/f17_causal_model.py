@@ -1,7 +1,7 @@
 """F17 causal model: no score depends on later tokens through the architecture.
 
-**What.** Attention without a causal mask, in the library's spellings, its encoder and decoder layers among them, or
-written out, a recurrence that also runs backwards or whose last state is put back on every position, a filter padded on
+**What.** Attention without a causal mask, or with one whose direction lets positions see later ones, in the library's
+spellings, its encoder and decoder layers among them, or written out, a recurrence that also runs backwards or whose last state is put back on every position, a filter padded on
 both sides or around the window, states or token ids moved back by one position, ids moved on by one around the window's
 end (its last token stands before the first), a statistic over the whole window (its mean, its last state) or over its
 beginning fed back to every position, slots filled by a softmax over time that every position reads, a layer that only
@@ -27,7 +27,9 @@ layer leaves for the next. Where time stands after heads were split off and chan
 and transposes; where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its
 result goes on through the model, not in a loss beside it. Branches that the module's settings keep closed are left
 out. Library layers attend over the batch unless they are built with ``batch_first=True`` or given time in front: that
-leaves doubt, as does a model that embeds more than the window, whose encoder may read a memory. A loop's last state
+leaves doubt, as does a model that embeds more than the window, whose encoder may read a memory. A mask's direction is
+worked out on a few positions, where ones, infinities, halves of a square and compared positions alone make it and what
+it hides is written out; one that documents, or what is handed in from elsewhere, have a part in counts as causal. A loop's last state
 counts where it starts without a time axis and each step makes it of itself and of the next position; a share is fixed
 where its bounds are made of lengths and settings alone, and counts where each meets weights of its own. Attention
 without a mask accuses where queries, keys and values are made of the same input; where they are not,
@@ -133,11 +135,29 @@ ILLEGAL = [
         ),
     ),
     example("a layer that only the best half of the window's positions pass through", _BLOCKS),
+    example(
+        "a mask that keeps the wrong half",
+        _MODEL.format(
+            """\
+        keep = torch.ones(x.size(1), x.size(1)).triu()
+        scores = (self.mix(x) @ x.transpose(1, 2)).masked_fill(keep == 0, float("-inf"))
+        x = x + torch.softmax(scores / 8, dim=-1) @ x  #!"""
+        ),
+    ),
 ]
 LEGAL = [
     example(
         "attention with a mask",
         _MODEL.format("        x = x + F.scaled_dot_product_attention(x, self.mix(x), x, is_causal=True)"),
+    ),
+    example(
+        "a mask that keeps the earlier half",
+        _MODEL.format(
+            """\
+        keep = torch.ones(x.size(1), x.size(1)).tril()
+        scores = (self.mix(x) @ x.transpose(1, 2)).masked_fill(keep == 0, float("-inf"))
+        x = x + torch.softmax(scores / 8, dim=-1) @ x"""
+        ),
     ),
     example(
         "a running mean",
