@@ -88,8 +88,8 @@ def number(v: V | None) -> float | None:
 
 
 def own_certainty(v: V) -> bool:
-    """Something made of the probabilities that the model gives to all tokens: no loss, and no mask."""
-    return v.kind == "val" and bool(v.flags & VAL) and bool(v.flags & (LOGITS | PROB)) and not v.flags & (LOSS | MASK | BYTES | COUNT | GRAD)
+    """Something made of the probabilities that the model gives to all tokens: no loss, and no mask, be it the model's."""
+    return v.kind == "val" and bool(v.flags & VAL) and bool(v.flags & PROB) and not v.flags & (LOSS | MASK | BYTES | COUNT | GRAD)
 
 
 def own_tokens(v: V | Event) -> frozenset:

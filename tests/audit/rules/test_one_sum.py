@@ -282,3 +282,36 @@ def test_sums_of_documents_are_none(each: str, count: str, last: str) -> None:
 
 def test_means_of_windows_of_one_length_are_none() -> None:
     assert accused(walk(BY_1024, "val[i : i + 1025]", "l.mean()") + "total = total * 1024\n") == []
+
+
+MASKED = """\
+class Parts(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+    def parts(self, x, y):
+        return {given}
+    def forward(self, x):
+        return self.head(self.emb(x))
+
+net, total = Parts(), 0.0
+for i in range(0, val.numel() - 1024, 1024):
+    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+    lo, kept = net.parts(x, y)
+    l = F.cross_entropy(lo.transpose(1, 2), y, reduction="none")
+    kept = {used}
+    total += ((l * kept).sum() / kept.sum().clamp_min(1.0)).item() * 1024
+print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("given", "used", "rules"),
+    [
+        ("self(x), (y >= 4)", "kept.to(lo.dtype)", set()),  # what the model hands out may be a mask
+        ("self(x), 0", "torch.softmax(lo, -1).amax(-1)", {"M3"}),
+    ],
+)
+def test_a_mask_that_the_model_hands_out_is_no_certainty(given, used, rules):
+    found = audit_text(PRELUDE + MASKED.format(given=given, used=used))
+    assert {f.rule for f in found.findings if f.severity == "violation"} == rules
