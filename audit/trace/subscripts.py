@@ -162,8 +162,8 @@ class Subscripts:
                 return seq((base.data or [])[slice(*(b.const for b in bounds))])
             except Exception:
                 pass
-        deps = base.deps  # a part of what an iteration chose is chosen by it
-        deps |= self.between(bounds[0], bounds[1]) | bounds[2].deps
+        # A part of what an iteration chose is chosen by it.
+        deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
         part = self.element(base)
         return seq([], with_deps(part, deps))
 

@@ -283,20 +283,19 @@ def derive(values: list[V], kind: str = "val") -> V:
                 loss_atoms = join_atoms(loss_atoms, v.atoms)
         if v.mask is not None and out.mask is None:
             out.mask = v.mask
-        if v.span is not None:
-            one_run = one_run and span in (None, v.span)
-            span = v.span
+        held = v.span
         if (k == "seq" or k == "dict") and (v.data or v.rest is not None):
             inner = summary(v)
             flags |= inner.flags
             out.absorb(inner)
-            if inner.span is not None:
-                one_run = one_run and span in (None, inner.span)
-                span = inner.span
             out.deps |= inner.deps
             out.models |= inner.models
             if inner.flags & LOSS:
                 loss_atoms = join_atoms(loss_atoms, inner.atoms)
+            held = inner.span
+        if held is not None:
+            one_run = one_run and span in (None, held)
+            span = held
     if len(out.keys) > MAX_KEYS:
         out.keys = fewer(out.keys)
     out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
