@@ -19,13 +19,15 @@ help:
 
 install: $(STAMP)
 
-# Reinstalled only when what is to be installed changed, so that a second run starts at once.
+# Reinstalled only when what is to be installed changed, so that a second run starts at once. The bytecode is
+# written here, as for any installed package: where Python may not write it, each start would compile anew.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 	  { echo "referee needs Python 3.11 or newer; '$(PYTHON)' is older. Try: make PYTHON=python3.12"; exit 2; }
 	@test -x $(BIN)/python || { echo "== creating the environment in $(VENV)"; $(PYTHON) -m venv $(VENV); }
 	@echo "== installing the program and its dependencies (the first time takes some minutes)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[train,dev]'
+	@$(BIN)/python -m compileall -q audit harness reference_model
 	@touch $@
 
 demo: $(STAMP)
