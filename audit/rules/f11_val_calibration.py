@@ -12,7 +12,8 @@ calibration was confirmed as legal. #1060 and #1394: Hessians from training shar
 **Look-alikes that are legal.** Hessians from training shards, from text that the model generated itself or from
 random tokens. A folder name proves nothing: "ValCalib" in #1019's is the legal one.
 
-**How it is decided.** Where a model with hooks on it runs, the trace knows what it was fed.
+**How it is decided.** Where a model with hooks on it runs, the trace knows what it was fed. Statistics that only a
+log line gets (the function gives plain numbers, and its caller prints them) are no calibration.
 
 **See also.** F14 (training data at evaluation), F18 (choice by validation score), F1.
 """
@@ -20,7 +21,9 @@ random tokens. A folder name proves nothing: "ValCalib" in #1019's is the legal 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
@@ -87,7 +90,37 @@ print(f"val_bpb:{evaluate(scored, val):.4f}")
 """,
     ),
 ]
+_MEASURED = """
+def measure(net, sequences):
+    peak = torch.zeros(())
+    def hook(module, inputs, output):
+        peak.copy_(torch.maximum(peak, output.abs().max()))
+    handles = [m.register_forward_hook(hook) for m in net.modules()]
+    with torch.no_grad():
+        for s in sequences:
+            net(s)  #!
+    for h in handles:
+        h.remove()
+    return {"peak": float(peak.item())}
+
+def main():
+    stats = measure(model, [val[None, i * 512 : i * 512 + 512] for i in range(64)])
+    USE
+    torch.save(model.state_dict(), "final_model.pt")
+    scored = Model()
+    scored.load_state_dict(torch.load("final_model.pt"))
+    print(f"val_bpb:{evaluate(scored, val):.4f}")
+
+main()
+"""
+ILLEGAL.append(
+    example("a peak on validation tokens sets a scale", _MEASURED.replace("USE", "model.head.weight.data.div_(stats['peak'])"))
+)
 LEGAL = [
+    example(
+        "a peak on validation tokens is printed",
+        _MEASURED.replace("USE", "print(f\"peak:{stats['peak']:.2f}\")").replace("  #!", ""),
+    ),
     example(
         "Hessians from a training shard",
         _HESSIANS.replace("FEED", "train[None, i * 1024 : i * 1024 + 1024]").replace("MARK", ""),
@@ -105,7 +138,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     events = list(ctx.trace.of("CALIBRATE"))
     last_save = max((e.id for e in ctx.trace.of("SAVE", "RESTORE")), default=0)
-    bad = places([e for e in events if e.on_val and e.id < last_save])
+    bad = places([e for e in events if e.on_val and e.id < last_save and not _only_told(ctx, e)])
     found = [
         event_finding(RULE, e, f"{e.function} collects statistics of the model on validation tokens for what is stored")
         for e in bad
@@ -118,6 +151,59 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     else:
         fed = sorted({_source(e) for e in events if e.active != "no" and not e.on_val})
         yield holds(RULE, f"calibration runs on {' and '.join(fed)} tokens" if fed else "no calibration run was found")
+
+
+def _only_told(ctx: Context, e: Event) -> bool:
+    """Statistics that end in a log line: the function gives plain numbers, and its caller only prints them."""
+    module = ctx.modules.get(e.path)
+    fn = next((f for f in ir.functions(module.body) if f.name == e.function), None) if module is not None else None
+    if fn is None or not e.stack:
+        return False
+    kept_elsewhere = any(
+        isinstance(n, ir.Scope) or (isinstance(n, (ir.Assign, ir.AugAssign)) and any(isinstance(t, ir.Attr) for t in _targets(n)))
+        for n in ir.walk(fn.body)
+    )
+    given = [n.value for n in ir.walk(fn.body, into_functions=False) if isinstance(n, ir.Return)]
+    if kept_elsewhere or not given or not all(_number(value) for value in given):
+        return False
+    path, line, _name = e.stack[-1]
+    home = ctx.modules.get(path)
+    for caller in ir.functions(home.body) if home is not None else ():
+        nodes = list(ir.walk(caller.body, into_functions=False))
+        made = [n for n in nodes if isinstance(n, ir.Assign) and n.line <= line <= n.end_line and isinstance(n.value, ir.Call)]
+        if len(made) == 1 and isinstance(name := made[0].targets[0], ir.Name):
+            told = {id(x) for n in nodes if isinstance(n, (ir.FString, ir.Compare)) for x in ir.walk(n)}
+            stored = {id(t) for n in nodes if isinstance(n, (ir.Assign, ir.AugAssign)) for t in _targets(n)}
+            read = [n for n in nodes if isinstance(n, ir.Name) and n.id == name.id and id(n) not in stored]
+            return all(id(n) in told or _looped(n, nodes) for n in read)
+    return False
+
+
+def _targets(n: ir.Assign | ir.AugAssign) -> list[ir.Expr]:
+    return [n.target] if isinstance(n, ir.AugAssign) else n.targets
+
+
+def _looped(name: ir.Name, nodes: list[Any]) -> bool:
+    """``",".join(f"{v:.2f}" for v in stats["layers"])``: what is walked to be printed."""
+    texts = [n for n in nodes if isinstance(n, ir.Comp) and isinstance(n.elt, ir.FString)]
+    return any(x is name for n in texts for part in n.generators for x in ir.walk(part.iter))
+
+
+def _number(e: ir.Expr | None) -> bool:
+    """Nothing, a plain number, or a collection of them: no tensor is handed on."""
+    if e is None or isinstance(e, ir.Const):
+        return True
+    if isinstance(e, ir.Dict):
+        return all(_number(value) for _key, value in e.items)
+    if isinstance(e, ir.Collection):
+        return all(_number(value) for value in e.elts)
+    if isinstance(e, ir.Comp):
+        return _number(e.elt)
+    if isinstance(e, ir.Call):
+        return (isinstance(e.func, ir.Name) and e.func.id in ("float", "int", "round")) or (
+            isinstance(e.func, ir.Attr) and e.func.attr in ("item", "tolist")
+        )
+    return False
 
 
 def _source(e: Event) -> str:

@@ -18,6 +18,8 @@ _FIGURE = re.compile(r"(?:\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|bpb)|(?
 _LETTERS = re.compile(r"[^a-z]+")
 #: a label of fewer letters could be anything
 SHORTEST = 4
+#: compressors: a label that names one often outlives the change to another
+_PACKERS = frozenset(["zlib", "zstd", "lzma", "xz", "brotli", "bz", "gzip", "lrzip", "lz"])
 
 
 def label_of(text: str) -> tuple[str, bool]:
@@ -36,6 +38,17 @@ def could_print(report: Event, label: str) -> bool | None:
     if whole:
         return own == label
     return label.startswith(own) if own else None
+
+
+def renamed(label: str, reports: Iterable[Event]) -> str:
+    """The one label of the program's own that names another compressor than the log's and says the same besides."""
+    own = {label_of(str(text)) for e in reports if (text := e.detail.get("text")) is not None}
+
+    def rest(x: str) -> list[str]:
+        return ["" if word in _PACKERS else word for word in x.split()]
+
+    near = [x for x, whole in own if whole and x != label and "" in rest(x) and rest(x) == rest(label)]
+    return near[0] if len(near) == 1 else label
 
 
 def reached(sites: dict[tuple, list[int]], printed: int) -> set[int]:
@@ -64,6 +77,8 @@ def narrow(
     unprinted: dict[str, bool] = {}  # lines of no known report, and whether some report's text is not known
     for label in wanted:
         said = {e.id: could_print(e, label) for e in active}
+        if not any(said.values()) and (other := renamed(label, active)) != label:
+            said = {e.id: could_print(e, other) for e in active}
         if not any(said.values()):
             unprinted[label] = None in said.values()
             continue

@@ -127,3 +127,16 @@ def test_a_stated_score_that_was_not_followed_leaves_the_run_undetermined(label,
     found = audit_files(text_files(files, "train_gpt.py"), Options())
     assert found.verdict == verdict
     assert ("prints the stated score" in found.reason) is (verdict == "undetermined")
+
+
+@pytest.mark.parametrize(
+    "printed, judged_by",
+    [("final_zstd_roundtrip_exact", set()), ("final_tuned_roundtrip_exact", {"F1"}), ("final_zstd_tuned_exact", {"F1"})],
+)
+def test_a_label_outlives_its_compressor(printed, judged_by):
+    # The script's label names zlib, the log of an earlier version zstd; any other word means another figure.
+    script = SCRIPT.replace("final_sliding_exact", "final_zlib_roundtrip_exact")
+    files = {"train_gpt.py": script, "train_seed1.log": STATED.replace("final_sliding_exact", printed)}
+    files["submission.json"] = '{"val_bpb": 1.155827}'
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
+    assert {f.rule for f in found.findings if f.severity == "violation" and f.rule.startswith("F")} == judged_by
