@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+import re
 import sys
 import time
 import traceback
@@ -280,7 +281,19 @@ def _find_headline(ctx: Context) -> None:
     better = {
         e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
     }  # fmt: skip
-    narrow(ctx.trace, stated, better - labels, partial(_written, ctx))
+    narrow(ctx.trace, stated, better - labels, partial(_written, ctx), partial(_printable, ctx))
+
+
+def _printable(ctx: Context, text: str) -> bool:
+    """Could the program, or another script that lies beside it, print a log line that begins so."""
+    from audit.trace.printed import could_be_printed
+
+    if could_be_printed(text, ctx.modules.values()):
+        return True
+    words = max(re.findall(r"[A-Za-z_]+", text), key=len, default="")
+    beside = ctx.files.anywhere(".py", ".sh", ".ipynb", ".c", ".cpp") if ctx.files is not None else []
+    others = (ctx.files.read(path) or b"" for path in beside if path != ctx.primary) if ctx.files is not None else ()
+    return len(words) < LEAST_LABEL or any(words.encode() in data for data in others)
 
 
 def _written(ctx: Context, text: str) -> str | None:

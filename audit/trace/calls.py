@@ -288,6 +288,8 @@ class Calls:
                 models.update(v.models)
             elif v.kind == "val":
                 leaves.append(v)
+                for x in v.either:
+                    self.collect_params(x, models, leaves, depth + 1)
 
     # ------------------------------------------------------------------ models
     def call_model(self: Any, f: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
@@ -532,7 +534,8 @@ class Calls:
                     self.note_reset(recv, derive(args), node)
                 self.write_param(recv, derive(args), node)
                 return recv
-            if any(a.flags & SOURCES for a in args) and not args[0].flags & PARAM:
+            # What weights were multiplied with is an activation where it holds a part of the stream.
+            if any(a.flags & SOURCES for a in args) and (not args[0].flags & PARAM or args[0].atoms):
                 return self.model_result(recv, args, kwargs, node, None)
             return f
         return self.lib_method(recv, name, args, kwargs, node, f)

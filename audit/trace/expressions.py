@@ -181,8 +181,9 @@ class Expressions(Subscripts):
         rest: V | None = None
         for _, v, _ in collected:
             rest = v if rest is None else join(rest, v)
-        out = seq([], rest)
-        return out
+        # Tensors that nothing was put into yet stay themselves: an optimizer that gets the list changes each of them.
+        fresh = [v for _, v, _ in collected if v.kind == "val" and not (v.flags & ~PARAM or v.atoms or v.keys)]
+        return seq(fresh if 1 < len(fresh) == len(collected) else [], rest)
 
     def comp_turns(self: Any, e: ir.Comp, depth: int, opened: list[int]) -> list[tuple[V | None, V, bool]]:
         from audit.trace.loops import MAX_KNOWN, strip_loop

@@ -58,14 +58,19 @@ def reached(sites: dict[tuple, list[int]], printed: int) -> set[int]:
 
 
 def narrow(
-    trace: Trace, stated: Mapping[str, int], better: Iterable[str] = (), written: Callable[[str], str | None] = lambda _: None
+    trace: Trace,
+    stated: Mapping[str, int],
+    better: Iterable[str] = (),
+    written: Callable[[str], str | None] = lambda _: None,
+    printable: Callable[[str], bool] = lambda _: True,
 ) -> None:
     """Sets ``trace.chosen`` to the reports that count, where one certainly prints the stated score.
 
     ``stated``: what the log lines that print the stated score say before the figure, and how many lines of one run
     say so, whatever the figure; ``better``: the same texts of the lines that print a better one; ``written``: where the
-    program's source holds a text. A line that the program itself prints, and that none of its reports could have
-    printed, is noted in ``trace.unfollowed``.
+    program's source holds a text; ``printable``: whether the submitted files could print a line that begins so. A line
+    that the program itself prints, and that none of its reports could have printed, is noted in ``trace.unfollowed``, and
+    so is a stated score that nothing of the submission prints.
     """
     lines: dict[str, int] = {}
     for text, number in stated.items():
@@ -92,6 +97,10 @@ def narrow(
         where = next((at for text in stated if unprinted.get(label_of(text)[0]) is False and (at := written(text))), None)
         if where is not None and len(unprinted) == len(wanted):
             trace.unfollowed.append(f"{where} prints the stated score, and how that comes about was not followed")
+        elif len(unprinted) == len(wanted) and not printable(longest := max(stated, key=len)):
+            trace.unfollowed.append(
+                f"nothing of the submission prints the stated score's line ({longest.strip()!r}): another program ran"
+            )
         return
     shown = {label_of(text)[0] for text in better}
     found |= {e.id for e in active if any(could_print(e, label) for label in shown)}

@@ -526,6 +526,9 @@ def chosen(part: V, deps: frozenset) -> V:
     """An inner list as the iterations that chose it see it; what is put into it reaches the list itself."""
     out = with_deps(part, deps)
     out.origin = part
+    for seen, own in zip(out.data or (), part.data or (), strict=True):
+        if seen is not own and own.kind == "val":
+            seen.origin = own if own.origin is None else own.origin  # one table, whichever turn looks at it
     return out
 
 

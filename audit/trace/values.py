@@ -61,6 +61,7 @@ class V:
         "const",
         "data",
         "deps",
+        "either",
         "first",
         "flags",
         "keys",
@@ -101,6 +102,7 @@ class V:
         self.share: Any = None  # a stream's tokens, or a number of them, as a share of all; None: all, or not known (see gaps)
         self.span: Any = None  # the places of the first and the last token that it holds; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
+        self.either: tuple[V, ...] = ()  # the tensors, fresh ones, of which this is one (see `join`)
         self.origin: V | None = None  # the container that this element was taken from
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
@@ -395,7 +397,10 @@ def join(a: V, b: V) -> V:
         return a
     if b.kind == "seq" and a.kind == "const":
         return b
-    return derive([a, b])
+    out = derive([a, b])
+    if all(v.kind == "val" and not (v.flags & ~PARAM or v.atoms or v.keys) for v in (a, b)):
+        out.either = (a, b)  # whoever changes it changes one of these
+    return out
 
 
 def embedded(v: V) -> frozenset:

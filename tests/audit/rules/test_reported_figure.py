@@ -27,6 +27,7 @@ tuned = evaluate(model, val)
 show(f"final_tuned_exact val_loss:{tuned:.6f} val_bpb:{tuned:.6f}")
 """
 )
+PLAIN = 'print(f"final_sliding_exact val_bpb:{evaluate(model, val):.6f}")\n'
 STATED = "final_sliding_exact val_loss:1.900000 val_bpb:1.155827\n"
 WORSE = "final_tuned_exact val_loss:1.990000 val_bpb:1.192201\n"
 BETTER = "final_tuned_exact val_loss:1.790000 val_bpb:1.092201\n"
@@ -119,7 +120,7 @@ print(f"final_measured_exact val_loss:{found.loss:.6f} val_bpb:{found.bpb:.6f}")
 
 @pytest.mark.parametrize(
     ("label", "verdict"),
-    [("final_measured_exact", "undetermined"), ("final_sliding_exact", "clean"), ("final_of_another_script", "clean")],
+    [("final_measured_exact", "undetermined"), ("final_sliding_exact", "clean"), ("final_of_another_script", "undetermined")],
 )
 def test_a_stated_score_that_was_not_followed_leaves_the_run_undetermined(label, verdict):
     log = STATED.replace("1.155827", "1.175827") + f"{label} val_loss:1.900000 val_bpb:1.155827\n"
@@ -140,3 +141,26 @@ def test_a_label_outlives_its_compressor(printed, judged_by):
     files["submission.json"] = '{"val_bpb": 1.155827}'
     found = audit_files(text_files(files, "train_gpt.py"), Options())
     assert {f.rule for f in found.findings if f.severity == "violation" and f.rule.startswith("F")} == judged_by
+
+
+@pytest.mark.parametrize(
+    "line, verdict",
+    [
+        ("ngram_oracle_final_score val_loss:0.050000 val_bpb:0.030000\n", "undetermined"),  # by no format string of the script
+        ("final_swept_exact val_loss:0.500000 val_bpb:0.300000\n", "violation"),  # another version's word
+        ("[rank 0] final_tuned_exact val_loss:0.500000 val_bpb:0.300000\n", "violation"),
+    ],
+)
+def test_a_score_that_nothing_of_the_submission_prints_is_of_another_program(line, verdict):
+    files = {"train_gpt.py": PRELUDE + PLAIN if verdict == "undetermined" else SCRIPT, "train_seed1.log": line}
+    files["submission.json"] = f'{{"val_bpb": {line.split("val_bpb:")[1].strip()}}}'
+    found = audit_files(text_files(files, "train_gpt.py"), Options())
+    assert found.verdict == verdict, found.reason
+    assert ("another program ran" in found.reason) is (verdict == "undetermined")
+
+
+def test_a_text_that_is_wholly_filled_in_could_be_any_line():
+    script = PRELUDE + 'tag = "plain"\nloss = evaluate(model, val)\nprint(f"{tag} val_loss:{loss:.4f} val_bpb:{loss:.4f}")\n'
+    files = {"train_gpt.py": script, "train_seed1.log": "ngram_oracle_final_score val_loss:0.0500 val_bpb:0.0300\n"}
+    files["submission.json"] = '{"val_bpb": 0.0300}'
+    assert audit_files(text_files(files, "train_gpt.py"), Options()).verdict == "clean"
