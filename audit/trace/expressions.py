@@ -347,17 +347,21 @@ class Expressions(Subscripts):
 
     def as_weight(self: Any, v: V, other: V) -> V:
         """``g * q`` where ``g`` learned from the losses of earlier turns: a weight of the mixture, and no score."""
-        if not v.flags & LOSS or not v.atoms or other.scores or not other.flags & (LOGITS | PROB | COUNT | LOSS):
-            return v
-        now = dict(self.loops)
-        if not all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms):
-            return v
-        if any(loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen) or not other.atoms:
+        if other.scores or not other.atoms or not other.flags & (LOGITS | PROB | COUNT | LOSS) or not self.of_earlier_turns(v):
             return v
         out = clone(v)
         out.flags &= ~(LOSS | BPB)
         out.atoms, out.scores = EMPTY, EMPTY
         return out
+
+    def of_earlier_turns(self: Any, v: V) -> bool:
+        """Are these losses of what earlier turns of the open loops were about, and nothing of the present one's."""
+        if not v.flags & LOSS or not v.atoms:
+            return False
+        now = dict(self.loops)
+        return all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms) and not any(
+            loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen
+        )
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:
         for v in (a, b):

@@ -373,6 +373,8 @@ class Library(Builtins, Containers, Files):
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
             out.keys = self.unbent(out.keys)
+            if out.flags & COUNT and not out.flags & LOSS:
+                out.keys = out.keys | {("logp",)}
             return out
         if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):

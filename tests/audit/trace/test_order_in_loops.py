@@ -328,3 +328,64 @@ for k in range((val.numel() - 1) // size):
 def test_an_index_of_the_next_turn_is_the_next_turns(walk, own, following):
     assert not accused(FIT + LISTED.format(walk=walk.format(at=own)))
     assert accused(FIT + LISTED.format(walk=walk.format(at=following))) == {"F2"}
+
+
+PAIR = """\
+import math
+counts, total = np.full((1024, 1024), 0.01), 0.0
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    with torch.no_grad():
+        P = torch.softmax(model(w[None, :-1])[0], -1).double().numpy()
+    ids = w.tolist()
+    for j in range(len(ids) - 1):
+        a, t = ids[j], ids[j + 1]
+{before}        q, p = counts[a] / counts[a].sum(), P[j]
+        if {test}:
+            total -= {one}
+        else:
+            total -= {two}
+{after}"""
+COUNT = "        counts[a, t] += 1\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "one", "two"),
+    [
+        ("q.max() > p.max()", "math.log(q[t])", "math.log(p[t])"),
+        ("q.max() <= p.max()", "math.log(p[t])", "math.log(q[t])"),
+        ("counts[a].sum() > 20", "np.log(q[t])", "np.log(p[t])"),
+        ("-(p * np.log(p)).sum() > 4.0", "math.log(q[t])", "math.log(p[t])"),
+        ("q.max() > p.max()", "math.log(counts[a, t] / counts[a].sum())", "math.log(p[t])"),
+    ],
+)
+def test_what_a_table_alone_gives_a_token_is_scored_where_it_is_added(test, one, two):
+    assert not accused(PAIR.format(test=test, one=one, two=two, before="", after=COUNT))
+    assert accused(PAIR.format(test=test, one=one, two=two, before=COUNT, after=""))
+
+
+EXPERTS = """\
+uni, weights, total = torch.ones(1024), torch.zeros(2), torch.zeros(())
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    x, y = w[None, :-1], w[1:]
+    with torch.no_grad():
+        a = torch.log_softmax(model(x)[0], -1).gather(1, y[:, None])[:, 0]
+    b = torch.log(uni / uni.sum())[y]
+    gold = torch.stack([a, b])
+{lines}
+    uni += torch.bincount(y, minlength=1024)
+"""
+MIX = "    total -= torch.logsumexp(gold + torch.log_softmax(weights, 0)[:, None], 0).sum()"
+LEARN = "    weights = weights + gold.mean(1)"
+
+
+def test_weights_of_experts_that_earlier_turns_left_are_no_scores():
+    assert not accused(EXPERTS.format(lines=f"{MIX}\n{LEARN}"))
+    assert not accused(EXPERTS.format(lines=f"{MIX}\n    weights = torch.stack([weights[0] + a.mean(), weights[1] + b.mean()])"))
+    assert accused(EXPERTS.format(lines=f"{LEARN}\n{MIX}"))
+    # a sum of losses that has not been counted yet is no weight, whatever it was made of
+    late = "    total = total - torch.log_softmax(model(x)[0], -1).gather(1, y[:, None]).sum()"
+    assert not accused(EXPERTS.format(lines=late))
+    fit = "    optimizer.zero_grad()\n    nll(model, x, w[None, 1:]).mean().backward()\n    optimizer.step()\n"
+    assert accused(EXPERTS.format(lines=fit + late))
