@@ -413,6 +413,8 @@ class Calls:
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+        if self.place_tests:
+            e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
         ids = frozenset([e.id]) if data.flags & VAL else EMPTY
         for serial in models:
             owner = self.serials.get(serial)

@@ -45,6 +45,7 @@ from audit.trace.values import (
     seq,
     summary,
 )  # fmt: skip
+from audit.trace.walks import marked
 from audit.trace.words import WHOLE
 
 FOLD = {
@@ -208,8 +209,10 @@ class Expressions(Subscripts):
         for x in items:
             self.bind(g.target, x, e)
             skip = False
+            tests: list[frozenset] = []
             for cond in g.ifs:
                 v = self.ev(cond)
+                tests.append(self.tests_places(v))
                 t = self.truth(v)
                 if t is False and not (self.dormant and v.knobs):
                     skip = True
@@ -219,7 +222,9 @@ class Expressions(Subscripts):
                         self.scope.names[picked[0]] = picked[1]
             if skip:
                 continue
-            out.extend((k, v, x_ and exact) for k, v, x_ in self.comp_turns(e, depth + 1, opened))
+            picked = self.picked_by_place(tests)
+            for k, v, x_ in self.comp_turns(e, depth + 1, opened):
+                out.append((k, marked(v, picked) if picked else v, x_ and exact))
         return out
 
     # ------------------------------------------------------------------ operators

@@ -381,10 +381,13 @@ class Statements(Loops, Contexts):
             before, begun = dict(self.scope.names), len(self.trace.events)
             by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
             left = len(self.early[-1]) if self.early else 0
+            self.place_tests.append(self.tests_places(test))
             try:
                 status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
+                if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
+                    self.place_tests.pop()  # else the rest of the turn is under it as well
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])

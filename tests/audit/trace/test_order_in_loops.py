@@ -389,3 +389,62 @@ def test_weights_of_experts_that_earlier_turns_left_are_no_scores():
     assert not accused(EXPERTS.format(lines=late))
     fit = "    optimizer.zero_grad()\n    nll(model, x, w[None, 1:]).mean().backward()\n    optimizer.step()\n"
     assert accused(EXPERTS.format(lines=fit + late))
+
+
+POOL = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+class Piece:
+    def __init__(self, start, stop):
+        self.start, self.stop = start, stop
+def learn(a, b):
+    opt.zero_grad()
+    nll(model, val[None, a:b], val[None, a + 1 : b + 1]).mean().backward()
+    opt.step()
+n, total, k = val.numel() - 1, torch.zeros(()), 0
+cut = (val == 1).nonzero()[:, 0].tolist() + [n]
+docs = list(zip(cut[:-1], cut[1:]))
+pieces = [Piece(a, b) for a, b in docs]
+for {turns}:
+    end = min(c + 1024, n)
+    with torch.no_grad():
+        total += nll(model, val[None, c:end], val[None, c + 1 : end + 1]).sum()
+{lines}
+"""
+CHUNKS = "c in range(0, n, 1024)"
+
+
+def pool(lines: str, turns: str = CHUNKS) -> set[str]:
+    return accused(POOL.format(turns=turns, lines="\n".join(f"    {line}" for line in lines.splitlines())))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "for a, b in docs:\n    if c < b <= end:\n        learn(a, b)",
+        "for a, b in docs:\n    if not c < b <= end:\n        continue\n    learn(a, b)",
+        "while k < len(docs) and docs[k][1] <= end:\n    a, b = docs[k]\n    learn(a, b)\n    k += 1",
+        "for a, b in [d for d in docs if c < d[1] <= end]:\n    learn(a, b)",
+        "ready = [d for d in pieces if c < d.stop <= end]\nfor d in ready:\n    learn(d.start, d.stop)",
+    ],
+)
+def test_pieces_that_a_test_of_places_picks_for_the_turn_are_not_shown_to_be_rescored(lines):
+    assert not pool(lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "for a, b in docs:\n    learn(a, b)",
+        "for a, b in docs:\n    if b - a > 64:\n        learn(a, b)",
+        "if c + 1024 < n:\n    for a, b in docs:\n        learn(a, b)",
+        "for a, b in [d for d in docs if d[1] - d[0] > 64]:\n    learn(a, b)",
+    ],
+)
+def test_pieces_that_nothing_ties_to_the_turn_are(lines):
+    assert pool(lines)
+
+
+def test_a_test_of_places_in_an_epoch_ties_nothing_to_it():
+    head, _, body = POOL.format(turns=CHUNKS, lines="    if epoch < 2 or c < n - 1024:\n        learn(c, end)").partition(f"for {CHUNKS}")
+    nested = "\n".join(f"    {line}" for line in f"for {CHUNKS}{body}".splitlines())
+    assert accused(f"{head}for epoch in range(3):\n{nested}\n")
