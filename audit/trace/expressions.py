@@ -346,6 +346,8 @@ class Expressions(Subscripts):
                 out.keys = out.keys | {("spread", e.id)}
         elif op == "*" and self.is_ln2(a, b, op):
             out.const = "ln2"  # a divisor that converts to bits together with what it multiplies
+        elif op == "/" and self.over_ln2(a, b):
+            out.const = "ln2"  # a factor that does
         if op in ("==", "!=", "<", ">"):
             out.flags &= ~LOSS
         return out
@@ -377,6 +379,13 @@ class Expressions(Subscripts):
             if v.const == "ln2" or LN2_IN in v.keys:
                 return True
         return False
+
+    def over_ln2(self: Any, a: V, b: V) -> bool:
+        """``1 / math.log(2) / n_bytes``, ``1 / (math.log(2) * n_bytes)``: a factor that converts to bits, computed before it is used."""
+        if a.kind == "const" and a.const == 1 and not isinstance(a.const, bool):
+            return bool(self.is_ln2(b, b, "/"))
+        factor = a.kind == "const" and isinstance(a.const, float) and abs(a.const - 1 / LN2) < 2e-3
+        return (factor or LN2_IN in a.keys or a.const == "ln2") and not self.is_ln2(b, b, "/") and not a.flags & (LOSS | LOGITS)
 
     def to_bits(self: Any, v: V, node: Any) -> V:
         if not v.scores:
@@ -413,6 +422,8 @@ class Expressions(Subscripts):
             out.deps = a.deps | b.deps
         out.flags = a.flags | b.flags
         if op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys):
+            out.keys = frozenset([LN2_IN])
+        elif op == "/" and isinstance(value, float) and self.over_ln2(a, b):
             out.keys = frozenset([LN2_IN])
         if op == "*":
             out.keys = out.keys | times(a) | times(b)
