@@ -310,6 +310,8 @@ class Expressions(Subscripts):
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
             if larger and ((a.flags & b.flags & LOSS and PICKED in a.keys & b.keys) or not any(k[0] == "select" for k in a.keys)):
                 out.keys = out.keys | larger | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")
+            elif a.flags & b.flags & LOSS and not any(k[0] == "select" for k in b.keys):
+                out.keys = out.keys | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")  # `exp(least - losses)`
         if op == "**" and b.flags & LOSS:
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
@@ -421,9 +423,7 @@ class Expressions(Subscripts):
         if a.deps or b.deps:
             out.deps = a.deps | b.deps
         out.flags = a.flags | b.flags
-        if op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys):
-            out.keys = frozenset([LN2_IN])
-        elif op == "/" and isinstance(value, float) and self.over_ln2(a, b):
+        if (op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys)) or (op == "/" and isinstance(value, float) and self.over_ln2(a, b)):
             out.keys = frozenset([LN2_IN])
         if op == "*":
             out.keys = out.keys | times(a) | times(b)
@@ -620,6 +620,9 @@ class Expressions(Subscripts):
             out = self.either(e, test, a, b)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
+            elif a is not b and BY_LOSS in test.keys and test.rest is not None:
+                sides = [v for v in test.rest.data or () if self.uncounted(v)]
+                out = self.tuned(out, sides[0], e, "branch") if sides and out.kind == "val" else out
             return out
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)
