@@ -94,6 +94,7 @@ class Expressions(Subscripts):
         if self.around and self.body_at_yield(v):
             return const(None)
         if self.yields:
+            self.yielded[self.frames[-1]] = tuple(self.loops), tuple(self.stack), e.line
             if v.flags & LOSS and not v.scores:
                 v = self.commit_score(v, e, "yielded")  # who asked for it has it before the body goes on
             if e.is_from:

@@ -123,6 +123,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.started: set[str] = set()  # scripts that were begun as programs of their own
         self.returns: list[list[V]] = []
+        self.yielded: dict[int, tuple[tuple, tuple, int]] = {}  # per generator: loops, calls and line of its last ``yield``
         self.yields: list[list[V]] = []
         self.no_grad = 0
         self.score_taint: dict[int, frozenset] = {}

@@ -448,3 +448,34 @@ def test_a_test_of_places_in_an_epoch_ties_nothing_to_it():
     head, _, body = POOL.format(turns=CHUNKS, lines="    if epoch < 2 or c < n - 1024:\n        learn(c, end)").partition(f"for {CHUNKS}")
     nested = "\n".join(f"    {line}" for line in f"for {CHUNKS}{body}".splitlines())
     assert accused(f"{head}for epoch in range(3):\n{nested}\n")
+
+
+HANDED = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+def adapting(tokens):
+    for s in range(0, tokens.numel() - 1, 1024):
+        w = tokens[s : s + 1025]
+{first}
+{second}
+def priced(stream):
+    for w in stream:
+        with torch.no_grad():
+            yield nll(model, w[None, :-1], w[None, 1:]).sum()
+total = torch.zeros(())
+{use}
+"""
+HAND = "        yield w"
+TUNE = "        opt.zero_grad()\n        nll(model, w[None, :-1], w[None, 1:]).mean().backward()\n        opt.step()"
+DIRECT = "for w in adapting(val):\n    with torch.no_grad():\n        total += nll(model, w[None, :-1], w[None, 1:]).sum()"
+PIPED = "for l in priced(adapting(val)):\n    total += l"
+APART = "for w in adapting(val):\n    pass\ntotal = evaluate(model, val) * 0.6931471805599453 * n_bytes"
+
+
+@pytest.mark.parametrize("use", [DIRECT, PIPED])
+def test_what_follows_a_yield_may_come_after_the_score(use):
+    assert not accused(HANDED.format(first=HAND, second=TUNE, use=use))
+    assert accused(HANDED.format(first=TUNE, second=HAND, use=use))
+
+
+def test_what_is_scored_after_all_that_a_generator_learned_is_accused():
+    assert accused(HANDED.format(first=HAND, second=TUNE, use=APART))
