@@ -410,10 +410,10 @@ for {turns}:
         total += nll(model, val[None, c:end], val[None, c + 1 : end + 1]).sum()
 {lines}
 """
-CHUNKS = "c in range(0, n, 1024)"
+BY_CHUNK = "c in range(0, n, 1024)"
 
 
-def pool(lines: str, turns: str = CHUNKS) -> set[str]:
+def pool(lines: str, turns: str = BY_CHUNK) -> set[str]:
     return accused(POOL.format(turns=turns, lines="\n".join(f"    {line}" for line in lines.splitlines())))
 
 
@@ -445,8 +445,8 @@ def test_pieces_that_nothing_ties_to_the_turn_are(lines):
 
 
 def test_a_test_of_places_in_an_epoch_ties_nothing_to_it():
-    head, _, body = POOL.format(turns=CHUNKS, lines="    if epoch < 2 or c < n - 1024:\n        learn(c, end)").partition(f"for {CHUNKS}")
-    nested = "\n".join(f"    {line}" for line in f"for {CHUNKS}{body}".splitlines())
+    head, _, body = POOL.format(turns=BY_CHUNK, lines="    if epoch < 2 or c < n - 1024:\n        learn(c, end)").partition(f"for {BY_CHUNK}")
+    nested = "\n".join(f"    {line}" for line in f"for {BY_CHUNK}{body}".splitlines())
     assert accused(f"{head}for epoch in range(3):\n{nested}\n")
 
 
