@@ -14,7 +14,8 @@ validation figures (F18, a different matter).
 
 **How it is decided.** Element-wise minima, maxima and selections between two values that each depend on the scored
 token, one of them a loss, whose result is scored; and branches that compare two losses of the same tokens, neither of
-them scored yet, and take one.
+them scored yet, and take one. The least of several losses, the largest of several passes' log-probabilities, and what such
+a comparison picks (a row, a temperature) count where they are used for the very tokens that they were chosen by.
 
 **See also.** F3 (second passes), F8 (addresses), F18 (choice by the whole score).
 '''
@@ -29,6 +30,7 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace.caches import all_scores, reported_ids, sources
+from audit.trace.choices import for_its_own
 
 RULE = Rule(
     id="F4",
@@ -97,7 +99,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     for s in all_scores(ctx.trace):
         for k in s.detail.get("keys", ()):
             e = choices.get(k[1]) if k[0] == "select" and k[1] not in ctx.trace.stabilisers else None
-            if e is not None and s.id in reported:
+            if e is not None and s.id in reported and for_its_own(e, s):
                 message = "of two values for the same token the better one is kept, and scored"
                 made = event_finding(RULE, e, message)
                 made = made if s.active != "no" else replace(made, active="no")

@@ -8,6 +8,7 @@ from audit.trace.shaping import same_target
 from audit.trace.shares import counted
 from audit.trace.values import (
     BYTES,
+    COUNT,
     LOSS,
     META,
     VAL,
@@ -228,6 +229,11 @@ class Builtins:
             e = self.event("SELECT", node, out, how=last)
             if len(args) == 2 and all(a.flags & LOSS and a.flags & VAL for a in args) and same_target(args[0], args[1]):
                 out.keys = out.keys | {("select", e.id)}
+            elif better(last, args) and "key" not in kwargs:
+                out = self.tuned(out, out, node, last)
+        by = kwargs.get("key")
+        if by is not None and by.kind in ("func", "partial") and args and self.loops:
+            out = self.tuned(out, summary(self.call_value(by, [self.element(args[0]) if len(args) == 1 else out], {}, node)), node, last)
         return out
 
     def math_call(self: Any, last: str, args: list[V]) -> V:
@@ -245,3 +251,10 @@ class Builtins:
             except Exception:
                 return derive(args)
         return self.normalise(last, args)
+
+
+def better(name: str, args: list[V]) -> bool:
+    """The least of several losses, or the largest of several (log-)probabilities, of a token."""
+    if len(args) == 1:
+        return name == "min" or ("logp",) in summary(args[0]).keys
+    return all(a.flags & (LOSS | COUNT) and a.flags & VAL for a in args)

@@ -158,6 +158,7 @@ class Calls:
             if is_lambda:
                 return self.ev(fn.body)
             generator = self.interest.summary(fn).has_yield
+            self.yielded.pop(key, None)
             self.returns.append([])
             if generator:
                 self.yields.append([])
@@ -180,6 +181,7 @@ class Calls:
             self.scope = outer_scope
             self.stack.pop()
             self.frames.pop()
+            self.yielded.pop(key, None)
             self.active_calls[key] = depth
 
     def always_raises(self: Any, fn: Any) -> bool:
@@ -415,6 +417,10 @@ class Calls:
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+        if self.place_tests:
+            e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
+        if (handed := self.after_yield()) is not None:
+            e.detail["after_yield"] = handed
         ids = frozenset([e.id]) if data.flags & VAL else EMPTY
         for serial in models:
             owner = self.serials.get(serial)
@@ -428,6 +434,17 @@ class Calls:
                         part.data.state.taint = part.data.state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
+
+    def after_yield(self: Any) -> tuple[tuple, int] | None:
+        """The calls and the line of a ``yield`` that this turn of an open generator went past.
+
+        Generators run to their end where they are made here; in truth who asked for the element acts before what follows.
+        """
+        for frame in reversed(self.frames):
+            loops, calls, line = self.yielded.get(frame, (None, (), 0))
+            if loops is not None and tuple(self.loops[: len(loops)]) == loops:
+                return calls, int(line)
+        return None
 
     def fresh(self: Any, models: frozenset) -> bool:
         """Were all these models built or reset within a loop that is open now (adapters per document)."""

@@ -236,6 +236,19 @@ def _reset_between(resets: list[Event], u: Event, s: Event) -> Event | None:
     )
 
 
+def handed_on(u: Event, s: Event, clash: tuple[Atom, Atom]) -> int | None:
+    """The line of the generator that hands the tokens on before it learns from them, where ``s`` scores what was handed on."""
+    calls, line = u.detail.get("after_yield", ((), 0))
+    outside = bool(line) and s.stack[: len(calls)] != calls
+    return line if outside and dict(clash[1][0]).keys() & dict(u.loops).keys() else None
+
+
+def picked_by_test(u: Event, s: Event, clash: tuple[Atom, Atom]) -> bool:
+    """Did a test of places pick what ``u`` learned from for its turn of the loop whose turns choose what is scored."""
+    mine, scored = dict(clash[0][0]), dict(clash[1][0])
+    return any(loop < 0 and -loop in scored and -loop not in mine and -loop in dict(u.loops) and -loop in dict(s.loops) for loop in mine)
+
+
 def find_conflicts(trace: Trace) -> list[Conflict]:
     """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
     by_id = {e.id: e for e in trace.events}
@@ -303,6 +316,10 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             closed = u.gate if u.active == "no" else s.gate if s.active == "no" else u.gate or s.gate
             if state == "yes" and u.kind == "UPDATE" and (reset := _reset_between(resets, u, s)) is not None:
                 state, closed = "unknown", f"line {reset.line} resets parameters in between; whether all that had learned is not shown"
+            if state == "yes" and (line := handed_on(u, s, clash)) is not None:
+                state, closed = "unknown", f"line {line} yields before it learns; whether the tokens are scored in between was not followed"
+            if state == "yes" and picked_by_test(u, s, clash):
+                state, closed = "unknown", "a test of places picks the tokens; whether they were scored before is not shown"
             chosen = {loop for loop, _ in clash[0][0]} & {loop for loop, _ in clash[1][0]}
             prefilled = bool(u.detail.get("whole")) and not shared and not any(
                 table == u.detail.get("table") and line != u.line and loop in mine for table, line, loop in read_in

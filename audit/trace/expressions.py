@@ -45,6 +45,7 @@ from audit.trace.values import (
     seq,
     summary,
 )  # fmt: skip
+from audit.trace.walks import marked
 from audit.trace.words import WHOLE
 
 FOLD = {
@@ -93,6 +94,7 @@ class Expressions(Subscripts):
         if self.around and self.body_at_yield(v):
             return const(None)
         if self.yields:
+            self.yielded[self.frames[-1]] = tuple(self.loops), tuple(self.stack), e.line
             if v.flags & LOSS and not v.scores:
                 v = self.commit_score(v, e, "yielded")  # who asked for it has it before the body goes on
             if e.is_from:
@@ -209,8 +211,10 @@ class Expressions(Subscripts):
         for x in items:
             self.bind(g.target, x, e)
             skip = False
+            tests: list[frozenset] = []
             for cond in g.ifs:
                 v = self.ev(cond)
+                tests.append(self.tests_places(v))
                 t = self.truth(v)
                 if t is False and not (self.dormant and v.knobs):
                     skip = True
@@ -220,7 +224,9 @@ class Expressions(Subscripts):
                         self.scope.names[picked[0]] = picked[1]
             if skip:
                 continue
-            out.extend((k, v, x_ and exact) for k, v, x_ in self.comp_turns(e, depth + 1, opened))
+            picked = self.picked_by_place(tests)
+            for k, v, x_ in self.comp_turns(e, depth + 1, opened):
+                out.append((k, marked(v, picked) if picked else v, x_ and exact))
         return out
 
     # ------------------------------------------------------------------ operators
@@ -306,6 +312,8 @@ class Expressions(Subscripts):
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
             if larger and ((a.flags & b.flags & LOSS and PICKED in a.keys & b.keys) or not any(k[0] == "select" for k in a.keys)):
                 out.keys = out.keys | larger | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")
+            elif a.flags & b.flags & LOSS and not any(k[0] == "select" for k in b.keys):
+                out.keys = out.keys | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")  # `exp(least - losses)`
         if op == "**" and b.flags & LOSS:
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
@@ -342,23 +350,29 @@ class Expressions(Subscripts):
                 out.keys = out.keys | {("spread", e.id)}
         elif op == "*" and self.is_ln2(a, b, op):
             out.const = "ln2"  # a divisor that converts to bits together with what it multiplies
+        elif op == "/" and self.over_ln2(a, b):
+            out.const = "ln2"  # a factor that does
         if op in ("==", "!=", "<", ">"):
             out.flags &= ~LOSS
         return out
 
     def as_weight(self: Any, v: V, other: V) -> V:
         """``g * q`` where ``g`` learned from the losses of earlier turns: a weight of the mixture, and no score."""
-        if not v.flags & LOSS or not v.atoms or other.scores or not other.flags & (LOGITS | PROB | COUNT | LOSS):
-            return v
-        now = dict(self.loops)
-        if not all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms):
-            return v
-        if any(loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen) or not other.atoms:
+        if other.scores or not other.atoms or not other.flags & (LOGITS | PROB | COUNT | LOSS) or not self.of_earlier_turns(v):
             return v
         out = clone(v)
         out.flags &= ~(LOSS | BPB)
         out.atoms, out.scores = EMPTY, EMPTY
         return out
+
+    def of_earlier_turns(self: Any, v: V) -> bool:
+        """Are these losses of what earlier turns of the open loops were about, and nothing of the present one's."""
+        if not v.flags & LOSS or not v.atoms:
+            return False
+        now = dict(self.loops)
+        return all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms) and not any(
+            loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen
+        )
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:
         for v in (a, b):
@@ -369,6 +383,13 @@ class Expressions(Subscripts):
             if v.const == "ln2" or LN2_IN in v.keys:
                 return True
         return False
+
+    def over_ln2(self: Any, a: V, b: V) -> bool:
+        """``1 / math.log(2) / n_bytes``, ``1 / (math.log(2) * n_bytes)``: a factor that converts to bits, computed before it is used."""
+        if a.kind == "const" and a.const == 1 and not isinstance(a.const, bool):
+            return bool(self.is_ln2(b, b, "/"))
+        factor = a.kind == "const" and isinstance(a.const, float) and abs(a.const - 1 / LN2) < 2e-3
+        return (factor or LN2_IN in a.keys or a.const == "ln2") and not self.is_ln2(b, b, "/") and not a.flags & (LOSS | LOGITS)
 
     def to_bits(self: Any, v: V, node: Any) -> V:
         if not v.scores:
@@ -404,7 +425,7 @@ class Expressions(Subscripts):
         if a.deps or b.deps:
             out.deps = a.deps | b.deps
         out.flags = a.flags | b.flags
-        if op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys):
+        if (op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys)) or (op == "/" and isinstance(value, float) and self.over_ln2(a, b)):
             out.keys = frozenset([LN2_IN])
         if op == "*":
             out.keys = out.keys | times(a) | times(b)
@@ -601,6 +622,9 @@ class Expressions(Subscripts):
             out = self.either(e, test, a, b)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
+            elif a is not b and BY_LOSS in test.keys and test.rest is not None:
+                sides = [v for v in test.rest.data or () if self.uncounted(v)]
+                out = self.tuned(out, sides[0], e, "branch") if sides and out.kind == "val" else out
             return out
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)

@@ -13,8 +13,10 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import TOKENS, moved_back, place_of, tokens_in
 from audit.trace.values import (
+    BPB,
     BYTES,
     COUNT,
+    EMPTY,
     LOGITS,
     LOSS,
     MASK,
@@ -347,7 +349,11 @@ class Gates:
 
     def normalise(self: Any, name: str, values: list[V]) -> V:
         """A softmax, log-sum-exp, exponential or logarithm of ``values``."""
-        out = normalised(name, derive(values))
+        out = derive(values)
+        if name in ("softmax", "log_softmax") and self.of_earlier_turns(out):
+            out.flags &= ~(LOSS | BPB)  # how experts did so far is how much they count, and no score
+            out.atoms, out.scores = EMPTY, EMPTY
+        out = normalised(name, out)
         if name in ("log", "log2", "logsumexp"):
             out.keys = self.unbent(out.keys)
         if name in ("exp", "exp2"):

@@ -373,6 +373,8 @@ class Library(Builtins, Containers, Files):
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
             out.keys = self.unbent(out.keys)
+            if out.flags & COUNT and not out.flags & LOSS:
+                out.keys = out.keys | {("logp",)}
             return out
         if last in NUMBER_TYPES and len(args) == 1 and first is not None and first.kind == "const":
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
@@ -410,6 +412,8 @@ class Library(Builtins, Containers, Files):
         if last == "copyto" and len(args) > 1:
             self.copied_to(args, kwargs, node)
             return const(None)
+        if last == "argmin" and values and values[0].flags & LOSS:
+            return self.tuned(self.opaque(values, node), values[0], node, last)
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
@@ -705,8 +709,12 @@ class Library(Builtins, Containers, Files):
             out = derive([recv])
             self.note_least_of_all(name, recv, args, kwargs, out, node)
             return out
+        if name in ("max", "amax") and (args or kwargs) and ("logp",) in recv.keys and is_loss(recv):
+            return self.tuned(derive([recv, *args]), recv, node, name)  # of several passes the one that gives the token most
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
+            if name == "argmin":
+                out = self.tuned(out, recv, node, name)
             e = self.event("SELECT", node, out, how=name, method=True)
             self.note_least_of_all(name, recv, args, kwargs, out, node)
             if (args or kwargs) and name in ("min", "amin") and not recv.flags & BPB:

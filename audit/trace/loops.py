@@ -130,20 +130,21 @@ class Loops:
             if number == 1:
                 began = {n: v.const for n in counters if (v := before.get(n)) is not None and given(v, loop)}
             begun = len(self.trace.events)
-            tests, passed = len(self.loss_tests), len(self.passed)
+            tests, passed, places = len(self.loss_tests), len(self.passed), len(self.place_tests)
             self.loops.append(at)
             try:
                 if target is not None:
                     self.turn_of[at] = value
                     self.bind(target, value, s)
                 elif test is not None:
-                    self.ev(test)
+                    self.place_tests.append(self.tests_places(self.ev(test)))
                 begins = {n: v for n in counters if (v := self.scope.names.get(n)) is not None and v.kind == "val"} if number > 1 else {}
                 status = self.block(body)
             finally:
                 self.loops.pop()
                 self.turn_starts.pop()
                 del self.loss_tests[tests:]
+                del self.place_tests[places:]
                 over = self.passed[passed:]
                 del self.passed[passed:]
             self.note_passed_over(over)

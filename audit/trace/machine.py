@@ -123,6 +123,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.started: set[str] = set()  # scripts that were begun as programs of their own
         self.returns: list[list[V]] = []
+        self.yielded: dict[int, tuple[tuple, tuple, int]] = {}  # per generator: loops, calls and line of its last ``yield``
         self.yields: list[list[V]] = []
         self.no_grad = 0
         self.score_taint: dict[int, frozenset] = {}
@@ -136,6 +137,8 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
+        self.chosen_from: dict[tuple[int, str], tuple[V, Event]] = {}  # choices by losses, by the losses' identity (kept alive)
+        self.place_tests: list[frozenset] = []  # what the tests of places depend on that this turn is under, or went past
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.gates: list[frozenset] = []  # tokens that open branches were decided by

@@ -269,6 +269,9 @@ class Statements(Loops, Contexts):
         target = s.target
         old = self.ev(target)
         rhs = self.ev(s.value)
+        if s.op in ("+", "-") and self.loops and self.told_by_table(old, rhs):
+            rhs = clone(rhs)
+            rhs.flags |= LOSS | VAL
         if s.op in ("+", "-") and rhs.flags & LOSS:
             rhs = self.commit_score(rhs, s, "accumulated")
         elif s.op in ("*", "/") and rhs.flags & LOSS and not old.flags & LOSS:
@@ -310,6 +313,16 @@ class Statements(Loops, Contexts):
         elif isinstance(target, ir.Sub):
             self.set_item(self.ev(target.value), target, out, s)
         return NORMAL
+
+    def told_by_table(self: Any, total: V, v: V) -> bool:
+        """``total -= math.log(q[token])`` where ``q`` is a row of counts: what a table alone gives the token is a loss as well."""
+        started = total.kind == "const" and isinstance(total.const, (int, float)) and not isinstance(total.const, bool)
+        if not (started or total.flags & LOSS) or v.kind != "val" or not v.atoms or not v.flags & COUNT or v.flags & (LOSS | LOGITS | META):
+            return False
+        reads = {k[1] for k in v.keys if k[0] == "lookup"} if ("logp",) in v.keys else ()
+        return any(  # the token's own entry of a row that was read before
+            e.kind == "LOOKUP" and e.id in reads and any(k[0] in ("lookup", "lut") for k in e.detail["made"]) for e in self.trace.events
+        )
 
     def scope_extend(self: Any, target: V, more: V) -> None:
         part = self.element(more)
@@ -368,10 +381,13 @@ class Statements(Loops, Contexts):
             before, begun = dict(self.scope.names), len(self.trace.events)
             by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
             left = len(self.early[-1]) if self.early else 0
+            self.place_tests.append(self.tests_places(test))
             try:
                 status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
+                if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
+                    self.place_tests.pop()  # else the rest of the turn is under it as well
             if test.flags & COUNT and not status:
                 self.note_split(s, test, before, begun)
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])

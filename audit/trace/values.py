@@ -453,7 +453,7 @@ def rest_of(mask: Any) -> Any:
 
 
 def disjoint(update: Atom, score: Atom) -> bool:
-    """Are the tokens of an update certainly none of those being scored?"""
+    """Are the tokens of an update certainly none of those being scored? That a test picked them says nothing of it."""
     du, ds = update[0], score[0]
     if du and ds:
         at: dict[int, set[int]] = {}
@@ -461,7 +461,7 @@ def disjoint(update: Atom, score: Atom) -> bool:
             at.setdefault(loop, set()).add(iteration)
         mine: dict[int, set[int]] = {}
         for loop, iteration in du:
-            if loop in at:
+            if loop in at and loop > 0:
                 mine.setdefault(loop, set()).add(iteration)
         for loop, iterations in mine.items():
             if iterations.isdisjoint(at[loop]):

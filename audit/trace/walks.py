@@ -13,7 +13,23 @@ from typing import Any
 from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
 from audit.trace.spans import MAX_START, given
-from audit.trace.values import CUT, EMPTY, META, V, summary
+from audit.trace.values import (
+    COUNT,
+    CUT,
+    EMPTY,
+    LOGITS,
+    LOSS,
+    MASK,
+    META,
+    PARAM,
+    TGT,
+    VAL,
+    Instance,
+    V,
+    clone,
+    summary,
+    with_deps,
+)
 
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
@@ -33,6 +49,19 @@ class Walk:
     start: int | None
     reach: int | None = 0
     begin: int | None = None
+
+
+def marked(v: V, picked: frozenset) -> V:
+    """A copy of a pair of places, or of a record that holds nothing else, that tests of places picked."""
+    if v.kind != "obj":
+        return with_deps(v, picked) if summary(v).flags & META else v
+    held = v.data.attrs
+    if v.models or not held or any(x.kind not in ("val", "const") or x.flags & ~(META | MASK | TGT) for x in held.values()):
+        return v
+    out = clone(v)
+    out.data = Instance(v.data.cls, v.data.serial, v.data.line, v.data.born)
+    out.data.attrs = {name: with_deps(x, picked) for name, x in held.items()}
+    return out
 
 
 class Walks:
@@ -99,6 +128,21 @@ class Walks:
                 walk.reach = max(walk.reach, place_of(high)[1] - at)
                 begin = place_of(low)[1] - at
                 walk.begin = begin if walk.begin is None else min(walk.begin, begin)
+
+    def tests_places(self: Any, test: V) -> frozenset:
+        """What a test depends on that says no more than where something stands; nothing for another test."""
+        return EMPTY if test.kind != "val" or test.flags & (VAL | LOSS | LOGITS | PARAM | COUNT) else test.deps
+
+    def picked_by_place(self: Any, tests: list[frozenset], chosen: frozenset | None = None) -> frozenset:
+        """The open turns that the tests compare the places of a piece with, marked by their loops below zero.
+
+        ``docs`` that end in what the turn scored (``if c < stop <= end``): which turn's pieces these are, the test decides,
+        and whether its bounds do so rightly is not followed. ``chosen``: the turns that chose the piece.
+        """
+        return frozenset(
+            (-loop, turn) for deps in tests for loop, turn in deps & frozenset(self.loops)
+            if chosen is None or (deps & chosen and all(loop != x for x, _ in chosen))
+        )  # fmt: skip
 
     def note_share(self: Any, op: str, a: V, b: V, out: V) -> None:
         """``n * (rank + 1) // world``: no number of all tokens any more."""

@@ -164,3 +164,39 @@ def test_a_text_that_is_wholly_filled_in_could_be_any_line():
     files = {"train_gpt.py": script, "train_seed1.log": "ngram_oracle_final_score val_loss:0.0500 val_bpb:0.0300\n"}
     files["submission.json"] = '{"val_bpb": 0.0300}'
     assert audit_files(text_files(files, "train_gpt.py"), Options()).verdict == "clean"
+
+
+FITTED = (
+    PRELUDE
+    + """\
+import math
+total, count = torch.zeros(()), torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for i in range(0, val.numel() - 1, 1024):
+    x, y = val[None, i : i + 1024], val[None, i + 1 : i + 1025]
+@@
+    with torch.no_grad():
+        total += nll(model, x, y).sum()
+    count += 3.6 * y.numel()
+"""
+)
+FIT = "    opt.zero_grad()\n    nll(model, x, y).mean().backward()\n    opt.step()"
+
+
+@pytest.mark.parametrize(
+    "figure",
+    [
+        "k = 1 / math.log(2) / n_bytes\nbpb = total.item() * k",
+        "k = 1.0 / (math.log(2) * n_bytes)\nbpb = k * total.item()",
+        "bpb = total.item() * (1 / 0.6931471805599453 / n_bytes)",
+        "k = 1.4426950408889634 / n_bytes\nbpb = total.item() * k",
+        "k = 1 / (math.log(2) * count)\nbpb = (total * k).item()",
+        "k = 1 / math.log(2) / count\nbpb = (total * k).item()",
+    ],
+)
+def test_a_figure_may_be_a_product_with_a_reciprocal(figure):
+    def found(script):
+        return {f.rule for f in audit_files(text_files({"train_gpt.py": f"{script}{figure}\nprint(f'val_bpb:{{bpb:.4f}}')\n"}, "train_gpt.py"), Options()).findings if f.severity == "violation"}
+
+    assert "F2" in found(FITTED.replace("@@", FIT))
+    assert not found(FITTED.replace("@@\n", ""))

@@ -328,3 +328,154 @@ for k in range((val.numel() - 1) // size):
 def test_an_index_of_the_next_turn_is_the_next_turns(walk, own, following):
     assert not accused(FIT + LISTED.format(walk=walk.format(at=own)))
     assert accused(FIT + LISTED.format(walk=walk.format(at=following))) == {"F2"}
+
+
+PAIR = """\
+import math
+counts, total = np.full((1024, 1024), 0.01), 0.0
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    with torch.no_grad():
+        P = torch.softmax(model(w[None, :-1])[0], -1).double().numpy()
+    ids = w.tolist()
+    for j in range(len(ids) - 1):
+        a, t = ids[j], ids[j + 1]
+{before}        q, p = counts[a] / counts[a].sum(), P[j]
+        if {test}:
+            total -= {one}
+        else:
+            total -= {two}
+{after}"""
+COUNT = "        counts[a, t] += 1\n"
+
+
+@pytest.mark.parametrize(
+    ("test", "one", "two"),
+    [
+        ("q.max() > p.max()", "math.log(q[t])", "math.log(p[t])"),
+        ("q.max() <= p.max()", "math.log(p[t])", "math.log(q[t])"),
+        ("counts[a].sum() > 20", "np.log(q[t])", "np.log(p[t])"),
+        ("-(p * np.log(p)).sum() > 4.0", "math.log(q[t])", "math.log(p[t])"),
+        ("q.max() > p.max()", "math.log(counts[a, t] / counts[a].sum())", "math.log(p[t])"),
+    ],
+)
+def test_what_a_table_alone_gives_a_token_is_scored_where_it_is_added(test, one, two):
+    assert not accused(PAIR.format(test=test, one=one, two=two, before="", after=COUNT))
+    assert accused(PAIR.format(test=test, one=one, two=two, before=COUNT, after=""))
+
+
+EXPERTS = """\
+uni, weights, total = torch.ones(1024), torch.zeros(2), torch.zeros(())
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    x, y = w[None, :-1], w[1:]
+    with torch.no_grad():
+        a = torch.log_softmax(model(x)[0], -1).gather(1, y[:, None])[:, 0]
+    b = torch.log(uni / uni.sum())[y]
+    gold = torch.stack([a, b])
+{lines}
+    uni += torch.bincount(y, minlength=1024)
+"""
+MIX = "    total -= torch.logsumexp(gold + torch.log_softmax(weights, 0)[:, None], 0).sum()"
+LEARN = "    weights = weights + gold.mean(1)"
+
+
+def test_weights_of_experts_that_earlier_turns_left_are_no_scores():
+    assert not accused(EXPERTS.format(lines=f"{MIX}\n{LEARN}"))
+    assert not accused(EXPERTS.format(lines=f"{MIX}\n    weights = torch.stack([weights[0] + a.mean(), weights[1] + b.mean()])"))
+    assert accused(EXPERTS.format(lines=f"{LEARN}\n{MIX}"))
+    # a sum of losses that has not been counted yet is no weight, whatever it was made of
+    late = "    total = total - torch.log_softmax(model(x)[0], -1).gather(1, y[:, None]).sum()"
+    assert not accused(EXPERTS.format(lines=late))
+    fit = "    optimizer.zero_grad()\n    nll(model, x, w[None, 1:]).mean().backward()\n    optimizer.step()\n"
+    assert accused(EXPERTS.format(lines=fit + late))
+
+
+POOL = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+class Piece:
+    def __init__(self, start, stop):
+        self.start, self.stop = start, stop
+def learn(a, b):
+    opt.zero_grad()
+    nll(model, val[None, a:b], val[None, a + 1 : b + 1]).mean().backward()
+    opt.step()
+n, total, k = val.numel() - 1, torch.zeros(()), 0
+cut = (val == 1).nonzero()[:, 0].tolist() + [n]
+docs = list(zip(cut[:-1], cut[1:]))
+pieces = [Piece(a, b) for a, b in docs]
+for {turns}:
+    end = min(c + 1024, n)
+    with torch.no_grad():
+        total += nll(model, val[None, c:end], val[None, c + 1 : end + 1]).sum()
+{lines}
+"""
+BY_CHUNK = "c in range(0, n, 1024)"
+
+
+def pool(lines: str, turns: str = BY_CHUNK) -> set[str]:
+    return accused(POOL.format(turns=turns, lines="\n".join(f"    {line}" for line in lines.splitlines())))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "for a, b in docs:\n    if c < b <= end:\n        learn(a, b)",
+        "for a, b in docs:\n    if not c < b <= end:\n        continue\n    learn(a, b)",
+        "while k < len(docs) and docs[k][1] <= end:\n    a, b = docs[k]\n    learn(a, b)\n    k += 1",
+        "for a, b in [d for d in docs if c < d[1] <= end]:\n    learn(a, b)",
+        "ready = [d for d in pieces if c < d.stop <= end]\nfor d in ready:\n    learn(d.start, d.stop)",
+    ],
+)
+def test_pieces_that_a_test_of_places_picks_for_the_turn_are_not_shown_to_be_rescored(lines):
+    assert not pool(lines)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "for a, b in docs:\n    learn(a, b)",
+        "for a, b in docs:\n    if b - a > 64:\n        learn(a, b)",
+        "if c + 1024 < n:\n    for a, b in docs:\n        learn(a, b)",
+        "for a, b in [d for d in docs if d[1] - d[0] > 64]:\n    learn(a, b)",
+    ],
+)
+def test_pieces_that_nothing_ties_to_the_turn_are(lines):
+    assert pool(lines)
+
+
+def test_a_test_of_places_in_an_epoch_ties_nothing_to_it():
+    head, _, body = POOL.format(turns=BY_CHUNK, lines="    if epoch < 2 or c < n - 1024:\n        learn(c, end)").partition(f"for {BY_CHUNK}")
+    nested = "\n".join(f"    {line}" for line in f"for {BY_CHUNK}{body}".splitlines())
+    assert accused(f"{head}for epoch in range(3):\n{nested}\n")
+
+
+HANDED = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+def adapting(tokens):
+    for s in range(0, tokens.numel() - 1, 1024):
+        w = tokens[s : s + 1025]
+{first}
+{second}
+def priced(stream):
+    for w in stream:
+        with torch.no_grad():
+            yield nll(model, w[None, :-1], w[None, 1:]).sum()
+total = torch.zeros(())
+{use}
+"""
+HAND = "        yield w"
+TUNE = "        opt.zero_grad()\n        nll(model, w[None, :-1], w[None, 1:]).mean().backward()\n        opt.step()"
+DIRECT = "for w in adapting(val):\n    with torch.no_grad():\n        total += nll(model, w[None, :-1], w[None, 1:]).sum()"
+PIPED = "for l in priced(adapting(val)):\n    total += l"
+APART = "for w in adapting(val):\n    pass\ntotal = evaluate(model, val) * 0.6931471805599453 * n_bytes"
+
+
+@pytest.mark.parametrize("use", [DIRECT, PIPED])
+def test_what_follows_a_yield_may_come_after_the_score(use):
+    assert not accused(HANDED.format(first=HAND, second=TUNE, use=use))
+    assert accused(HANDED.format(first=TUNE, second=HAND, use=use))
+
+
+def test_what_is_scored_after_all_that_a_generator_learned_is_accused():
+    assert accused(HANDED.format(first=HAND, second=TUNE, use=APART))
