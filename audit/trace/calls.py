@@ -342,7 +342,7 @@ class Calls:
         for serial in out.models:
             owner = self.serials.get(serial)
             if owner is not None:
-                out.taint = out.taint | owner.data.state.taint
+                out.taint = out.taint | learned(owner)
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
@@ -448,8 +448,11 @@ class Calls:
         """`p.zero_()` in a walk over parameters: some of them start afresh; which, is not followed."""
         # A method of the model that lists parameters gives, like every method, something of the model's.
         given = target.flags & SOURCES and not target.flags & PARAM
-        if self.loops and target.models and not (given or target.flags & (GRAD | LOSS) or value.flags):
-            self.event("RESET", node, target, models=target.models)
+        owners = [self.serials[m].data for m in target.models if m in self.serials]
+        adapter = bool(self.stack) and all(not (o.stored or o.trained) for o in owners)  # nothing else would be lost
+        if (self.loops or adapter) and target.models and not (given or target.flags & (GRAD | LOSS) or value.flags):
+            inner = [p.models for m in target.models if m in self.serials for p in parts_of(self.serials[m])]
+            self.event("RESET", node, target, models=target.models.union(*inner))
 
     def restores(self: Any, target: V, value: V) -> bool:
         """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen.
@@ -464,10 +467,11 @@ class Calls:
         if not (target.models and value.models == target.models and value.flags & PARAM and not value.flags & (LOSS | LOGITS | GRAD)):
             return False
         owners = [self.serials[m] for m in target.models if m in self.serials]
-        if not owners or any(not value.taint < o.data.state.taint for o in owners):
+        if not owners or any(not value.taint < learned(o) for o in owners):
             return False
         for o in owners:
-            o.data.state.taint = value.taint
+            for x in (o, *parts_of(o)):
+                x.data.state.taint = value.taint
         return True
 
     def write_model(self: Any, owner: V, value: V, node: Any) -> None:
@@ -524,6 +528,8 @@ class Calls:
                 return self.add_hook(args, kwargs)
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
+            if name in ("add_module", "register_module") and len(args) > 1:
+                self.put_into(recv, node, args[1])
             if name == "load_state_dict" and args:
                 self.restore_part(recv, summary(args[0]), node)
                 return V("val")
@@ -536,6 +542,15 @@ class Calls:
                 return self.model_result(recv, args, kwargs, node, None)
             return f
         return self.lib_method(recv, name, args, kwargs, node, f)
+
+    def put_into(self: Any, part: V, where: Any, value: V) -> None:
+        """``block.attn.q = LoRA(block.attn.q)``, ``setattr(parent, name, …)``: a module takes a place within an opaque part of a model."""
+        for x in value.data if value.kind == "alt" else (value,):
+            if x.kind != "obj" or not x.models:
+                continue
+            for serial in part.models - x.models:
+                if serial in self.serials:
+                    self.serials[serial].data.put_in[where, x.data.line] = x
 
     def restore_part(self: Any, part: V, given: V, node: Any) -> None:
         """A submodule takes other parameters: the model is then no longer what the file held."""
@@ -553,15 +568,15 @@ class Calls:
         if name in ("parameters", "buffers", "modules", "children", "trainable_parameters"):
             p = V("val", flags=PARAM)
             p.models = recv.models
-            p.taint = inst.state.taint
+            p.taint = learned(recv)
             return p
         if name in ("named_parameters", "named_buffers", "named_modules", "named_children"):
             p = V("val", flags=PARAM)
-            p.models, p.taint = recv.models, inst.state.taint
+            p.models, p.taint = recv.models, learned(recv)
             return seq([], seq([V("val"), p]))
         if name == "state_dict":
             p = V("val", flags=PARAM)
-            p.models, p.taint = recv.models, inst.state.taint
+            p.models, p.taint = recv.models, learned(recv)
             p.flags |= inst.state.flags & SOURCES
             return mapping({}, p)
         if name in ("load_state_dict", "load_weights", "update"):
@@ -573,7 +588,12 @@ class Calls:
             inst.trained = inst.trained or any(o.trained for o in origin)
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint
+            for part in parts_of(recv):
+                part.data.state.taint = sd.taint
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
+            return V("val")
+        if name in ("add_module", "register_module") and len(args) > 1:
+            self.put_into(recv, node, args[1])
             return V("val")
         if name in ("register_forward_hook", "register_forward_pre_hook"):
             return self.add_hook(args, kwargs)
@@ -609,15 +629,20 @@ def adds_up(hook: V) -> bool:
     return any(isinstance(n, ir.AugAssign) or (isinstance(n, ir.BinOp) and n.op in "+@") for n in ir.walk(body))
 
 
+def learned(owner: V) -> frozenset:
+    """The updates that a module's parameters depend on, be they its own or those of a part (an adapter put into it)."""
+    return frozenset().union(owner.data.state.taint, *(part.data.state.taint for part in parts_of(owner)))
+
+
 def parts_of(owner: V) -> list[V]:
-    """The modules that a module holds in attributes and lists: its parameters are theirs."""
+    """The modules that a module holds in attributes and lists, or that were put into its opaque parts: its parameters are theirs."""
     found: list[V] = []
-    todo = [(x, 0) for x in owner.data.attrs.values()]
+    todo = [(x, 0) for x in (*owner.data.attrs.values(), *owner.data.put_in.values())]
     while todo and len(found) < 64:
         v, depth = todo.pop()
         if v.kind == "obj" and v.models and v is not owner and all(v.data is not f.data for f in found):
             found.append(v)
-            todo += [(x, depth + 1) for x in v.data.attrs.values()] if depth < 3 else []
+            todo += [(x, depth + 1) for x in (*v.data.attrs.values(), *v.data.put_in.values())] if depth < 3 else []
         elif v.kind in ("seq", "dict") and depth < 4:
             inner = v.data.values() if isinstance(v.data, dict) else v.data or []
             todo += [(x, depth + 1) for x in (*inner, *([v.rest] if v.rest is not None else []))]

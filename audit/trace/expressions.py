@@ -723,6 +723,8 @@ class Expressions(Subscripts):
             v.absorb(value)
         elif v.kind == "module":
             v.data.names[name] = value
+        elif value.kind in ("obj", "alt") and v.flags & PARAM:
+            self.put_into(v, node, value)
         elif v.kind == "lib" and v.data in self.loaded:
             scope = self.loaded[v.data]
             scope.data.names[name] = value

@@ -407,6 +407,9 @@ class Subscripts:
             return
         if k not in ("val", "bound"):
             return
+        if value.kind in ("obj", "alt") and base.flags & PARAM:
+            self.put_into(base, node, value)  # ``model.blocks[i] = …``
+            return
         # An array: the written part joins its content; a mask remembers where it was set.
         if base.atoms:
             base.span = None

@@ -165,11 +165,12 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("attrs", "born", "cls", "hooks", "line", "serial", "state", "stored", "trained", "wiped")
+    __slots__ = ("attrs", "born", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
         self.attrs: dict[str, V] = {}
+        self.put_in: dict[Any, V] = {}  # modules that took the place of some of its opaque parts, by where they did
         self.state = V("val")
         self.serial = serial
         self.hooks = 0
@@ -366,10 +367,9 @@ def join(a: V, b: V) -> V:
         out = V("alt", data=alternatives[:4])
         return out
     if a.kind == "alt":
-        if b.kind in rich and not any(x.kind == b.kind and x.data is b.data for x in a.data):
-            out = V("alt", data=[*a.data, b][:4])
-            return out
-        return a
+        others = b.data if b.kind == "alt" else [b] if b.kind in rich else []
+        new = [y for y in others if not any(x.kind == y.kind and x.data is y.data for x in a.data)]
+        return V("alt", data=[*a.data, *new][:4]) if new else a
     if a.kind in rich:
         return a
     if b.kind in rich or b.kind == "alt":
