@@ -10,6 +10,7 @@ from audit import ir
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
+from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
 from audit.trace.shares import counted, reckoned
 from audit.trace.started import named
@@ -239,8 +240,8 @@ class Expressions(Subscripts):
             return clone(b) if b.kind == "const" and isinstance(b.const, str) else derive([b])  # a path
         if op == "+" and a.kind == "seq" and b.kind == "seq":
             if a.rest is None and b.rest is None:
-                return seq([*(a.data or []), *(b.data or [])])
-            return seq(list(a.data or []), join(self.element(a), self.element(b)))
+                return joined(a, b, seq([*(a.data or []), *(b.data or [])]))
+            return joined(a, b, seq(list(a.data or []), join(self.element(a), self.element(b))))
         if op == "*" and a.kind == "seq" and b.kind in ("const", "val"):
             if b.kind == "const" and isinstance(b.const, int) and b.const <= 8:
                 return seq(list(a.data or []) * max(b.const, 0), a.rest)

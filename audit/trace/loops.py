@@ -6,6 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
+from audit.trace.runs import abreast, moved
 from audit.trace.spans import given
 from audit.trace.values import (
     CUT,
@@ -187,6 +188,7 @@ class Loops:
                     index.lv = (loop, n)
                     if n > 1:
                         self.trace.advances.number(loop, index, recipe[2])
+                        self.one_by_one.add(loop)
                     if v.pos is not None and v.flags & VAL:
                         index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
@@ -195,6 +197,7 @@ class Loops:
                 columns = [self.turns(x, loop) for x in recipe[1]]
                 if not columns or any(not c for c in columns):
                     return []
+                columns = abreast(recipe[1], columns, loop)
                 rows = min(len(c) for c in columns)
                 return [seq([c[i] for c in columns]) for i in range(rows)]
         if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
@@ -285,22 +288,8 @@ class Loops:
 
 def later_turn(turns: list[V], loop: int, n: int) -> V:
     """The loop variable in iteration ``n``: made like the last of ``turns``."""
-
-    def moved(pairs: frozenset) -> frozenset:
-        return frozenset((x, n) if x == loop else (x, i) for x, i in pairs)
-
-    def one(v: V) -> V:
-        out = clone(v)
-        out.deps = moved(v.deps)
-        out.atoms = frozenset((moved(deps), low, high) for deps, low, high in v.atoms)
-        if v.lv is not None and v.lv[-2] == loop:
-            out.lv = (*v.lv[:-1], n)
-        if v.kind == "seq":
-            out.data = [one(x) if x.kind in ("val", "const", "seq") else x for x in v.data or []]
-        return out
-
     last = turns[-1] if turns else V("val")
-    return one(last) if last.kind in ("val", "const", "seq") else last
+    return moved(last, loop, lambda turn: turn + n - len(turns))
 
 
 def strip_loop(v: V, loop: int) -> V:

@@ -133,6 +133,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()
+        self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past

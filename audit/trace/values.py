@@ -74,6 +74,7 @@ class V:
         "origin",
         "pos",
         "rest",
+        "run",
         "scores",
         "shape0",
         "share",
@@ -102,6 +103,7 @@ class V:
         self.span: Any = None  # the places of the first and the last token that it holds; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.origin: V | None = None  # the container that this element was taken from
+        self.run: Any = None  # of a list: what it was cut out of, and how many elements further on it begins; see `audit.trace.runs`
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
@@ -432,7 +434,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
-    out.span, out.share = v.span, v.share
+    out.span, out.share, out.run = v.span, v.share, v.run
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 
