@@ -7,7 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
 from audit.trace.runs import abreast, moved
-from audit.trace.spans import given
+from audit.trace.spans import ROWS, given
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -21,6 +21,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    mapping,
     restrict,
     seq,
     with_deps,
@@ -200,6 +201,8 @@ class Loops:
                 columns = abreast(recipe[1], columns, loop)
                 rows = min(len(c) for c in columns)
                 return [seq([c[i] for c in columns]) for i in range(rows)]
+            if what == "loader":
+                return [batched(v) for v in self.turns(recipe[1], loop)]
         if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
             items = list(it.const)[:2]
             return [with_deps(const(x), frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
@@ -225,6 +228,8 @@ class Loops:
                     return self.turns(inner_it, loop)
             if isinstance(cls, ClassV) and cls.find("__next__") is not None:
                 return [self.call_value(V("bound", data=(it, "__next__")), [], {}, None) for _ in range(2)]
+            if isinstance(cls, ClassV) and not cls.is_model and cls.find("__getitem__") is not None:
+                return [self.call_value(V("bound", data=(it, "__getitem__")), [numbered(loop, n)], {}, None) for n in (1, 2)]
         base = it if it.kind == "val" else derive([it])
         out = []
         for n in (1, 2):
@@ -284,6 +289,27 @@ class Loops:
             return V("val")
         out = turns[-1]
         return strip_loop(out, loop)
+
+
+def numbered(loop: int, n: int) -> V:
+    """The number under which a turn asks for its item, in whatever order."""
+    index = V("val")
+    index.deps = frozenset([(loop, n)])
+    return index
+
+
+def batched(item: V) -> V:
+    """Several items of a data set, put together in rows."""
+    if item.kind == "seq":
+        return seq([batched(x) for x in item.data or []], batched(item.rest) if item.rest is not None else None)
+    if item.kind == "dict":
+        return mapping({k: batched(x) for k, x in (item.data or {}).items()}, item.rest)
+    if item.kind != "val":
+        return item
+    out = clone(item)
+    out.span = out.pos = None
+    out.keys = out.keys | ({ROWS} if out.flags & VAL and not out.flags & META else EMPTY)
+    return out
 
 
 def later_turn(turns: list[V], loop: int, n: int) -> V:
