@@ -233,6 +233,7 @@ class Calls:
             if init is not None and init.kind == "func" and len(self.stack) < 8:
                 # Only plain attributes matter; submodules stay opaque.
                 self.model_attributes(inst, init.data.node, args, kwargs)
+                self.note_taken_in(inst, init.data, args, kwargs)
                 if not self.dormant:
                     self.note_parts(inst, init.data, args, kwargs)
             return v

@@ -139,3 +139,43 @@ WARM = "for s in range(0, 4096, 1024):\n    x, y = val[None, s : s + 1024], val[
 def test_a_part_reset_before_the_scores_leaves_them_undetermined(reset, active):
     found = audit_text(PRELUDE + LORA + ONE + WARM + reset + HEAD + SCORE.format("model") + END).findings
     assert {f.active for f in found if f.severity == "violation"} == {active}
+
+
+PRIOR = """\
+class Prior(nn.Module):
+    def __init__(self, net, given, V=1024):
+        super().__init__()
+        self.net = net
+        {}
+    def forward(self, x):
+        return self.net(x) + 0.1 * self.lp
+"""
+OF_COUNTS = [
+    PRIOR.format('self.register_buffer("lp", torch.log(given / given.sum()))'),
+    PRIOR.format("self.n, self.lp = V, torch.log(given / given.sum())"),
+    PRIOR.format("p = given / given.sum()\n        self.lp = nn.Parameter(torch.log(p))"),
+]
+OF_TOKENS = [
+    PRIOR.format("c = np.bincount(given.numpy(), minlength=V) + 1.0\n        self.lp = torch.from_numpy(np.log(c / c.sum()))"),
+    PRIOR.format("c = torch.ones(V)\n        for t in given.tolist():\n            c[t] += 1\n        self.lp = torch.log(c / c.sum())"),
+]
+LONE = "net = Prior(model, {})\ntotal = evaluate(net, val)\n"
+COUNTS = "torch.bincount({}, minlength=1024) + 1.0"
+
+
+@pytest.mark.parametrize(("made", "given"), [*((m, COUNTS) for m in OF_COUNTS), *((m, "{}") for m in OF_TOKENS)])
+def test_counts_of_the_stream_held_by_a_module(made, given):
+    assert "F1" in accused(made + LONE.format(given.format("val")))
+    assert not accused(made + LONE.format(given.format("train")))
+
+
+@pytest.mark.parametrize("made", OF_COUNTS)
+@pytest.mark.parametrize(("first", "found"), [(True, False), (False, True)])
+def test_counts_of_earlier_chunks_held_by_a_module(made, first, found):
+    take_in = "    c += torch.bincount(y[0], minlength=1024)\n"
+    score = "    net = Prior(model, c)\n" + SCORE.format("net")
+    assert bool(accused(made + "c = torch.ones(1024)\n" + HEAD + (score + take_in if first else take_in + score))) is found
+
+
+def test_a_module_that_was_given_the_stream_for_its_length():
+    assert not accused(PRIOR.format("self.lp = torch.zeros(V) / given.numel()") + LONE.format("val"))
