@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.values import (
     ART,
@@ -43,15 +44,6 @@ PLAIN = frozenset(
 )
 WIPES = frozenset(["zero_", "fill_", "normal_", "uniform_", "kaiming_uniform_", "kaiming_normal_", "zeros_", "constant_", "xavier_uniform_"])
 DATA_CALLS = frozenset(["cross_entropy", "backward", "linear", "matmul", "softmax", "load_state_dict"])
-
-
-def holds_hook(v: V, depth: int = 0) -> bool:
-    if v.const == "hook":
-        return True
-    if v.kind in ("seq", "dict") and depth < 3:
-        members = list(v.data.values() if v.kind == "dict" else v.data or [])
-        return any(holds_hook(x, depth + 1) for x in [*members, *([v.rest] if v.rest is not None else [])])
-    return v.kind == "obj" and depth < 2 and any(holds_hook(x, depth + 1) for x in v.data.attrs.values())
 
 
 def knows_stream(v: V, depth: int = 0) -> bool:
@@ -356,7 +348,7 @@ class Calls:
         else:
             out.flags |= LOGITS
         if self.hooks > 0 and data:
-            self.event("CALIBRATE", node, out, how="hooks")
+            self.calibrated(self.event("CALIBRATE", node, out, how="hooks"))
         return out
 
     def computes_loss(self: Any, f: V, fn: Any) -> bool:
@@ -440,6 +432,7 @@ class Calls:
         """`p.data.add_(…)`: a write to parameters outside an optimizer."""
         if not target.models or not (target.flags & PARAM or target.kind == "bound"):
             return
+        self.note_rewritten(value)
         for serial in target.models:
             owner = self.serials.get(serial)
             if owner is not None:
@@ -602,32 +595,6 @@ class Calls:
         if found is not None:
             return self.call_value(found, args, kwargs, node)
         return self.model_result(recv, args, kwargs, node, None)
-
-    def add_hook(self: Any, args: list[V], kwargs: dict[str, V]) -> V:
-        """A hook that never looks at what the module was given or gave (it swaps weights, say) collects nothing."""
-        given = args[0] if args else kwargs.get("hook")
-        if given is not None and given.kind == "func":
-            params = [p.name for p in given.data.node.params]
-            if given.data.owner is not None:
-                params = params[1:]
-            starred = any(p.kind in ("vararg", "kwarg") for p in given.data.node.params)
-            if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in ir.walk(given.data.node.body)):
-                return V("val")
-        self.hooks += 1
-        return V("val", const="hook")
-
-    def drop_hooks(self: Any, before: int, kept: list[V]) -> None:
-        """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""
-        if not any(holds_hook(v) for v in kept):
-            self.hooks = before
-
-
-def adds_up(hook: V) -> bool:
-    """Does a hook count something up, and not only hand on what it saw."""
-    if hook.kind != "func":
-        return False
-    body = hook.data.node.body
-    return any(isinstance(n, ir.AugAssign) or (isinstance(n, ir.BinOp) and n.op in "+@") for n in ir.walk(body))
 
 
 def learned(owner: V) -> frozenset:
