@@ -259,7 +259,10 @@ class Calls:
         leaves: list[V] = []
         if params is not None:
             self.collect_params(params, models, leaves, 0)
-        out = V("opt", data=Optimizer(frozenset(models), leaves, getattr(node, "line", 0)))
+        momentum = kwargs.get("momentum", args[2] if len(args) > 2 else const(0))
+        name = node.func.attr if isinstance(getattr(node, "func", None), ir.Attr) else getattr(getattr(node, "func", None), "id", "")
+        forgets = name == "SGD" and momentum.kind == "const" and not momentum.const
+        out = V("opt", data=Optimizer(frozenset(models), leaves, getattr(node, "line", 0), forgets))
         out.models = frozenset(models)
         return out
 
@@ -398,11 +401,15 @@ class Calls:
             return
         data = derive(mine)
         data.flags &= ~TGT
-        self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
+        data.taint = data.taint | opt.moments
+        ids = self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
+        if not opt.forgets:
+            opt.moments = opt.moments | ids
 
-    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> None:
+    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> frozenset:
+        """What is learned from becomes what the parameters depend on; returns the ids of updates on validation tokens."""
         if not data.flags & SOURCES:
-            return
+            return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
@@ -419,6 +426,7 @@ class Calls:
                         part.data.state.taint = part.data.state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
+        return ids
 
     def fresh(self: Any, models: frozenset) -> bool:
         """Were all these models built or reset within a loop that is open now (adapters per document)."""
@@ -507,6 +515,12 @@ class Calls:
                     self.pending.clear()
                     self.call_value(args[0], [], {}, node)
                 self.step(recv.data, node)
+            elif name == "load_state_dict":
+                recv.data.moments = summary(args[0]).taint if args else EMPTY
+            elif name == "state_dict":
+                kept = V("val")
+                kept.taint = recv.data.moments
+                return mapping({}, kept)
             elif name == "zero_grad":
                 if self.pending_stepped:
                     self.pending.clear()

@@ -678,6 +678,8 @@ class Expressions(Subscripts):
             return out
         if k == "opt":
             if name in ("param_groups", "state", "defaults"):
+                if name == "state":
+                    v.data.moments = EMPTY  # emptied or set to zero by hand, perhaps
                 return V("val")
             return V("bound", data=(v, name))
         if k == "val" or k == "const" or k == "bound":
@@ -712,6 +714,8 @@ class Expressions(Subscripts):
             v.data.attrs[name] = value
             if isinstance(v.data.cls, ClassV) and v.data.cls.is_model and value.flags & (VAL | GRAD) and value.kind == "val":
                 self.write_model(v, value, node)
+        elif v.kind == "opt" and name == "state":
+            v.data.moments = EMPTY
         elif v.kind == "class":
             v.data.attrs[name] = value
         elif v.kind == "alt":

@@ -184,9 +184,11 @@ class Instance:
 
 
 class Optimizer:
-    __slots__ = ("leaves", "line", "models")
+    __slots__ = ("forgets", "leaves", "line", "models", "moments")
 
-    def __init__(self, models: frozenset, leaves: list[V], line: int) -> None:
+    def __init__(self, models: frozenset, leaves: list[V], line: int, forgets: bool = False) -> None:
+        self.forgets = forgets  # it keeps no averages of gradients
+        self.moments: frozenset = EMPTY  # the updates on validation tokens that its averages come from
         self.models = models
         self.leaves = leaves
         self.line = line
