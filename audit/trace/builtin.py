@@ -11,6 +11,7 @@ from audit.trace.values import (
     COUNT,
     LOSS,
     META,
+    PARAM,
     VAL,
     ClassV,
     V,
@@ -114,6 +115,9 @@ class Builtins:
             return got
         if last == "setattr" and len(args) >= 3 and args[1].kind == "const":
             self.set_attr(args[0], str(args[1].const), args[2], node)
+            return const(None)
+        if last == "setattr" and len(args) >= 3 and (args[0].flags & PARAM or args[0].kind == "obj"):
+            self.put_into(args[0], node, args[2])
             return const(None)
         if last == "hasattr":
             if len(args) >= 2 and args[0].kind == "obj" and args[1].kind == "const" and isinstance(args[0].data.cls, ClassV):

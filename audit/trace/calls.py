@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.values import (
     ART,
@@ -43,15 +44,6 @@ PLAIN = frozenset(
 )
 WIPES = frozenset(["zero_", "fill_", "normal_", "uniform_", "kaiming_uniform_", "kaiming_normal_", "zeros_", "constant_", "xavier_uniform_"])
 DATA_CALLS = frozenset(["cross_entropy", "backward", "linear", "matmul", "softmax", "load_state_dict"])
-
-
-def holds_hook(v: V, depth: int = 0) -> bool:
-    if v.const == "hook":
-        return True
-    if v.kind in ("seq", "dict") and depth < 3:
-        members = list(v.data.values() if v.kind == "dict" else v.data or [])
-        return any(holds_hook(x, depth + 1) for x in [*members, *([v.rest] if v.rest is not None else [])])
-    return v.kind == "obj" and depth < 2 and any(holds_hook(x, depth + 1) for x in v.data.attrs.values())
 
 
 def knows_stream(v: V, depth: int = 0) -> bool:
@@ -235,6 +227,7 @@ class Calls:
             if init is not None and init.kind == "func" and len(self.stack) < 8:
                 # Only plain attributes matter; submodules stay opaque.
                 self.model_attributes(inst, init.data.node, args, kwargs)
+                self.note_taken_in(inst, init.data, args, kwargs)
                 if not self.dormant:
                     self.note_parts(inst, init.data, args, kwargs)
             return v
@@ -268,7 +261,10 @@ class Calls:
         leaves: list[V] = []
         if params is not None:
             self.collect_params(params, models, leaves, 0)
-        out = V("opt", data=Optimizer(frozenset(models), leaves, getattr(node, "line", 0)))
+        momentum = kwargs.get("momentum", args[2] if len(args) > 2 else const(0))
+        name = node.func.attr if isinstance(getattr(node, "func", None), ir.Attr) else getattr(getattr(node, "func", None), "id", "")
+        forgets = name == "SGD" and momentum.kind == "const" and not momentum.const
+        out = V("opt", data=Optimizer(frozenset(models), leaves, getattr(node, "line", 0), forgets))
         out.models = frozenset(models)
         return out
 
@@ -346,7 +342,7 @@ class Calls:
         for serial in out.models:
             owner = self.serials.get(serial)
             if owner is not None:
-                out.taint = out.taint | owner.data.state.taint
+                out.taint = out.taint | learned(owner)
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
@@ -359,7 +355,7 @@ class Calls:
         else:
             out.flags |= LOGITS
         if self.hooks > 0 and data:
-            self.event("CALIBRATE", node, out, how="hooks")
+            self.calibrated(self.event("CALIBRATE", node, out, how="hooks"))
         return out
 
     def computes_loss(self: Any, f: V, fn: Any) -> bool:
@@ -409,11 +405,15 @@ class Calls:
             return
         data = derive(mine)
         data.flags &= ~TGT
-        self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
+        data.taint = data.taint | opt.moments
+        ids = self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
+        if not opt.forgets:
+            opt.moments = opt.moments | ids
 
-    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> None:
+    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> frozenset:
+        """What is learned from becomes what the parameters depend on; returns the ids of updates on validation tokens."""
         if not data.flags & SOURCES:
-            return
+            return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
@@ -434,6 +434,7 @@ class Calls:
                         part.data.state.taint = part.data.state.taint | ids | data.taint
         for leaf in leaves:
             leaf.taint = leaf.taint | ids | data.taint
+        return ids
 
     def after_yield(self: Any) -> tuple[tuple, int] | None:
         """The calls and the line of a ``yield`` that this turn of an open generator went past.
@@ -458,6 +459,7 @@ class Calls:
         """`p.data.add_(…)`: a write to parameters outside an optimizer."""
         if not target.models or not (target.flags & PARAM or target.kind == "bound"):
             return
+        self.note_rewritten(value)
         for serial in target.models:
             owner = self.serials.get(serial)
             if owner is not None:
@@ -467,8 +469,11 @@ class Calls:
         """`p.zero_()` in a walk over parameters: some of them start afresh; which, is not followed."""
         # A method of the model that lists parameters gives, like every method, something of the model's.
         given = target.flags & SOURCES and not target.flags & PARAM
-        if self.loops and target.models and not (given or target.flags & (GRAD | LOSS) or value.flags):
-            self.event("RESET", node, target, models=target.models)
+        owners = [self.serials[m].data for m in target.models if m in self.serials]
+        adapter = bool(self.stack) and all(not (o.stored or o.trained) for o in owners)  # nothing else would be lost
+        if (self.loops or adapter) and target.models and not (given or target.flags & (GRAD | LOSS) or value.flags):
+            inner = [p.models for m in target.models if m in self.serials for p in parts_of(self.serials[m])]
+            self.event("RESET", node, target, models=target.models.union(*inner))
 
     def restores(self: Any, target: V, value: V) -> bool:
         """`p.data.copy_(saved[name])`: the model's own earlier parameters come back, and with them what they had seen.
@@ -483,10 +488,11 @@ class Calls:
         if not (target.models and value.models == target.models and value.flags & PARAM and not value.flags & (LOSS | LOGITS | GRAD)):
             return False
         owners = [self.serials[m] for m in target.models if m in self.serials]
-        if not owners or any(not value.taint < o.data.state.taint for o in owners):
+        if not owners or any(not value.taint < learned(o) for o in owners):
             return False
         for o in owners:
-            o.data.state.taint = value.taint
+            for x in (o, *parts_of(o)):
+                x.data.state.taint = value.taint
         return True
 
     def write_model(self: Any, owner: V, value: V, node: Any) -> None:
@@ -528,6 +534,12 @@ class Calls:
                     self.pending.clear()
                     self.call_value(args[0], [], {}, node)
                 self.step(recv.data, node)
+            elif name == "load_state_dict":
+                recv.data.moments = summary(args[0]).taint if args else EMPTY
+            elif name == "state_dict":
+                kept = V("val")
+                kept.taint = recv.data.moments
+                return mapping({}, kept)
             elif name == "zero_grad":
                 if self.pending_stepped:
                     self.pending.clear()
@@ -543,6 +555,8 @@ class Calls:
                 return self.add_hook(args, kwargs)
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
+            if name in ("add_module", "register_module") and len(args) > 1:
+                self.put_into(recv, node, args[1])
             if name == "load_state_dict" and args:
                 self.restore_part(recv, summary(args[0]), node)
                 return V("val")
@@ -556,6 +570,15 @@ class Calls:
                 return self.model_result(recv, args, kwargs, node, None)
             return f
         return self.lib_method(recv, name, args, kwargs, node, f)
+
+    def put_into(self: Any, part: V, where: Any, value: V) -> None:
+        """``block.attn.q = LoRA(block.attn.q)``, ``setattr(parent, name, …)``: a module takes a place within an opaque part of a model."""
+        for x in value.data if value.kind == "alt" else (value,):
+            if x.kind != "obj" or not x.models:
+                continue
+            for serial in part.models - x.models:
+                if serial in self.serials:
+                    self.serials[serial].data.put_in[where, x.data.line] = x
 
     def restore_part(self: Any, part: V, given: V, node: Any) -> None:
         """A submodule takes other parameters: the model is then no longer what the file held."""
@@ -573,15 +596,15 @@ class Calls:
         if name in ("parameters", "buffers", "modules", "children", "trainable_parameters"):
             p = V("val", flags=PARAM)
             p.models = recv.models
-            p.taint = inst.state.taint
+            p.taint = learned(recv)
             return p
         if name in ("named_parameters", "named_buffers", "named_modules", "named_children"):
             p = V("val", flags=PARAM)
-            p.models, p.taint = recv.models, inst.state.taint
+            p.models, p.taint = recv.models, learned(recv)
             return seq([], seq([V("val"), p]))
         if name == "state_dict":
             p = V("val", flags=PARAM)
-            p.models, p.taint = recv.models, inst.state.taint
+            p.models, p.taint = recv.models, learned(recv)
             p.flags |= inst.state.flags & SOURCES
             return mapping({}, p)
         if name in ("load_state_dict", "load_weights", "update"):
@@ -593,7 +616,12 @@ class Calls:
             inst.trained = inst.trained or any(o.trained for o in origin)
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint
+            for part in parts_of(recv):
+                part.data.state.taint = sd.taint
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
+            return V("val")
+        if name in ("add_module", "register_module") and len(args) > 1:
+            self.put_into(recv, node, args[1])
             return V("val")
         if name in ("register_forward_hook", "register_forward_pre_hook"):
             return self.add_hook(args, kwargs)
@@ -602,42 +630,21 @@ class Calls:
             return self.call_value(found, args, kwargs, node)
         return self.model_result(recv, args, kwargs, node, None)
 
-    def add_hook(self: Any, args: list[V], kwargs: dict[str, V]) -> V:
-        """A hook that never looks at what the module was given or gave (it swaps weights, say) collects nothing."""
-        given = args[0] if args else kwargs.get("hook")
-        if given is not None and given.kind == "func":
-            params = [p.name for p in given.data.node.params]
-            if given.data.owner is not None:
-                params = params[1:]
-            starred = any(p.kind in ("vararg", "kwarg") for p in given.data.node.params)
-            if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in ir.walk(given.data.node.body)):
-                return V("val")
-        self.hooks += 1
-        return V("val", const="hook")
 
-    def drop_hooks(self: Any, before: int, kept: list[V]) -> None:
-        """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""
-        if not any(holds_hook(v) for v in kept):
-            self.hooks = before
-
-
-def adds_up(hook: V) -> bool:
-    """Does a hook count something up, and not only hand on what it saw."""
-    if hook.kind != "func":
-        return False
-    body = hook.data.node.body
-    return any(isinstance(n, ir.AugAssign) or (isinstance(n, ir.BinOp) and n.op in "+@") for n in ir.walk(body))
+def learned(owner: V) -> frozenset:
+    """The updates that a module's parameters depend on, be they its own or those of a part (an adapter put into it)."""
+    return frozenset().union(owner.data.state.taint, *(part.data.state.taint for part in parts_of(owner)))
 
 
 def parts_of(owner: V) -> list[V]:
-    """The modules that a module holds in attributes and lists: its parameters are theirs."""
+    """The modules that a module holds in attributes and lists, or that were put into its opaque parts: its parameters are theirs."""
     found: list[V] = []
-    todo = [(x, 0) for x in owner.data.attrs.values()]
+    todo = [(x, 0) for x in (*owner.data.attrs.values(), *owner.data.put_in.values())]
     while todo and len(found) < 64:
         v, depth = todo.pop()
         if v.kind == "obj" and v.models and v is not owner and all(v.data is not f.data for f in found):
             found.append(v)
-            todo += [(x, depth + 1) for x in v.data.attrs.values()] if depth < 3 else []
+            todo += [(x, depth + 1) for x in (*v.data.attrs.values(), *v.data.put_in.values())] if depth < 3 else []
         elif v.kind in ("seq", "dict") and depth < 4:
             inner = v.data.values() if isinstance(v.data, dict) else v.data or []
             todo += [(x, depth + 1) for x in (*inner, *([v.rest] if v.rest is not None else []))]

@@ -257,17 +257,22 @@ class Containers:
         inst.attrs.update(kwargs)
         return V("obj", data=inst)
 
-    def deepcopy(self: Any, v: V) -> V:
+    def deepcopy(self: Any, v: V, done: dict[int, V] | None = None) -> V:
         from audit.trace.values import Instance
 
+        done = {} if done is None else done
         if v.kind == "obj":
+            if id(v.data) in done:
+                return done[id(v.data)]
             old = v.data
             inst = Instance(old.cls, self.next_serial, old.line)
             self.next_serial += 1
-            inst.attrs = dict(old.attrs)
+            out = done[id(old)] = V("obj", data=inst)
+            # Modules that it holds are copied as well: what one of them learns the other does not know.
+            inst.attrs = {k: self.deepcopy(x, done) if x.kind == "obj" and x.models else x for k, x in old.attrs.items()}
+            inst.put_in = {k: self.deepcopy(x, done) for k, x in old.put_in.items()}
             inst.state = clone(old.state)
             inst.stored, inst.trained = old.stored, old.trained
-            out = V("obj", data=inst)
             if isinstance(old.cls, ClassV) and old.cls.is_model:
                 out.models = frozenset([inst.serial])
                 self.serials[inst.serial] = out

@@ -10,6 +10,7 @@ from audit import ir
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
+from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
 from audit.trace.shares import counted, reckoned
 from audit.trace.started import named
@@ -246,8 +247,8 @@ class Expressions(Subscripts):
             return clone(b) if b.kind == "const" and isinstance(b.const, str) else derive([b])  # a path
         if op == "+" and a.kind == "seq" and b.kind == "seq":
             if a.rest is None and b.rest is None:
-                return seq([*(a.data or []), *(b.data or [])])
-            return seq(list(a.data or []), join(self.element(a), self.element(b)))
+                return joined(a, b, seq([*(a.data or []), *(b.data or [])]))
+            return joined(a, b, seq(list(a.data or []), join(self.element(a), self.element(b))))
         if op == "*" and a.kind == "seq" and b.kind in ("const", "val"):
             if b.kind == "const" and isinstance(b.const, int) and b.const <= 8:
                 return seq(list(a.data or []) * max(b.const, 0), a.rest)
@@ -702,6 +703,8 @@ class Expressions(Subscripts):
             return out
         if k == "opt":
             if name in ("param_groups", "state", "defaults"):
+                if name == "state":
+                    v.data.moments = EMPTY  # emptied or set to zero by hand, perhaps
                 return V("val")
             return V("bound", data=(v, name))
         if k == "val" or k == "const" or k == "bound":
@@ -736,6 +739,8 @@ class Expressions(Subscripts):
             v.data.attrs[name] = value
             if isinstance(v.data.cls, ClassV) and v.data.cls.is_model and value.flags & (VAL | GRAD) and value.kind == "val":
                 self.write_model(v, value, node)
+        elif v.kind == "opt" and name == "state":
+            v.data.moments = EMPTY
         elif v.kind == "class":
             v.data.attrs[name] = value
         elif v.kind == "alt":
@@ -748,6 +753,8 @@ class Expressions(Subscripts):
             v.absorb(value)
         elif v.kind == "module":
             v.data.names[name] = value
+        elif value.kind in ("obj", "alt") and v.flags & PARAM:
+            self.put_into(v, node, value)
         elif v.kind == "lib" and v.data in self.loaded:
             scope = self.loaded[v.data]
             scope.data.names[name] = value

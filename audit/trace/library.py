@@ -213,6 +213,8 @@ class Library(Builtins, Containers, Files):
             return const(None)
         if last in ("cross_entropy", "nll_loss") or (last == "CrossEntropyLoss" and len(args) >= 2):
             return self.cross_entropy(args, kwargs, node)
+        if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
+            return V("iter", data=("loader", held))
         if last == "CrossEntropyLoss":
             return V("lib", data="torch.nn.functional.cross_entropy")
         if name.endswith("autograd.grad") and first is not None:

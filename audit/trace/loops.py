@@ -6,7 +6,8 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
-from audit.trace.spans import given
+from audit.trace.runs import abreast, moved
+from audit.trace.spans import ROWS, given
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -20,6 +21,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    mapping,
     restrict,
     seq,
     with_deps,
@@ -188,6 +190,7 @@ class Loops:
                     index.lv = (loop, n)
                     if n > 1:
                         self.trace.advances.number(loop, index, recipe[2])
+                        self.one_by_one.add(loop)
                     if v.pos is not None and v.flags & VAL:
                         index.pos, v.pos = v.pos, None
                     out.append(seq([index, v]))
@@ -196,8 +199,11 @@ class Loops:
                 columns = [self.turns(x, loop) for x in recipe[1]]
                 if not columns or any(not c for c in columns):
                     return []
+                columns = abreast(recipe[1], columns, loop)
                 rows = min(len(c) for c in columns)
                 return [seq([c[i] for c in columns]) for i in range(rows)]
+            if what == "loader":
+                return [batched(v) for v in self.turns(recipe[1], loop)]
         if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
             items = list(it.const)[:2]
             return [with_deps(const(x), frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
@@ -223,6 +229,8 @@ class Loops:
                     return self.turns(inner_it, loop)
             if isinstance(cls, ClassV) and cls.find("__next__") is not None:
                 return [self.call_value(V("bound", data=(it, "__next__")), [], {}, None) for _ in range(2)]
+            if isinstance(cls, ClassV) and not cls.is_model and cls.find("__getitem__") is not None:
+                return [self.call_value(V("bound", data=(it, "__getitem__")), [numbered(loop, n)], {}, None) for n in (1, 2)]
         base = it if it.kind == "val" else derive([it])
         out = []
         for n in (1, 2):
@@ -284,24 +292,31 @@ class Loops:
         return strip_loop(out, loop)
 
 
+def numbered(loop: int, n: int) -> V:
+    """The number under which a turn asks for its item, in whatever order."""
+    index = V("val")
+    index.deps = frozenset([(loop, n)])
+    return index
+
+
+def batched(item: V) -> V:
+    """Several items of a data set, put together in rows."""
+    if item.kind == "seq":
+        return seq([batched(x) for x in item.data or []], batched(item.rest) if item.rest is not None else None)
+    if item.kind == "dict":
+        return mapping({k: batched(x) for k, x in (item.data or {}).items()}, item.rest)
+    if item.kind != "val":
+        return item
+    out = clone(item)
+    out.span = out.pos = None
+    out.keys = out.keys | ({ROWS} if out.flags & VAL and not out.flags & META else EMPTY)
+    return out
+
+
 def later_turn(turns: list[V], loop: int, n: int) -> V:
     """The loop variable in iteration ``n``: made like the last of ``turns``."""
-
-    def moved(pairs: frozenset) -> frozenset:
-        return frozenset((x, n) if x == loop else (x, i) for x, i in pairs)
-
-    def one(v: V) -> V:
-        out = clone(v)
-        out.deps = moved(v.deps)
-        out.atoms = frozenset((moved(deps), low, high) for deps, low, high in v.atoms)
-        if v.lv is not None and v.lv[-2] == loop:
-            out.lv = (*v.lv[:-1], n)
-        if v.kind == "seq":
-            out.data = [one(x) if x.kind in ("val", "const", "seq") else x for x in v.data or []]
-        return out
-
     last = turns[-1] if turns else V("val")
-    return one(last) if last.kind in ("val", "const", "seq") else last
+    return moved(last, loop, lambda turn: turn + n - len(turns))
 
 
 def strip_loop(v: V, loop: int) -> V:

@@ -22,6 +22,7 @@ from audit.trace.coverage import Coverage
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
+from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
 from audit.trace.library import Library
 from audit.trace.once import Once
@@ -80,7 +81,7 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Walks, Reaching, Started, Once):
+class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Walks, Reaching, Started, Once, Hooks):
     def __init__(
         self,
         modules: dict[str, ir.Module],
@@ -119,6 +120,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.pending: list[V] = []
         self.pending_stepped = False
         self.hooks = 0
+        self.hooked: list[V] = []  # those that are set, the script's own functions among them
         self.loaded: dict[str, V] = {}
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.started: set[str] = set()  # scripts that were begun as programs of their own
@@ -134,6 +136,7 @@ class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Ch
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()
+        self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past

@@ -9,11 +9,30 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.values import Closure, Instance, V
+from audit.trace.values import META, VAL, Closure, Instance, V
 
 #: how far down the parts of parts are followed
 DEPTH = 3
 _PLAIN = (ir.Name, ir.Attr, ir.Const, ir.BinOp, ir.BoolOp, ir.UnaryOp, ir.Compare, ir.IfExp)
+
+
+def holds_stream(v: V) -> bool:
+    """Does it hold the stream's tokens, or a table that took some in."""
+    return v.kind == "val" and not v.models and (bool(v.taint) or bool(v.flags & VAL and v.atoms and not v.flags & META))
+
+
+def given_to(stmt: Any, this: str) -> list[Any]:
+    """What ``self.counts = …``, ``self.net, self.counts = net, …`` and ``self.register_buffer(name, …)`` give to the module."""
+    if isinstance(stmt, ir.ExprStmt) and isinstance(stmt.value, ir.Call):
+        f = stmt.value.func
+        named = isinstance(f, ir.Attr) and f.attr in ("register_buffer", "register_parameter")
+        return [*stmt.value.args[1:2], *(x for k, x in stmt.value.keywords if k in ("tensor", "param"))] if named else []
+    if not isinstance(stmt, ir.Assign):
+        return []
+    pairs: list[tuple[Any, Any]] = [(t, stmt.value) for t in stmt.targets]
+    if isinstance(stmt.targets[0], ir.Collection) and isinstance(stmt.value, ir.Collection):
+        pairs = list(zip(stmt.targets[0].elts, stmt.value.elts, strict=False))
+    return [x for t, x in pairs if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == this]
 
 
 class Parts:
@@ -30,6 +49,31 @@ class Parts:
                 and isinstance(stmt.targets[0].value, ir.Name) and stmt.value.id in given
             ):  # fmt: skip
                 inst.attrs[stmt.targets[0].attr] = given[stmt.value.id]
+
+    def note_taken_in(self: Any, inst: Instance, init: Closure, args: list[V], kwargs: dict[str, V]) -> None:
+        """What a constructor makes of the stream's tokens that it was given, or of counts of them, is the module's from then on."""
+        if not any(holds_stream(a) for a in (*args, *kwargs.values())):
+            return
+        scope = type(self.scope)(init.scope, init.scope.globals_, "__init__", init.path)
+        this = init.node.params[0].name if init.node.params else "self"
+        self.bind_params(init.node, init, scope, [V("val"), *args], kwargs)
+        outer, self.scope = self.scope, scope
+        try:
+            for stmt in init.node.body:
+                names = {n.id for n in ir.walk(stmt) if isinstance(n, ir.Name)}
+                local = this not in names
+                if not any((v := scope.names.get(name)) is not None and holds_stream(v) for name in names):
+                    if not (local and isinstance(stmt, ir.Assign)):
+                        continue
+                if local:
+                    self.block([stmt])
+                    continue
+                for value in given_to(stmt, this):
+                    made = self.ev(value)
+                    if made.kind == "val" and not made.models:
+                        inst.state.taint = inst.state.taint | made.taint
+        finally:
+            self.scope = outer
 
     def note_parts(
         self: Any, inst: Instance, init: Closure, args: list[V], kwargs: dict[str, V], depth: int = 0

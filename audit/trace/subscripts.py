@@ -16,6 +16,7 @@ from audit.trace.positions import (
     whole,
     written_at,
 )
+from audit.trace.runs import cut_out, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE
 from audit.trace.shares import shortened
 from audit.trace.spans import cut, note_rows
@@ -159,13 +160,14 @@ class Subscripts:
                 return derive([base, *bounds])
         if base.kind == "seq" and base.rest is None and exact:
             try:
-                return seq((base.data or [])[slice(*(b.const for b in bounds))])
+                return cut_out(base, bounds, seq((base.data or [])[slice(*(b.const for b in bounds))]))
             except Exception:
                 pass
         # A part of what an iteration chose is chosen by it.
         deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
+        deps |= self.elements_ahead(*suffix(base, bounds))
         part = self.element(base)
-        return seq([], with_deps(part, deps))
+        return cut_out(base, bounds, seq([], with_deps(part, deps)))
 
     def bound_text(self: Any, e: Any) -> Any:
         """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""
@@ -406,6 +408,9 @@ class Subscripts:
                 self.call_value(V("bound", data=(base, "__setitem__")), [self.ev(target.index), value], {}, node)
             return
         if k not in ("val", "bound"):
+            return
+        if value.kind in ("obj", "alt") and base.flags & PARAM:
+            self.put_into(base, node, value)  # ``model.blocks[i] = …``
             return
         # An array: the written part joins its content; a mask remembers where it was set.
         if base.atoms:

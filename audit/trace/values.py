@@ -75,6 +75,7 @@ class V:
         "origin",
         "pos",
         "rest",
+        "run",
         "scores",
         "shape0",
         "share",
@@ -104,6 +105,7 @@ class V:
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.either: tuple[V, ...] = ()  # the tensors, fresh ones, of which this is one (see `join`)
         self.origin: V | None = None  # the container that this element was taken from
+        self.run: Any = None  # of a list: what it was cut out of, and how many elements further on it begins; see `audit.trace.runs`
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
@@ -167,11 +169,12 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("attrs", "born", "cls", "hooks", "line", "serial", "state", "stored", "trained", "wiped")
+    __slots__ = ("attrs", "born", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
         self.attrs: dict[str, V] = {}
+        self.put_in: dict[Any, V] = {}  # modules that took the place of some of its opaque parts, by where they did
         self.state = V("val")
         self.serial = serial
         self.hooks = 0
@@ -183,9 +186,11 @@ class Instance:
 
 
 class Optimizer:
-    __slots__ = ("leaves", "line", "models")
+    __slots__ = ("forgets", "leaves", "line", "models", "moments")
 
-    def __init__(self, models: frozenset, leaves: list[V], line: int) -> None:
+    def __init__(self, models: frozenset, leaves: list[V], line: int, forgets: bool = False) -> None:
+        self.forgets = forgets  # it keeps no averages of gradients
+        self.moments: frozenset = EMPTY  # the updates on validation tokens that its averages come from
         self.models = models
         self.leaves = leaves
         self.line = line
@@ -368,10 +373,9 @@ def join(a: V, b: V) -> V:
         out = V("alt", data=alternatives[:4])
         return out
     if a.kind == "alt":
-        if b.kind in rich and not any(x.kind == b.kind and x.data is b.data for x in a.data):
-            out = V("alt", data=[*a.data, b][:4])
-            return out
-        return a
+        others = b.data if b.kind == "alt" else [b] if b.kind in rich else []
+        new = [y for y in others if not any(x.kind == y.kind and x.data is y.data for x in a.data)]
+        return V("alt", data=[*a.data, *new][:4]) if new else a
     if a.kind in rich:
         return a
     if b.kind in rich or b.kind == "alt":
@@ -437,7 +441,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
-    out.span, out.share = v.span, v.share
+    out.span, out.share, out.run = v.span, v.share, v.run
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 

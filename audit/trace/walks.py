@@ -31,6 +31,7 @@ from audit.trace.values import (
     with_deps,
 )
 
+MAX_AHEAD = 3  # later turns whose elements a slice is said to hold: the next ones tell
 #: a share of a number of tokens: what one rank has to do
 SHARE = ("share",)
 #: tokens up to a place that differs from rank to rank, or from turn to turn
@@ -72,6 +73,8 @@ class Walks:
         size = step.const if step.kind == "const" and type(step.const) is int else None
         if size is not None and size > 1:
             self.trace.walks[loop] = Walk(size, start.const if given(start) else None)
+        elif size == 1:
+            self.one_by_one.add(loop)
         from_the_start = start.kind == "const" and type(start.const) is int and 0 <= start.const <= MAX_START
         everything = (
             stop.kind == "val" and stop.flags & META and not stop.flags & CUT and SHARE not in stop.keys
@@ -105,6 +108,21 @@ class Walks:
             return high.deps if high is not None else EMPTY
         loops = {loop for loop, _ in low.deps}
         return self.walked(low) | frozenset(d for d in (high.deps if high is not None else ()) if d[0] not in loops)
+
+    def elements_ahead(self: Any, low: V | None, high: V | None) -> frozenset:
+        """The later turns whose elements lie in ``items[low:high]``: ``items[i : i + 2]`` holds the next turn's as well."""
+        if high is None or high.lv is None or len(high.lv) != 2:
+            return EMPTY
+        loop, end = high.lv
+        turn = dict(self.loops).get(loop)
+        walk = self.trace.walks.get(loop)
+        if turn is None or (loop, turn) not in high.deps or (walk is None and loop not in self.one_by_one):
+            return EMPTY
+        last = turn + (end - 1 - turn) // (walk.step if walk is not None else 1)
+        first = turn
+        if low is not None and low.lv is not None and low.lv[0] == loop:
+            first = max((n for x, n in self.walked(low, 1) if x == loop), default=turn)
+        return frozenset((loop, n) for n in range(first, min(last, first + MAX_AHEAD) + 1) if n > turn)
 
     def note_span(self: Any, low: V | None, high: V | None) -> None:
         """``stream[low:high]`` in one of the loops."""
