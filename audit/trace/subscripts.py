@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.documents import kept, marked
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
 from audit.trace.positions import (
     EVENTS,
@@ -17,7 +18,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.shaping import BETWEEN, BY_PLACE
-from audit.trace.shares import shortened
+from audit.trace.shares import documents, shortened
 from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
     ART,
@@ -123,6 +124,8 @@ class Subscripts:
                     return self.lookup(base, i, part, e)
                 deps = self.walked(i, 1)
                 part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
+                if kept(i) and documents(base):
+                    part = marked(part)
                 if part is not base and part.kind == "val":
                     part.origin = base
                 return self.lookup(base, i, part, e)
@@ -164,7 +167,7 @@ class Subscripts:
                 pass
         # A part of what an iteration chose is chosen by it.
         deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
-        part = self.element(base)
+        part = self.note_first_documents(base, self.element(base), bounds, s)
         return seq([], with_deps(part, deps))
 
     def bound_text(self: Any, e: Any) -> Any:
@@ -251,6 +254,8 @@ class Subscripts:
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
         self.note_prefix(base, elements, parts, out, e)
+        if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
+            out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
