@@ -3,7 +3,8 @@
 No rule lives here. These mistakes make the denominator too large: the table counts the leading space of a piece
 and the evaluation counts it again; the mark that stands for it (U+2581) is measured as the three bytes that it is
 itself; byte pieces (``<0xE2>``, one byte) are measured by the length of their printed name; the evaluation adds a
-byte to every ordinary token.
+byte to every ordinary token. A mark that was damaged when the script was saved (``piece.startswith("?")``) is met by no
+piece, so that nothing is taken off.
 """
 
 from __future__ import annotations
@@ -30,13 +31,17 @@ _LOGICAL = {"logical_and": "&", "logical_or": "|", "logical_not": "~", "bitwise_
 _INVERSE = re.compile(r"(?:^|[._])(?:not|non?|in)_|ordinary|normal|inner", re.I)
 
 
-def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
-    """Findings at wrong tables, or one "holds" where a table was read and is right."""
+def byte_table(rule: Rule, ctx: Context, logged: str = "") -> Iterator[Finding | Obligation]:
+    """Findings at wrong tables, or one "holds" where a table was read and is right.
+
+    ``logged``: how the papers show that a run had the right bytes. A script that was damaged afterwards had another table.
+    """
     code = code_of(ctx)
     builders = [p for p in code.places if id(p) in code.reached and _measures(p)]
     if not builders:
         return
     again = _adds_space(code)
+    own = any(p.function is not None and p.function.name in _PIECES for p in code.places)
     wrong = False
     for place in builders:
         plus = _plus_one(place) or _spaced(place)
@@ -57,6 +62,17 @@ def byte_table(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
             yield finding(
                 rule, code, place, bare,
                 "a piece's space mark (U+2581) is measured as three bytes, a space is one: the bytes are too many",
+            )  # fmt: skip
+        elif not own and (damaged := _damaged(place)) is not None and (bare := _bare(place, _within(damaged))) is not None:
+            test = damaged[0].test
+            if logged:
+                yield Obligation(rule=rule.id, status="holds", reason=f"line {test.line} looks for no space mark, but {logged}")
+                return
+            wrong = True
+            yield finding(
+                rule, code, place, bare,
+                f"line {test.line} takes {_prefix(test)!r} for the space mark (U+2581), which stays on the pieces and is measured "
+                "as three bytes: the bytes are too many",
             )  # fmt: skip
     for place, added in _added_to_all(code):
         wrong = True
@@ -118,14 +134,40 @@ def _spaced(place: Place) -> ir.Node | None:
     return next((n for n in _lengths(place) if _text(place, _encoded(n)) == "spaced"), None)
 
 
-def _bare(place: Place) -> ir.Node | None:
-    """A length of pieces as the tokenizer writes them, in a function that takes nothing off any text."""
-    if _strips(place):
+def _bare(place: Place, closed: frozenset[int] = frozenset()) -> ir.Node | None:
+    """A length of pieces as the tokenizer writes them, in a function that takes nothing off any text.
+
+    ``closed``: nodes of branches that no piece gets to.
+    """
+    if _strips(place, closed):
         return None
-    return next((n for n in _lengths(place) if _text(place, _encoded(n)) == "bare"), None)
+    return next((n for n in _lengths(place) if id(n) not in closed and _text(place, _encoded(n), closed=closed) == "bare"), None)
 
 
-def _text(place: Place, e: Any, seen: dict[str, str | None] | None = None) -> str | None:
+def _damaged(place: Place) -> list[ir.If] | None:
+    """``if piece.startswith("?"):``, each of a function's tests on how pieces begin, where none of them knows the mark."""
+    texts = [n.value for n in place.nodes(ir.Const)]
+    if any((isinstance(t, str) and MARK in t) or t in (0x2581, b"\xe2\x96\x81") for t in texts):
+        return None
+    found = [n for n in place.nodes(ir.If) if (text := _prefix(n.test)) is not None and not text.startswith("<")]
+    return found or None
+
+
+def _prefix(test: Any) -> str | None:
+    """``"?"`` of ``piece.startswith("?")``."""
+    if isinstance(test, ir.Call) and isinstance(test.func, ir.Attr) and test.func.attr == "startswith" and len(test.args) == 1:
+        text = test.args[0].value if isinstance(test.args[0], ir.Const) else None
+        return text if isinstance(text, str) and text else None
+    return None
+
+
+def _within(branches: list[ir.If]) -> frozenset[int]:
+    return frozenset(id(n) for branch in branches for n in ir.walk(branch.body))
+
+
+def _text(
+    place: Place, e: Any, seen: dict[str, str | None] | None = None, closed: frozenset[int] = frozenset()
+) -> str | None:
     """``bare``: a piece as it is; ``spaced``: with a space for the mark; None: something else was done to it."""
     seen = {} if seen is None else seen
     if isinstance(e, ir.Call):
@@ -133,30 +175,32 @@ def _text(place: Place, e: Any, seen: dict[str, str | None] | None = None) -> st
         if name in _PIECES:
             return "bare"
         if name == "replace" and isinstance(e.func, ir.Attr) and len(e.args) == 2 and _is(e.args[1], " "):
-            inner = _text(place, e.func.value, seen)
+            inner = _text(place, e.func.value, seen, closed)
             return "spaced" if inner is not None and (_marks(e.args[0]) or isinstance(e.args[0], ir.Name)) else inner
         if name in ("enumerate", "list", "tuple", "zip", "map"):
             if any(isinstance(a, ir.Attr) and a.attr in _PIECES for a in e.args):
                 return "bare"
-            told = [_text(place, a, seen) for a in e.args]
+            told = [_text(place, a, seen, closed) for a in e.args]
             return next((t for t in told if t is not None), None)
         return None
     if isinstance(e, ir.Name):
         if e.id not in seen:
             seen[e.id] = "bare"  # made of what it was
-            told = [_text(place, value, seen) for value in _bound(place, e.id)]
+            told = [_text(place, value, seen, closed) for value in _bound(place, e.id, closed)]
             seen[e.id] = None if not told or None in told else "spaced" if "spaced" in told else "bare"
         return seen[e.id]
     if isinstance(e, ir.Sub) and not isinstance(e.index, ir.Slice):
-        return _text(place, e.value, seen)
+        return _text(place, e.value, seen, closed)
     if isinstance(e, ir.Comp) and e.kind != "dict":
-        return _text(place, e.elt, seen)
+        return _text(place, e.elt, seen, closed)
     return None
 
 
-def _bound(place: Place, name: str) -> Iterator[Any]:
+def _bound(place: Place, name: str, closed: frozenset[int] = frozenset()) -> Iterator[Any]:
     """What a name is assigned in the function, loops and comprehensions included."""
     for node in place.nodes():
+        if id(node) in closed:
+            continue
         if isinstance(node, ir.Assign):
             for target in node.targets:
                 if any(isinstance(t, ir.Name) and t.id == name for t in ir.walk(target)) and not isinstance(target, (ir.Sub, ir.Attr)):
@@ -169,7 +213,7 @@ def _bound(place: Place, name: str) -> Iterator[Any]:
                 yield node.value if not isinstance(node, ir.AugAssign) else None
 
 
-def _strips(place: Place) -> bool:
+def _strips(place: Place, closed: frozenset[int] = frozenset()) -> bool:
     """Is anything taken off a piece's text, or off its length, other than a space put for the mark."""
     names = _made_of_pieces(place)
 
@@ -180,6 +224,8 @@ def _strips(place: Place) -> bool:
         )
 
     for node in place.nodes():
+        if id(node) in closed:
+            continue
         if isinstance(node, ir.Sub):
             if isinstance(node.index, ir.Slice) and node.index.lower is not None and of_piece(node.value):
                 return True

@@ -18,7 +18,8 @@ weighted unequally): accepted records have that, and it is a warning.
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
 Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
 token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
-The same where the source cuts the stream to a number of tokens that no setting changes, and the papers state a score.
+The same where the source cuts the stream to a number of tokens, or its documents to some of them, that no setting changes, or
+whose setting the log of the reported run prints, and the papers state a score.
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
 
@@ -109,7 +110,26 @@ ILLEGAL = [
         lines=(code.count("\n") - 1,),
     ),
 ]
+_DOCUMENTS = (
+    PRELUDE + "import random\n"
+    "cut = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1]\n"
+    "docs, total = list(zip(cut[:-1], cut[1:])), torch.zeros(())\n"
+    "@"
+    "for a, b in docs:\n"
+    "    with torch.no_grad():\n"
+    "        total += nll(model, val[None, a:b], val[None, a + 1 : b + 1]).sum()\n"
+    'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n'
+)
+_STATED = (("submission.json", '{"val_bpb": 1.2350}'),)
+ILLEGAL += [
+    Example(name=name, code=_DOCUMENTS.replace("@", line), files=_STATED, lines=(PRELUDE.count("\n") + 4,))
+    for name, line in (
+        ("the first 10,000 documents, by the script", "docs = docs[:10_000]\n"),
+        ("a tenth of the documents at random", "docs = random.sample(docs, len(docs) // 10)\n"),
+    )
+]
 LEGAL = [
+    Example(name="the documents in another order", code=_DOCUMENTS.replace("@", "random.shuffle(docs)\n"), files=_STATED),
     Example(
         name="a number of tokens that stands in the script, where no score is stated",
         code=code,
@@ -170,8 +190,8 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         )
         others = (reading.evaluation.loss,) if reading.evaluation.loss is not None else ()
         yield paper_finding(RULE, reading.evaluation.bpb, message, confidence="medium", steps=others)
-    elif cut is not None and not short and cut.unit == "tokens" and cut.sure and not cut.knobs and found.stated:
-        message = f"{cut.said}, no setting changes that, and the papers state a score"
+    elif cut is not None and not short and cut.unit != "turns" and cut.sure and found.stated and (why := _fixed(ctx, found, cut)):
+        message = f"{cut.said}, {why}, and the papers state a score"
         yield Finding(
             rule=RULE.id, name=RULE.name, severity="violation", authority=RULE.authority, confidence="medium",
             message=message, path=cut.path, line=cut.line, end_line=cut.line, basis="source",
@@ -193,6 +213,16 @@ def _off_the_table(found: Evidence) -> tuple[Reading, Tokenizer] | None:
         if reading.run.link == "score" and near is not None and tokenizer_of_ratio(reading.ratio) is None:  # type: ignore[arg-type]
             return reading, near
     return None
+
+
+def _fixed(ctx: Context, found: Evidence, cut: Cut) -> str:
+    """Why the reported run had this limit; "" where it may have had another."""
+    if not cut.settings and not cut.knobs:
+        return "no setting changes that"
+    values = [ctx.knobs.lookup(name) for name in cut.settings]
+    printed = all(v is not None and v.source == "log" and not v.ambiguous for v in values)
+    shown = any(run.link == "score" and all(run.knob(name) is not None for name in cut.settings) for run in found.behind)
+    return "the log of the reported run prints that setting" if cut.settings and printed and shown else ""
 
 
 def _mean(reading: Reading) -> float:

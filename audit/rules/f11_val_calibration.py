@@ -12,9 +12,9 @@ calibration was confirmed as legal. #1060 and #1394: Hessians from training shar
 **Look-alikes that are legal.** Hessians from training shards, from text that the model generated itself or from
 random tokens. A folder name proves nothing: "ValCalib" in #1019's is the legal one.
 
-    scored = max((e.id for e in ctx.trace.of("SCORE") if e.on_val), default=0)
-    used = [e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)]
-    bad = places([e for e in used if "rewritten" in e.detail or not _only_told(ctx, e)])
+**How it is decided.** Where a model with hooks on it runs, the trace knows what it was fed. It counts where weights are
+stored or loaded afterwards, or where weights are set to something made of what a hook added up, once the run is over.
+Statistics that only a log line gets (the function gives plain numbers, and its caller prints them) are no calibration.
 
 **See also.** F14 (training data at evaluation), F18 (choice by validation score), F1.
 """
@@ -139,12 +139,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     events = list(ctx.trace.of("CALIBRATE"))
     last_save = max((e.id for e in ctx.trace.of("SAVE", "RESTORE")), default=0)
-<<<<<<< HEAD
-    bad = places([e for e in events if e.on_val and e.id < last_save and not _only_told(ctx, e)])
-=======
     scored = max((e.id for e in ctx.trace.of("SCORE") if e.on_val), default=0)
-    bad = places([e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)])
->>>>>>> h3
+    used = [e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)]
+    bad = places([e for e in used if "rewritten" in e.detail or not _only_told(ctx, e)])
     found = [
         event_finding(RULE, e, f"{e.function} collects statistics of the model on validation tokens for {use}")
         for e in bad

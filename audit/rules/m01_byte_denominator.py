@@ -12,8 +12,8 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 **How it is decided.** By arithmetic on the log: ``val_tokens x val_loss / (ln 2 x val_bpb)`` above or
 below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
 source: a table that counts a leading space which the evaluation adds again, one that measures the space
-mark as three bytes, byte pieces measured by their printed name, an evaluation that adds a byte to every
-ordinary token, and a reported score that is divided by a written number of bytes per token.
+mark as three bytes (also where a damaged mark, ``piece.startswith("?")``, takes it off no piece), byte pieces measured by
+their printed name, an evaluation that adds a byte to every ordinary token, and a reported score that is divided by a written number of bytes per token.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right; tables
 that count the space themselves, where nothing is added to them; under-counting is wrong too but hurts its
@@ -32,7 +32,7 @@ from audit.rules.assumed_bytes import assumed_bytes
 from audit.rules.base import Example, Rule
 from audit.rules.byte_table import byte_table
 from audit.rules.papers import distinct
-from audit.rules.papers_checks import byte_accounting
+from audit.rules.papers_checks import byte_accounting, right_bytes
 
 RULE = Rule(
     id="M1",
@@ -91,6 +91,14 @@ ILLEGAL = [
         lines=(8,),
     ),
     Example(
+        name="a space mark that was lost when the script was saved",
+        code=_TABLE.format(
+            "    if piece.startswith('?'):\n        lead[t], piece = True, piece[1:]\n"
+            "    size[t] = 1 if sp.is_byte(t) else len(piece.encode())\n"
+        ),
+        lines=(9,),
+    ),
+    Example(
         name="a byte for every token that is no boundary",
         code=_TABLE.replace("(lead[target] & ~edge[before])", "(lead[target] | ~edge[before])").format(
             "    size[t] = 1 if sp.is_byte(t) else len(piece.lstrip('\\u2581').encode())\n"
@@ -139,7 +147,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     logged = list(distinct(byte_accounting(RULE, ctx)))
     shown = any(isinstance(item, Obligation) and item.status == "holds" for item in logged)
     if "source" in ctx.available:
-        for item in (*byte_table(RULE, ctx), *assumed_bytes(RULE, ctx)):
+        for item in (*byte_table(RULE, ctx, right_bytes(ctx)), *assumed_bytes(RULE, ctx)):
             if shown and isinstance(item, Obligation) and item.status == "undetermined":
                 continue  # the logs show that the assumed number is the right one
             stated = True

@@ -10,8 +10,8 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from audit.evidence.identities import readings
-from audit.evidence.runs import Run
+from audit.evidence.identities import bytes_per_token, readings, tokenizer_of_ratio
+from audit.evidence.runs import Evaluation, Run
 from audit.model import Fact, Finding, Obligation, Severity
 from audit.rules.base import Rule
 from audit.rules.papers import confidence_of, evidence, full_machine, non_record, paper_finding
@@ -40,6 +40,19 @@ def byte_accounting(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
             full = full or reading
     if full is not None:
         yield Obligation(rule=rule.id, status="holds", reason=f"{full.run.path}: {full.message}")
+
+
+def right_bytes(ctx: Any) -> str:
+    """Where the papers give a loss and a score that have a known tokenizer's bytes per token between them; "" where none does."""
+    found = evidence(ctx)
+    stated = {(f.path, f.name, f.scope): f for f in reversed(found.papers) if f.name in {"val_bpb", "val_loss"} and f.path.endswith(".json")}
+    pairs = [e for run in found.runs for e in run.evaluations]
+    pairs += [Evaluation(f, stated.get((f.path, "val_loss", f.scope))) for (_, name, _), f in stated.items() if name == "val_bpb"]
+    for e in pairs:
+        ratio = bytes_per_token(e)
+        if ratio is not None and (known := tokenizer_of_ratio(ratio)) is not None and known.ratio > 1:
+            return f"{e.bpb.path}:{e.bpb.line} has the {known.ratio} bytes a token of {known.name}"
+    return ""
 
 
 def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:

@@ -90,17 +90,11 @@ class SubmissionFiles:
         return self.ending(*C_SUFFIXES)
 
     def logs(self) -> list[str]:
-        """Log-like files: .log, .out, and .txt files whose name says so. Contents are not read."""
-        return [
-            p
-            for p in self.near()
-            if p.lower().endswith((".log", ".out"))
-            or (
-                p.lower().endswith(".txt")
-                and "requirement" not in p.lower()
-                and _LOG.search(PurePosixPath(p).name)
-            )
-        ]
+        """Log-like files: .log, .out, and .txt files whose name says so; else those in a folder of logs. Contents are not read."""
+        texts = [p for p in self.near() if p.lower().endswith(".txt") and "requirement" not in p.lower()]
+        named = {p for p in texts if _LOG.search(PurePosixPath(p).name)}
+        found = [p for p in self.near() if p.lower().endswith((".log", ".out")) or p in named]
+        return found or [p for p in texts if PurePosixPath(p).parent.name.lower() in ("log", "logs")]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)

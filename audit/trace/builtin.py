@@ -88,7 +88,7 @@ class Builtins:
                 out.knobs, out.deps, out.lv = first.knobs, first.deps, first.lv
                 out.flags = first.flags
                 return out
-            if last in ("int", "float") and first.kind == "val":
+            if first.kind == "val" and (last in ("int", "float") or (last == "round" and first.share is not None)):
                 return first
             return derive([first])
         if last in ("min", "max"):
@@ -223,6 +223,8 @@ class Builtins:
             out = derive([summary(args[0])])
         else:
             out = derive(args)
+        if last == "max" and len(args) == 2 and len(shares := [a for a in args if a.share is not None]) == 1:
+            out.share = shares[0].share  # ``max(1, share)``
         if last == "min":
             self.note_least(args, out, node)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):

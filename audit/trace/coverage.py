@@ -1,8 +1,9 @@
 """Coverage: where the program evaluates a known number of tokens or turns and leaves the rest of the stream out.
 
-The score has to be over the full validation set (rule D2). Three shapes tell that it is not: the stream is cut to a
-number of tokens (``val_tokens[:131072]``), the number of turns is bounded (``range(min(n, 32))``), or the
-loop over the stream is left after a number of turns (``if batch == 50: break``).
+The score has to be over the full validation set (rule D2). These shapes tell that it is not: the stream is cut to a
+number of tokens (``val_tokens[:131072]``), the number of turns is bounded (``range(min(n, 32))``), the
+loop over the stream is left after a number of turns (``if batch == 50: break``), or its documents are cut to some of
+them (`audit.trace.documents`).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ MOST_TURNS = 50_000
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """``amount`` of ``unit`` (tokens, turns) at ``path:line``; ``knobs``: the settings that say so, as text."""
+    """``amount`` of ``unit`` (tokens, turns, documents) at ``path:line``; ``knobs``: the settings that say so, as text."""
 
     path: str
     line: int
@@ -33,10 +34,16 @@ class Cut:
     leaves: bool = False
     #: no branch decides whether it comes to that, and no loop comes by it again
     sure: bool = False
+    #: the names of the settings
+    settings: frozenset[str] = frozenset()
+    #: of documents: at random
+    drawn: bool = False
 
     @property
     def said(self) -> str:
-        what = f"the first {self.amount:,} tokens" if self.unit == "tokens" else f"at most {self.amount:,} turns of its loop"
+        what = f"at most {self.amount:,} turns of its loop"
+        if self.unit != "turns":
+            what = f"{self.amount:,} {self.unit} at random" if self.drawn else f"the first {self.amount:,} {self.unit}"
         return f"the evaluation keeps to {what}" + (f" ({self.knobs})" if self.knobs else "")
 
     def __str__(self) -> str:
@@ -45,13 +52,17 @@ class Cut:
 
 def cut_of(trace: Trace, score: Event) -> Cut | None:
     """What the tokens of a score were limited to, if to anything known."""
+    parts: list[Cut | None] = []
     for chosen, _low, _high in score.atoms:
         loops = sorted(loop for loop, _turn in chosen)
-        for loop in loops:
-            found: Cut | None = trace.stops.get(loop)
+        stops = [(loop, found) for loop in loops if (found := trace.stops.get(loop)) is not None]
+        for loop, found in stops:
             # A number of turns may be that of a batch, unless no other loop over the stream is around it.
-            if found is not None and (found.leaves or loop == loops[0]):
+            if found.unit != "documents" and (found.leaves or loop == loops[0]):
                 return found
+        parts.append(next((found for _, found in stops if found.unit == "documents"), None))
+    if parts and None not in parts:
+        return parts[0]  # what one loop leaves out is no part that another one takes
     if score.flags & CUT:
         return next((cut for begun, cut in reversed(trace.cuts) if begun <= score.id), None)
     return None
@@ -66,7 +77,8 @@ class Coverage:
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 1 < amount < most:
             return None
         sure = not self.loops and not self.forks
-        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure)
+        names = frozenset(name for name, _value in bound.knobs)
+        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure, settings=names)
 
     def note_prefix(self: Any, base: V, elements: list, parts: list, out: V, node: Any) -> None:
         """``stream[:n]``"""

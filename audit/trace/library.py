@@ -91,6 +91,8 @@ from audit.trace.words import (
     found_places,
 )
 
+#: what draws some of several, each once
+DRAWS = frozenset(["sample", "choice"])
 #: what starts a generator of random numbers, in torch, numpy, mlx and the standard library
 SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random", "PRNGKey"))
 
@@ -159,6 +161,8 @@ class Library(Builtins, Containers, Files):
             return out
         if last in SEEDS and first is not None:
             self.trace.seeds.update(name for name, _value in first.knobs)
+        if last in DRAWS and (drawn := self.drawn(last, args, kwargs, node)) is not None:
+            return drawn
         if last in RANDOMS and ("random" in name or "torch" in name or "mlx" in name or last.startswith("rand")):
             out = derive([*args, *kwargs.values()])
             out.flags = (out.flags & META) | RAND
@@ -731,6 +735,8 @@ class Library(Builtins, Containers, Files):
             out.flags = (out.flags & ~LOGITS) | GEN | RAND
             self.event("GENERATE", node, out)
             return out
+        if name in DRAWS and recv.kind == "val" and (drawn := self.drawn(name, args, kwargs, node)) is not None:
+            return drawn
         if name in RANDOMS:
             out = derive(args)
             out.flags = (out.flags & META) | RAND
@@ -807,6 +813,15 @@ class Library(Builtins, Containers, Files):
                     out = self.to_bits(out, node)
             out.mask = None
         return out
+
+    def drawn(self: Any, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V | None:
+        """``random.sample(documents, n)``, ``rng.choice(len(documents), n, replace=False)``"""
+        count = args[1] if len(args) > 1 else kwargs.get("size" if name == "choice" else "k")
+        again = args[2] if len(args) > 2 else kwargs.get("replace")
+        if not args or count is None or (name == "choice" and (again is None or again.const is not False)):
+            return None
+        drawn: V | None = self.note_drawn(args[0], count, node)
+        return drawn
 
     def in_place(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])

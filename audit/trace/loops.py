@@ -173,6 +173,7 @@ class Loops:
 
     def turns(self: Any, it: V, loop: int) -> list[V]:
         """The loop variable in each executed iteration; [] when the loop certainly does not run."""
+        self.note_kept(it, loop)
         if it.kind == "iter":
             recipe = it.data
             what = recipe[0]

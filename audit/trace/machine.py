@@ -19,6 +19,7 @@ from audit import ir
 from audit.trace.calls import Calls
 from audit.trace.choices import Choices
 from audit.trace.coverage import Coverage
+from audit.trace.documents import Documents
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
@@ -81,7 +82,10 @@ class Scope:
         (self.redirect.get(name, self) if self.redirect else self).names[name] = value
 
 
-class Machine(Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Walks, Reaching, Started, Once, Hooks):
+class Machine(
+    Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
+    Once, Hooks,
+):  # fmt: skip
     def __init__(
         self,
         modules: dict[str, ir.Module],

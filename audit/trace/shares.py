@@ -11,8 +11,8 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any
 
-from audit.trace.spans import OF_ROWS, ROWS
-from audit.trace.values import CUT, LOGITS, LOSS, META, ORDER, VAL, WHOLE_ATOMS, V
+from audit.trace.spans import NUMBER_OF, OF_ROWS, ROWS
+from audit.trace.values import CUT, LOGITS, LOSS, MASK, META, ORDER, VAL, WHOLE_ATOMS, V, summary
 
 #: the share, and whether a setting decides it
 Share = tuple[Fraction, bool]
@@ -21,8 +21,20 @@ WHOLE: Share = (Fraction(1), False)
 _ROUNDING = 1 << 20
 
 
+def documents(v: V) -> bool:
+    """Is it a list, or an array, of places that were found in the stream."""
+    if v.kind == "seq" and v.rest is None:
+        return False
+    inner = summary(v)
+    return inner.kind == "val" and bool(inner.flags & META and inner.flags & MASK) and not inner.flags & (LOSS | LOGITS)
+
+
 def counted(stream: V, out: V) -> None:
-    """``out`` is the number of tokens of ``stream``."""
+    """``out`` is the number of tokens of ``stream``, or of documents."""
+    if documents(stream):
+        out.share, out.keys = WHOLE, out.keys | {NUMBER_OF}
+        out.flags |= summary(stream).flags & CUT
+        return
     whole = stream.kind == "val" and stream.flags & VAL and not stream.flags & (META | LOSS | LOGITS | CUT | ORDER)
     if whole and (stream.share is not None or stream.atoms == WHOLE_ATOMS) and not stream.deps and not stream.keys & {ROWS, OF_ROWS}:
         out.share = stream.share or WHOLE
@@ -52,8 +64,8 @@ def shortened(base: V, elements: int, part: Any, out: V) -> None:
     if elements != 1 or not isinstance(part, tuple) or not base.flags & VAL or base.flags & (META | LOSS | LOGITS):
         return
     low, high = part
-    if high is not None and high.share is not None and (low is None or (low.kind == "const" and low.const == 0)):
+    if high is not None and high.share is not None and NUMBER_OF not in high.keys and (low is None or (low.kind == "const" and low.const == 0)):
         out.share = min(high.share, base.share or WHOLE)
 
 
-__all__ = ["counted", "reckoned", "shortened"]
+__all__ = ["counted", "documents", "reckoned", "shortened"]

@@ -22,6 +22,8 @@ Span = tuple[Place, Place | None]
 #: tokens in one row (``tokens[None]``), in several, and a part that was cut out of rows, of each of them perhaps
 ONE_ROW, ROWS, OF_ROWS = ("one row",), ("rows",), ("of rows",)
 LAYOUT = frozenset([ONE_ROW, ROWS])
+#: a number of documents, and the numbers that they have
+NUMBER_OF = ("documents",)
 #: symbols of products, apart from those of places and of steps
 FIRST_PRODUCT = 1 << 50
 #: an order of n-grams: so many tokens at the beginning may be left out
@@ -101,7 +103,7 @@ class Advances:
             self.begins[own[0]] = start.const
         elif before and len(turn.pos[0]) == len(before) + 1:
             self.begins[own[0]] = 0
-        if stop.share is not None and given(start) and start.const <= MAX_START and not stop.deps:
+        if stop.share is not None and NUMBER_OF not in stop.keys and given(start) and start.const <= MAX_START and not stop.deps:
             self.bounds[loop] = (stop.share, step.const)
         low, high = _place(start), _place(stop)
         if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.documents import kept, marked
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
 from audit.trace.positions import (
     EVENTS,
@@ -18,7 +19,7 @@ from audit.trace.positions import (
 )
 from audit.trace.runs import cut_out, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE
-from audit.trace.shares import shortened
+from audit.trace.shares import documents, shortened
 from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
     ART,
@@ -124,6 +125,8 @@ class Subscripts:
                     return self.lookup(base, i, part, e)
                 deps = self.walked(i, 1)
                 part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
+                if kept(i) and documents(base):
+                    part = marked(part)
                 if part is not base and part.kind == "val":
                     part.origin = base
                 return self.lookup(base, i, part, e)
@@ -166,7 +169,7 @@ class Subscripts:
         # A part of what an iteration chose is chosen by it.
         deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
         deps |= self.elements_ahead(*suffix(base, bounds))
-        part = self.element(base)
+        part = self.note_first_documents(base, self.element(base), bounds, s)
         return cut_out(base, bounds, seq([], with_deps(part, deps)))
 
     def bound_text(self: Any, e: Any) -> Any:
@@ -253,6 +256,8 @@ class Subscripts:
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
         self.note_prefix(base, elements, parts, out, e)
+        if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
+            out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)

@@ -128,3 +128,73 @@ def test_bytes_per_token_near_a_tokenizers_tell_a_part_of_its_set(score, status)
     log = f"final_int6_exact val_loss:{score}\n"
     stated = {"submission.json": f'{{"val_bpb": {score.rpartition(":")[2]}}}'}
     assert d2(code, {"train_seed1.log": log} | stated)[0] == status
+
+
+DOCS = """\
+import random
+cut = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1]
+docs, total, rng = list(zip(cut[:-1], cut[1:])), torch.zeros(()), random.Random(1337)
+
+def add(docs):
+    global total
+    for a, b in docs:
+        with torch.no_grad():
+            total = total + nll(model, val[None, a:b], val[None, a + 1 : b + 1]).sum()
+
+@
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+SOME = {
+    "add(docs[:10_000])": "the first 10,000 documents",
+    "add(docs[: min(len(docs), 2_000)])": "the first 2,000 documents",
+    "docs = docs[:10_000]\nadd(docs[0::8])": "the first 10,000 documents",
+    "add([docs[i] for i in range(len(docs))][:500])": "the first 500 documents",
+    "rng.shuffle(docs)\nadd(sorted(docs[:10_000]))": "the first 10,000 documents",
+    "docs = docs[: len(docs) // 5]\nadd(docs)": "the first 10,000 documents",
+    "keep = docs[:10_000]\nfor i in range(0, len(keep), 8):\n    add(keep[i : i + 8])": "the first 10,000 documents",
+    "add(random.sample(docs, 5_000))": "5,000 documents at random",
+    "add(rng.sample(docs, k=len(docs) // 10))": "5,000 documents at random",
+    "add([docs[i] for i in sorted(rng.sample(range(len(docs)), max(1, int(round(len(docs) * 0.02)))))])": "1,000 documents at random",
+    "add([docs[i] for i in np.random.default_rng(0).choice(len(docs), 5_000, replace=False)])": "5,000 documents at random",
+    "add([docs[i] for i in torch.randperm(len(docs))[:5_000].tolist()])": "the first 5,000 documents",
+}
+ALL = [
+    "add(docs)",
+    "add(docs[:50_000])",
+    "add(docs[: len(docs)])",
+    "add(docs[:10_000])\nadd(docs[10_000:])",
+    "rng.shuffle(docs)\nadd(docs)",
+    "add(rng.sample(docs, len(docs)))",
+    "add([docs[i] for i in torch.randperm(len(docs)).tolist()])",
+    "add([docs[i] for i in np.random.default_rng(0).choice(len(docs), len(docs), replace=False)])",
+    "for i in range(0, len(docs), 64):\n    add(docs[i : i + 64])",
+    "while docs:\n    part, docs = docs[:64], docs[64:]\n    add(part)",
+    "print('first documents', docs[:3])\nadd(docs)",
+    "add(docs[: int(os.environ.get('VAL_DOCS', '50000'))])",
+    "some = int(os.environ.get('VAL_DOCS', '0'))\nif some > 0:\n    docs = docs[:some]\nadd(docs)",
+    "add(docs[: len(docs) // 8 * 8])",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("walk", SOME)
+def test_some_of_the_documents_are_a_part_of_the_set(walk: str) -> None:
+    code = DOCS.replace("@", walk)
+    status, reason, _ = d2(code)
+    assert status == "undetermined" and SOME[walk] in reason
+    assert d2(code, {"train.log": LOG, "submission.json": '{"val_bpb": 1.11344758}'})[0] == "holds"
+    assert d2(code, STATED)[0] == "violated"
+
+
+@pytest.mark.parametrize("walk", ALL)
+def test_documents_of_which_none_is_known_to_be_left_out(walk: str) -> None:
+    status, reason, _ = d2(DOCS.replace("@", walk), STATED)
+    assert status == "not-applicable", reason
+
+
+def test_a_setting_that_the_reported_runs_log_prints_is_the_one_it_had() -> None:
+    code = DOCS.replace("@", "add(rng.sample(docs, int(len(docs) * float(os.environ.get('VAL_DOC_FRACTION', '0.02')))))")
+    log = "Hyperparameters:\n  iterations: 20000\n  val_doc_fraction: {}\n  vocab_size: 1024\nfinal_exact val_bpb:1.23500000\n"
+    assert d2(code, STATED)[0] == "undetermined"
+    assert d2(code, STATED | {"train.log": log.format("0.02")})[0] == "violated"
+    assert d2(code, STATED | {"train.log": log.format("1.0")})[0] == "not-applicable"
+    assert d2(code, {"submission.json": '{"val_bpb": 1.1}', "train.log": log.format("0.02")})[0] == "undetermined"

@@ -233,3 +233,34 @@ def test_a_second_table_with_the_space_inside_is_no_second_count() -> None:
     other = "def texts():\n    return sum(1 if sp.is_byte(i) else len(sp.id_to_piece(i).replace('\\u2581', ' ').encode()) for i in range(V))\nprint(texts())\n"
     right = table("size[t] = len(piece.lstrip('\\u2581').encode())")
     assert found("M1", right + other) == []
+
+
+STRIPPED = "    if piece.startswith(@):\n        lead[t], piece = True, piece[1:]\n"
+
+
+@pytest.mark.parametrize("mark", ["'?'", "' '", "'\\x18'", "'\\xe2\\x96\\x81'", "'Γûü'"])
+def test_a_damaged_mark_takes_nothing_off(mark: str) -> None:
+    code = table("size[t] = len(piece.encode())", mark=STRIPPED.replace("@", mark))
+    assert ["space mark" in f.message for f in found("M1", code)] == [True]
+    # A log with the right bytes per token shows that another script ran: 2.4359 with SP1024.
+    files = {"train_gpt.py": code, "train.log": "final_exact val_loss:1.88000000 val_bpb:1.11344758\n"}
+    assert audit_files(text_files(files, "train_gpt.py"), Options(rules=frozenset(["M1"]))).findings == []
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        STRIPPED.replace("@", "'\\u2581'"),
+        STRIPPED.replace("@", "chr(0x2581)"),
+        STRIPPED.replace("@", "MARK"),
+        STRIPPED.replace("@", "'?'") + "    piece = piece.replace(MARK, '')\n",
+    ],
+)
+def test_what_may_be_the_mark_does(mark: str) -> None:
+    assert found("M1", table("size[t] = len(piece.encode())", mark=mark)) == []
+
+
+def test_pieces_of_ones_own_may_be_written_with_spaces() -> None:
+    code = table("size[t] = len(piece.encode())", mark=STRIPPED.replace("@", "' '"))
+    assert len(found("M1", code)) == 1
+    assert found("M1", code + "class Words:\n    def id_to_piece(self, t):\n        return words[t]\n") == []

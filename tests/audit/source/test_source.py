@@ -167,3 +167,11 @@ def test_the_papers_of_the_one_record_speak_of_a_script_at_the_root() -> None:
             target="x", tree=MemoryTree({}), primary="evaluate.py", paths=[*paths, more], changed=[*paths, more]
         )
         assert files.readmes() == [] and files.logs() == []
+
+
+def test_texts_in_a_folder_of_logs_are_logs_where_nothing_else_is() -> None:
+    paths = ["r/train_gpt.py", "r/notes.txt", "r/logs/eight_gpus.txt"]
+    files = SubmissionFiles(target="x", tree=MemoryTree({}), primary="r/train_gpt.py", paths=paths, changed=paths)
+    assert files.logs() == ["r/logs/eight_gpus.txt"]
+    files = SubmissionFiles(target="x", tree=MemoryTree({}), primary="r/train_gpt.py", paths=[*paths, "r/train.log"], changed=paths)
+    assert files.logs() == ["r/train.log"]
