@@ -24,13 +24,15 @@ from audit import ir
 class Value:
     """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "c", "." (anything
     else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones;
-    ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask."""
+    ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask;
+    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
     state: str = ""
     ahead: tuple[Any, str] | None = None
     sees: frozenset[tuple[int, int]] | None = None
+    late: int = 0
 
     def axis(self, n: Any) -> str:
         return self.axes[n] if isinstance(n, int) and -len(self.axes) <= n < len(self.axes) else ""
@@ -189,7 +191,7 @@ def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
         if isinstance(p, ir.Slice):
             axes.append(axis)
             if axis in ("t", "s") and not (p.lower is None and p.upper is None and p.step is None):
-                cut = _cut(v, p, node)
+                cut = _cut(v, p, node, known)
                 if cut is None:
                     return None
                 state, ahead = cut
@@ -197,10 +199,12 @@ def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
             continue
         else:
             return None
-    return Value((*axes, *v.axes[at:]), v.origin, state, ahead)
+    return Value((*axes, *v.axes[at:]), v.origin, state, ahead, late=v.late)
 
 
-def _cut(v: Value, time: ir.Slice, node: Any) -> tuple[str, tuple[Any, str] | None] | None:
+def _cut(v: Value, time: ir.Slice, node: Any, known: Any) -> tuple[str, tuple[Any, str] | None] | None:
+    if v.ahead is not None and not v.state and not v.late and time.lower is None and time.step is None and known(time.upper) == Size("t"):
+        return v.state, v.ahead  # as long as before
     if time.step is not None or v.ahead is not None:
         return None
     first = 0 if time.lower is None else number(time.lower)
@@ -241,7 +245,8 @@ def joined(values: list[Known], dim: int | None, node: Any) -> Value | None:
         return None
     known = [v for v in values if isinstance(v, Value)]
     ahead = next((v.ahead for v in known if v.ahead is not None), None)
-    return replace(first, origin=frozenset().union(*(v.origin for v in known)), ahead=ahead)
+    late = min(v.late for v in known)
+    return replace(first, origin=frozenset().union(*(v.origin for v in known)), ahead=ahead, late=late)
 
 
 def squeezed(v: Value, dim: int | None) -> Value | None:

@@ -18,6 +18,7 @@ from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
+from audit.rules.filters import PADDED
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
@@ -255,7 +256,7 @@ class Expressions:
         if name in ("fft", "rfft", "ifft", "irfft"):
             return mix.spectrum(v, name, node, rest)
         if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
-            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, mix.PADDED))
+            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED))
         if name in ("layer_norm", "unsqueeze"):
             return self._normed(v, node, over) if name == "layer_norm" else None
         if name == "sum" and v.state:

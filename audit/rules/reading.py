@@ -19,6 +19,7 @@ from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions, Seen, called, projected
+from audit.rules.filters import Taps, filtered
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -265,7 +266,7 @@ class Reading(Expressions):
     def _library_layer(self, node: ir.Call, made: ir.Call, v: Value) -> Known:
         kind = made.func.attr if isinstance(made.func, ir.Attr) else made.func.id if isinstance(made.func, ir.Name) else ""
         if kind == "Conv1d":
-            return mix.filtered(v, node, made)
+            return filtered(v, node, made, Taps(self.layers, self.place))
         if kind in ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d"):
             return mix.padded(v, node, made.args[0] if made.args else None)
         if kind in mix.NORMS and v.axis(-1) == "t" and len(v.axes) == 3 and not v.state:

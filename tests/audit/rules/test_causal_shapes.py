@@ -203,6 +203,103 @@ LEGAL = {
     ),
 }
 
+WIDTHS = """\
+class Near(nn.Module):
+    def __init__(self, dim, kernel_size, dilation=1):
+        super().__init__()
+        INIT
+    def forward(self, x):
+        B, T, C = x.shape
+        u = x.transpose(1, 2)
+        BODY
+        return u.transpose(1, 2)
+
+class Node(nn.Module):
+    def __init__(self, dim, kernel_size, dilation):
+        super().__init__()
+        self.near, self.out = Near(dim, kernel_size, dilation), nn.Linear(dim, dim)
+    def forward(self, x):
+        return x + self.out(self.near(x))
+
+class Several(nn.Module):
+    def __init__(self, nodes):
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+    def forward(self, x):
+        out = x
+        for i, node in enumerate(self.nodes):
+            out = out + node(x)
+        return out
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+        widths, gaps = WIDTHS, [1, 1, 2, 2]
+        self.blocks = nn.ModuleList()
+        for n in range(2):
+            nodes = []
+            for m in range(2):
+                nodes.append(Node(64, kernel_size=widths[n + m], dilation=gaps[n + m]))
+            self.blocks.append(Several(nodes))
+    def forward(self, ids):
+        x = self.emb(ids)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Wide(), val):.4f}")
+"""
+TAPS = "self.conv = nn.Conv1d(dim, dim, kernel_size, padding={}, dilation=dilation)"
+NAMED = "padding = {}\nself.conv = nn.Conv1d(dim, dim, kernel_size=kernel_size, padding=padding, dilation=dilation)"
+BOTH = "dilation * (kernel_size - 1) // 2"
+FRONT = "self.pad = dilation * (kernel_size - 1)\nself.conv = nn.Conv1d(dim, dim, kernel_size, dilation=dilation)"
+
+
+def widths(init: str, body: str = "u = self.conv(u)", built: str = "[3, 5, 7, 9]") -> str:
+    text = WIDTHS.replace("INIT", indent(init)).replace("BODY", indent(body))
+    return PRELUDE + text.replace("widths[n + m]", built if built.isdecimal() else "widths[n + m]").replace("WIDTHS", "[3, 5, 7, 9]")
+
+
+ILLEGAL |= {
+    "half of what the taps span, by name": widths(NAMED.format(BOTH)),
+    "the same in other words": widths(TAPS.format("(kernel_size - 1) * dilation // 2")),
+    "half of the taps, then the gaps": widths(TAPS.format("((kernel_size - 1) // 2) * dilation")),
+    "half of the taps and no gaps": widths("self.conv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2)"),
+    "half of a width that is known": widths(NAMED.format(BOTH), built="5"),
+    "half of an attribute": widths(
+        "self.kernel_size = kernel_size\nself.conv = nn.Conv1d(dim, dim, self.kernel_size, padding=(self.kernel_size - 1) // 2)"
+    ),
+    "the span by halves": widths("self.conv = nn.Conv1d(dim, dim, 2 * kernel_size + 1, padding=kernel_size)"),
+    "a list of filters": widths(
+        "self.convs = nn.ModuleList([nn.Conv1d(dim, dim, k, padding=k // 2) for k in (3, 5)])",
+        "for conv in self.convs:\n    u = u + conv(u)",
+    ),
+    "cut at its own length": widths(TAPS.format(BOTH), "u = self.conv(u)[..., :T]"),
+    "zeros on both sides by a setting": widths(
+        "self.pad = kernel_size // 2\nself.conv = nn.Conv1d(dim, dim, kernel_size)", "u = self.conv(F.pad(u, (self.pad, self.pad)))"
+    ),
+    "one step late and three ahead": widths("self.conv = nn.Conv1d(dim, dim, 7, padding=3)", "u = self.conv(torch.roll(u, 1, -1))"),
+}
+LEGAL |= {
+    "the overhang of taps by name is cut off": widths(NAMED.format("dilation * (kernel_size - 1)"), "u = self.conv(u)[..., :T]"),
+    "the overhang of taps by name is cut off later": widths(TAPS.format("(kernel_size - 1) * dilation"), "u = self.conv(u)\nu = u[:, :, :T]"),
+    "zeros before the window by name": widths(FRONT, "u = self.conv(F.pad(u, (self.pad, 0)))"),
+    "one tap by name": widths(TAPS.format(BOTH), built="1"),
+    "a padding that is given": widths(TAPS.format("dim - 63")),
+    "half of two taps, cut": widths("self.conv = nn.Conv1d(dim, dim, 2, padding=1)", "u = self.conv(u)[..., :T]"),
+    "moved on before": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = self.conv(torch.roll(u, 1, -1))"),
+    "moved on before by zeros": widths(
+        "self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = self.conv(F.pad(u, (1, -1)))"
+    ),
+    "moved on after": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = F.pad(self.conv(u), (1, 0))[..., :T]"),
+    "rolled on after": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = torch.roll(self.conv(u), 1, -1)"),
+    "over channels": widths(TAPS.format(BOTH).replace("dim, dim", "1, 1"), "u = self.conv(x.reshape(B * T, 1, C)).view(B, T, C).transpose(1, 2)"),
+    "moved on by as much as it spans": widths(
+        "self.conv = nn.Conv1d(dim, dim, 5, padding=2)", "u = self.conv(F.pad(u, (4, 0)))[..., :T]"
+    ),
+}
+
 
 @pytest.mark.parametrize("name", ILLEGAL)
 def test_later_positions_are_seen(name):
