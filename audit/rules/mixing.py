@@ -12,6 +12,7 @@ from typing import Any
 from audit import ir
 from audit.rules.axes import Known, Value, argument, number, numbers
 from audit.rules.filters import PADDED, moved_on, same_text
+from audit.rules.groups import GROUPED
 from audit.rules.masks import ahead
 from audit.rules.window import STATISTICS
 
@@ -161,7 +162,7 @@ def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
     """After ``roll``; back by one along time, each position holds the next one."""
     moves, dims = argument(rest, 0, call.keywords, "shifts"), argument(rest, 1, call.keywords, "dims", "dim", "axis")
     by, over = (numbers([x]) if x is not None else None for x in (moves, dims))
-    if by is None or over is None or len(by) != len(over) or v.state:
+    if by is None or over is None or len(by) != len(over) or v.state or any(v.axis(d) in ("g", "p") for d in over):
         return None
     moved = sum(m for m, d in zip(by, over, strict=True) if v.axis(d) == "t")
     if moved < 0:
@@ -171,7 +172,7 @@ def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
 
 def _near(v: Value) -> bool:
     """Do its positions hold those next to them, which a shift may put right."""
-    return v.ahead is not None and v.ahead[1] in (NEXT, PADDED)
+    return v.ahead is not None and v.ahead[1] in (NEXT, PADDED, GROUPED)
 
 
 def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
@@ -181,6 +182,8 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
     pairs = by.elts if isinstance(by, ir.Collection) else []
     state, ahead, late = v.state, v.ahead, v.late
     for n in range(0, len(pairs) - 1, 2):
+        if v.axis(-1 - n // 2) in ("g", "p"):
+            return None
         if v.axis(-1 - n // 2) != "t":
             continue
         left, right = number(pairs[n]), number(pairs[n + 1])
@@ -190,6 +193,8 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
             state, ahead = "", (call, NEXT)
         elif behind:
             state = "pad"
+        elif right is None and left == 0 and isinstance(pairs[n + 1], ir.Name) and not v.state:
+            state = "fill"
         elif v.state == "tail" or right is None:
             return None
     if late > v.late and _near(v):
@@ -199,7 +204,7 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
 
 def flipped(v: Value, dims: list[Any]) -> Value | None:
     over = numbers(dims)
-    if over is None or v.state not in ("", "flip"):
+    if over is None or v.state not in ("", "flip") or any(v.axis(d) in ("g", "p") for d in over):
         return None
     if not any(v.axis(d) == "t" for d in over):
         return v
