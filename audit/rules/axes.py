@@ -17,20 +17,22 @@ from audit import ir
 #: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
 #: "zeroed" scores of which a mask leaves some at zero, which hides them from a sum and not from a softmax;
 #: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
-#: "pad" with zeros after the last position; "long" a filter's result with its overhang on both sides
+#: "pad" with zeros after the last position; "fill" with as many as make its length even; "long" a filter's result with its overhang on both sides
 
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "c", "." (anything
+    """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "g" (groups of positions), "p", "r" (those of one group), "c", "." (anything
     else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones;
-    ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask."""
+    ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask;
+    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
     state: str = ""
     ahead: tuple[Any, str] | None = None
     sees: frozenset[tuple[int, int]] | None = None
+    late: int = 0
 
     def axis(self, n: Any) -> str:
         return self.axes[n] if isinstance(n, int) and -len(self.axes) <= n < len(self.axes) else ""
@@ -188,19 +190,25 @@ def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
         axis, at = v.axes[at], at + 1
         if isinstance(p, ir.Slice):
             axes.append(axis)
+            if axis in ("g", "p") and not (p.lower is None and p.upper is None and p.step is None):
+                return None
             if axis in ("t", "s") and not (p.lower is None and p.upper is None and p.step is None):
-                cut = _cut(v, p, node)
+                cut = _cut(v, p, node, known)
                 if cut is None:
                     return None
                 state, ahead = cut
-        elif axis not in ("t", "s") and (number(p) is not None or isinstance(known(p), Size)):
+        elif axis == "p" and number(p) == 0:
+            return None  # a group's first position
+        elif axis not in ("t", "s", "g") and (number(p) is not None or isinstance(known(p), Size)):
             continue
         else:
             return None
-    return Value((*axes, *v.axes[at:]), v.origin, state, ahead)
+    return Value((*axes, *v.axes[at:]), v.origin, state, ahead, late=v.late)
 
 
-def _cut(v: Value, time: ir.Slice, node: Any) -> tuple[str, tuple[Any, str] | None] | None:
+def _cut(v: Value, time: ir.Slice, node: Any, known: Any) -> tuple[str, tuple[Any, str] | None] | None:
+    if v.ahead is not None and not v.state and not v.late and time.lower is None and time.step is None and known(time.upper) == Size("t"):
+        return v.state, v.ahead  # as long as before
     if time.step is not None or v.ahead is not None:
         return None
     first = 0 if time.lower is None else number(time.lower)
@@ -241,7 +249,8 @@ def joined(values: list[Known], dim: int | None, node: Any) -> Value | None:
         return None
     known = [v for v in values if isinstance(v, Value)]
     ahead = next((v.ahead for v in known if v.ahead is not None), None)
-    return replace(first, origin=frozenset().union(*(v.origin for v in known)), ahead=ahead)
+    late = min(v.late for v in known)
+    return replace(first, origin=frozenset().union(*(v.origin for v in known)), ahead=ahead, late=late)
 
 
 def squeezed(v: Value, dim: int | None) -> Value | None:
@@ -254,7 +263,13 @@ def squeezed(v: Value, dim: int | None) -> Value | None:
 
 def merged(a: Env, b: Env) -> Env:
     """What both ways of a branch leave behind."""
-    return {k: v for k, v in a.items() if k in b and b[k] == v}
+    found = {k: v for k, v in a.items() if k in b and b[k] == v}
+    for k, v in a.items():  # zeros behind the window, or none
+        other = b.get(k)
+        if isinstance(v, Value) and isinstance(other, Value) and {v.state, other.state} == {"", "fill"}:
+            if replace(v, state="") == replace(other, state=""):
+                found[k] = replace(v, state="")
+    return found
 
 
 __all__ = [

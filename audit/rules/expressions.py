@@ -18,6 +18,8 @@ from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
+from audit.rules.filters import PADDED
+from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, repeated
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
@@ -103,10 +105,16 @@ class Expressions:
                 if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
                     self._report(node, RANKED)
                 return None
-            return ax.taken(base, node, self.known) if isinstance(base, Value) else None
+            return self._taken(base, node) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
         return None
+
+    def _taken(self, base: Value, node: ir.Sub) -> Value | None:
+        parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
+        if len(parts) == 2 and base.axes == ("b", "t", "c") and isinstance(parts[1], ir.Slice) and parts[1].step is not None:
+            return every(base, parts[1])
+        return ax.taken(base, node, self.known)
 
     def _attribute(self, node: ir.Attr) -> Known:
         if node.attr == "shape":
@@ -140,7 +148,8 @@ class Expressions:
             return None
         over = self.known(node.generators[0].iter)
         if not isinstance(over, tuple):
-            return None
+            one = self.known(node.elt) if isinstance(node.generators[0].iter, ir.Attr) else None
+            return (one,) if isinstance(one, Value) and one.axes == ("b", "g", "c") else None
         outer, found = dict(self.env), []
         for v in over:
             self.env[node.generators[0].target.id] = v
@@ -203,6 +212,11 @@ class Expressions:
         if name in ("cat", "concat", "concatenate") and args and isinstance(args[0], tuple):
             over = ax.argument(node.args, 1, node.keywords, "dim", "axis")
             return ax.joined(list(args[0]), 0 if over is None else ax.number(over), node)
+        if name == "stack" and args and isinstance(args[0], tuple) and args[0]:
+            first = args[0][0]
+            over = ax.number(ax.argument(node.args, 1, node.keywords, "dim"))
+            alike = isinstance(first, Value) and first.axes == ("b", "g", "c") and over in (2, -2) and all(a == first for a in args[0])
+            return replace(first, axes=REPEATED) if alike and isinstance(first, Value) else None
         if name == "einsum":
             made, attends = mix.einsum(node, args[1:]) if args else (None, False)
             if attends:
@@ -229,7 +243,21 @@ class Expressions:
         if name in ("add", "mul", "sub") and len(rest) == 1 and isinstance(mask := self.known(rest[0]), Grid):
             return hide.added(v, mask, {"add": "+", "sub": "-", "mul": "*"}[name])
         if name in ("view", "reshape"):
-            return ax.viewed(v, rest, self.known)
+            folded = grouped(v, rest, self.place, self.known)
+            if folded is not None:
+                return put_back(v, node, ("b", "t", "c"), self.place) if folded is v else folded
+            return ax.viewed(v, rest, self.known) if v.state != "fill" and not {"g", "p", "r"} & set(v.axes) else None
+        if name == "repeat_interleave":
+            return repeated(v, node, rest, self.place)
+        if name == "interpolate":
+            return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
+        if name in ("avg_pool1d", "max_pool1d"):
+            step, pad = (ax.argument(rest, n, node.keywords, k) for n, k in ((1, "stride"), (2, "padding")))
+            return pooled(v, over if over is not None else words.get("kernel_size"), step if step is not None else over, pad)
+        if name in ("expand", "repeat") and v.axes == ("b", "g", ".", "c"):
+            return replace(v, axes=REPEATED)
+        if name == "unsqueeze" and v.axes == ("b", "g", "c"):
+            return replace(v, axes=("b", "g", ".", "c")) if ax.number(over) in (2, -2) else None
         if name == "size":
             return ax.length(node, self.known)
         if name in ("transpose", "swapaxes", "permute"):
@@ -255,7 +283,7 @@ class Expressions:
         if name in ("fft", "rfft", "ifft", "irfft"):
             return mix.spectrum(v, name, node, rest)
         if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
-            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, mix.PADDED))
+            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED))
         if name in ("layer_norm", "unsqueeze"):
             return self._normed(v, node, over) if name == "layer_norm" else None
         if name == "sum" and v.state:

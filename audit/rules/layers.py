@@ -71,7 +71,7 @@ class Layers:
         if call is None and isinstance(func, ir.Sub):
             call = self._element(place, self._only(place, func.value))
         elif call is None and isinstance(func, ir.Name):
-            over = [n.iter for n in place.nodes(ir.For) if any(isinstance(x, ir.Name) and x.id == func.id for x in ir.walk(n.target))]
+            over = [n.iter for n in place.nodes(ir.For, ir.CompFor) if any(isinstance(x, ir.Name) and x.id == func.id for x in ir.walk(n.target))]
             lists = [self._only(place, x) for x in ir.walk(over) if isinstance(x, ir.Attr)] if len(over) == 1 else []
             call = self._element(place, lists[0]) if len(lists) == 1 else None
         elif call is not None and self.kind(place, call) == "Sequential":

@@ -11,6 +11,8 @@ from typing import Any
 
 from audit import ir
 from audit.rules.axes import Known, Value, argument, number, numbers
+from audit.rules.filters import PADDED, moved_on, same_text
+from audit.rules.groups import GROUPED
 from audit.rules.masks import ahead
 from audit.rules.window import STATISTICS
 
@@ -26,7 +28,6 @@ _SCORES = WEIGHTS | {"scaled"}
 _POSITIVE = frozenset({"sigmoid", "relu", "exp", "square"})
 _SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone detach dropout tanh clamp double".split())
 _MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
-PADDED = "the filter is padded on both sides: it reaches later positions"
 NEXT = "each position is given the next one's state"
 WHOLE = "the {} over all positions is put back on every position of the window"
 NORMS = frozenset({"InstanceNorm1d", "GroupNorm", "BatchNorm1d"})
@@ -43,7 +44,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         return None
     ahead = a.ahead or b.ahead
     states = {a.state, b.state}
-    made = replace(a if len(a.axes) >= len(b.axes) else b, origin=a.origin | b.origin, ahead=ahead)
+    late = min((v.late for v in (a, b) if "t" in v.axes), default=0)
+    made = replace(a if len(a.axes) >= len(b.axes) else b, origin=a.origin | b.origin, ahead=ahead, late=late)
     if states == {""}:
         timed = [v for v in (a, b) if "t" in v.axes]
         return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
@@ -160,10 +162,17 @@ def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
     """After ``roll``; back by one along time, each position holds the next one."""
     moves, dims = argument(rest, 0, call.keywords, "shifts"), argument(rest, 1, call.keywords, "dims", "dim", "axis")
     by, over = (numbers([x]) if x is not None else None for x in (moves, dims))
-    if by is None or over is None or len(by) != len(over) or v.state:
+    if by is None or over is None or len(by) != len(over) or v.state or any(v.axis(d) in ("g", "p") for d in over):
         return None
-    back = any(m < 0 and v.axis(d) == "t" for m, d in zip(by, over, strict=True))
-    return replace(v, ahead=(call, NEXT)) if back else v
+    moved = sum(m for m, d in zip(by, over, strict=True) if v.axis(d) == "t")
+    if moved < 0:
+        return replace(v, ahead=(call, NEXT))
+    return None if moved and _near(v) else replace(v, late=v.late + moved)
+
+
+def _near(v: Value) -> bool:
+    """Do its positions hold those next to them, which a shift may put right."""
+    return v.ahead is not None and v.ahead[1] in (NEXT, PADDED, GROUPED)
 
 
 def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
@@ -171,24 +180,31 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
     if v.state not in ("", "tail"):
         return None
     pairs = by.elts if isinstance(by, ir.Collection) else []
-    state, ahead = v.state, v.ahead
+    state, ahead, late = v.state, v.ahead, v.late
     for n in range(0, len(pairs) - 1, 2):
+        if v.axis(-1 - n // 2) in ("g", "p"):
+            return None
         if v.axis(-1 - n // 2) != "t":
             continue
         left, right = number(pairs[n]), number(pairs[n + 1])
-        behind = (right or 0) > 0
+        behind = (right or 0) > 0 or (right is None and left is None and same_text(pairs[n], pairs[n + 1]))
+        late = moved_on(pairs[n], pairs[n + 1], late)
         if behind and (v.state == "tail" or (left is not None and left < 0)):
             state, ahead = "", (call, NEXT)
         elif behind:
             state = "pad"
+        elif right is None and left == 0 and isinstance(pairs[n + 1], ir.Name) and not v.state:
+            state = "fill"
         elif v.state == "tail" or right is None:
             return None
-    return replace(v, state=state, ahead=ahead) if pairs else None
+    if late > v.late and _near(v):
+        return None
+    return replace(v, state=state, ahead=ahead, late=late) if pairs else None
 
 
 def flipped(v: Value, dims: list[Any]) -> Value | None:
     over = numbers(dims)
-    if over is None or v.state not in ("", "flip"):
+    if over is None or v.state not in ("", "flip") or any(v.axis(d) in ("g", "p") for d in over):
         return None
     if not any(v.axis(d) == "t" for d in over):
         return v
@@ -230,41 +246,6 @@ def spectrum(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | Non
     return replace(v, state="freq") if axis == "t" else v
 
 
-def filtered(v: Value, call: ir.Call, made: ir.Call) -> Value | None:
-    """After a ``Conv1d`` that ``made`` built, over (B, C, T)."""
-    if v.axis(-1) != "t" or v.state not in ("", "pad"):
-        return None
-    size, pad, gap, step = (
-        argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
-    )
-    k = number(size)
-    if k == 1 or (step is not None and number(step) != 1):
-        return replace(v, state="") if k == 1 and v.state == "" else None
-    if pad is None or number(pad) == 0:
-        return replace(v, state="", ahead=v.ahead or (call, PADDED)) if v.state == "pad" else v
-    p, d = number(pad), 1 if gap is None else number(gap)
-    same = isinstance(pad, ir.Const) and pad.value == "same"
-    if k is not None and d is not None and p is not None:
-        same = same or 2 * p == (k - 1) * d
-        overhang = p == (k - 1) * d
-    else:
-        same = same or (gap is None and _half(pad, size))
-        overhang = gap is None and isinstance(pad, ir.BinOp) and pad.op == "-" and number(pad.right) == 1 and alike(pad.left, size)
-    if same:
-        return replace(v, state="", ahead=(call, PADDED))
-    return replace(v, state="long") if overhang and not v.state else None
-
-
-def _half(pad: Any, size: Any) -> bool:
-    """``k // 2`` or ``(k - 1) // 2`` zeros on either side of a filter of ``k`` taps."""
-    if not (isinstance(pad, ir.BinOp) and pad.op == "//" and number(pad.right) == 2):
-        return False
-    inner = pad.left
-    if isinstance(inner, ir.BinOp) and inner.op == "-" and number(inner.right) == 1:
-        inner = inner.left
-    return alike(inner, size)
-
-
 def alike(a: Any, b: Any) -> bool:
     """The same name, attribute or constant."""
     if isinstance(a, ir.Name) and isinstance(b, ir.Name):
@@ -275,6 +256,6 @@ def alike(a: Any, b: Any) -> bool:
 
 
 __all__ = [
-    "KEEPS", "NORMS", "STATISTICS", "WEIGHTS", "alike", "attended", "both", "einsum", "filtered", "flipped", "kept", "padded", "product",
+    "KEEPS", "NORMS", "STATISTICS", "WEIGHTS", "alike", "attended", "both", "einsum", "flipped", "kept", "padded", "product",
     "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

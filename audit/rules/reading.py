@@ -19,6 +19,8 @@ from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions, Seen, called, projected
+from audit.rules.filters import Taps, filtered
+from audit.rules.groups import moves, pooled, put_back
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -54,7 +56,7 @@ class Reading(Expressions):
                 self.returned.append(value)
                 self._handed_on(value[0] if isinstance(value, tuple) and value else value)
                 return True
-            elif isinstance(s, (ir.Raise, ir.Jump)):
+            elif isinstance(s, ir.Raise) or (isinstance(s, ir.Jump) and s.kind != "pass"):
                 return True
             else:
                 self._statement(s)
@@ -222,9 +224,21 @@ class Reading(Expressions):
             del self.seen[before:]
             return made_of_lengths if isinstance(made_of_lengths, Grid) else None
         plain = isinstance(first, Value) and first.axes == ("b", "t", "c") and not first.state
+        coarse = isinstance(first, Value) and first.axes == ("b", "g", "c") and target is not None
+        if result is None and coarse and target is not None and not any(moves(p) for p in self._within(target)):
+            return first
         if result is None and plain and isinstance(first, Value) and self.along.along(self.place, node):
             return replace(first, ahead=None)
         return result
+
+    def _within(self, target: Place, depth: int = DEPTH) -> list[Place]:
+        """A function, the methods beside it, and what these call."""
+        found = [target, *(self.layers.methods.get(id(target.owner), {}).values() if target.owner is not None else ())]
+        if depth:
+            called = [self.layers.target(p, n.func) for p in found for n in p.nodes(ir.Call)]
+            inner = {id(t): t for t in called if t is not None and all(t is not p for p in found)}
+            found += [p for t in inner.values() for p in self._within(t, depth - 1)]
+        return found
 
     def _enter(self, target: Place, node: ir.Call, args: list[Known]) -> Known:
         assert target.function is not None
@@ -264,8 +278,16 @@ class Reading(Expressions):
 
     def _library_layer(self, node: ir.Call, made: ir.Call, v: Value) -> Known:
         kind = made.func.attr if isinstance(made.func, ir.Attr) else made.func.id if isinstance(made.func, ir.Name) else ""
+        if kind in ("AvgPool1d", "MaxPool1d"):
+            size, step, pad = (ax.argument(made.args, n, made.keywords, k) for n, k in enumerate(("kernel_size", "stride", "padding")))
+            return pooled(v, size, step if step is not None else size, pad)
+        if kind == "Conv1d" and (step := ax.argument(made.args, 3, made.keywords, "stride")) is not None and ax.number(step) != 1:
+            size, pad = (ax.argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding")))
+            return pooled(v, size, step, pad)
+        if kind in ("ConvTranspose1d", "Upsample"):
+            return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if kind == "Conv1d":
-            return mix.filtered(v, node, made)
+            return filtered(v, node, made, Taps(self.layers, self.place))
         if kind in ("ZeroPad1d", "ZeroPad2d", "ConstantPad1d"):
             return mix.padded(v, node, made.args[0] if made.args else None)
         if kind in mix.NORMS and v.axis(-1) == "t" and len(v.axes) == 3 and not v.state:

@@ -302,6 +302,7 @@ def _embedding_attributes(code: Code) -> Attributes:
                     else made
                 )
                 found.note(target.attr, names, own)
+    _grown(code, own, found)
     # ``for block in self.blocks: x = block(x)``
     lists = dict(found.classes)
     for place in code.places:
@@ -312,6 +313,37 @@ def _embedding_attributes(code: Code) -> Attributes:
                     if isinstance(n, ir.Name):
                         found.classes.setdefault(n.id, kinds[0])
     return found
+
+
+def _grown(code: Code, own: set[str], found: Attributes) -> None:
+    """Lists of layers that are filled one by one, or handed to the constructor of the module that runs them."""
+    lists: dict[tuple[int, str], str] = {}
+    calls = [(p, n) for p in code.places if p.function is not None for n in p.nodes(ir.Call)]
+    for place, call in calls:
+        if isinstance(call.func, ir.Attr) and call.func.attr == "append" and len(call.args) == 1 and isinstance(call.args[0], ir.Call):
+            name, to = _made(code, place, call.args[0]), call.func.value
+            if name in own and isinstance(to, ir.Name):
+                lists.setdefault((id(place), to.id), name)
+            elif name in own and isinstance(to, ir.Attr):
+                found.classes.setdefault(to.attr, name)
+    if not lists:
+        return
+    inits = {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
+    for place, call in calls:
+        init = inits.get(_made(code, place, call))
+        if init is None or init.function is None:
+            continue
+        names = [p.name for p in init.function.params][1:]
+        for name, given in [*zip(names, call.args, strict=False), *call.keywords]:
+            if name in names and isinstance(given, ir.Name) and (id(place), given.id) in lists:
+                lists.setdefault((id(init), name), lists[id(place), given.id])
+    for place in inits.values():
+        for s in place.nodes(ir.Assign):
+            held = s.value.args[0] if isinstance(s.value, ir.Call) and len(s.value.args) == 1 else s.value
+            if isinstance(held, ir.Name) and (id(place), held.id) in lists:
+                for t in s.targets:
+                    if isinstance(t, ir.Attr):
+                        found.classes.setdefault(t.attr, lists[id(place), held.id])
 
 
 def _made(code: Code, place: Place, call: ir.Call) -> str:

@@ -17,7 +17,8 @@ _NONE: Mapping[str, Any] = {}
 def settings_of(models: Iterable[Any], name: str) -> dict[str, Any]:
     """Attributes that every instance of a class holds at one known value.
 
-    What an object that it holds has (``self.args.use_memory``) is listed under its name with a dot before it.
+    What an object that it holds has (``self.args.use_memory``) is listed under its name with a dot before it, what its
+    constructor is given under ``__init__.name``.
     """
     known: dict[str, Any] = {}
     doubtful: set[str] = set()

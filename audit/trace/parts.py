@@ -104,6 +104,9 @@ class Parts:
                     and isinstance(n.targets[0], ir.Attr)
                 ):
                     part.attrs[n.targets[0].attr] = self.ev(n.value)
+            for p in init.node.params[1:]:
+                given = scope.names.get(p.name)
+                part.attrs[f"__init__.{p.name}"] = given if given is not None and given.kind == "const" else V("val")
             self.trace.parts.append(part)
             for n in calls if depth < DEPTH else ():
                 if id(n) not in dead:

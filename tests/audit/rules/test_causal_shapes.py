@@ -203,6 +203,207 @@ LEGAL = {
     ),
 }
 
+WIDTHS = """\
+class Near(nn.Module):
+    def __init__(self, dim, kernel_size, dilation=1):
+        super().__init__()
+        INIT
+    def forward(self, x):
+        B, T, C = x.shape
+        u = x.transpose(1, 2)
+        BODY
+        return u.transpose(1, 2)
+
+class Node(nn.Module):
+    def __init__(self, dim, kernel_size, dilation):
+        super().__init__()
+        self.near, self.out = Near(dim, kernel_size, dilation), nn.Linear(dim, dim)
+    def forward(self, x):
+        return x + self.out(self.near(x))
+
+class Several(nn.Module):
+    def __init__(self, nodes):
+        super().__init__()
+        self.nodes = nn.ModuleList(nodes)
+    def forward(self, x):
+        out = x
+        for i, node in enumerate(self.nodes):
+            out = out + node(x)
+        return out
+
+class Wide(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.head = nn.Embedding(1024, 64), nn.Linear(64, 1024)
+        widths, gaps = WIDTHS, [1, 1, 2, 2]
+        self.blocks = nn.ModuleList()
+        for n in range(2):
+            nodes = []
+            for m in range(2):
+                nodes.append(Node(64, kernel_size=widths[n + m], dilation=gaps[n + m]))
+            self.blocks.append(Several(nodes))
+    def forward(self, ids):
+        x = self.emb(ids)
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+print(f"val_bpb:{evaluate(Wide(), val):.4f}")
+"""
+TAPS = "self.conv = nn.Conv1d(dim, dim, kernel_size, padding={}, dilation=dilation)"
+NAMED = "padding = {}\nself.conv = nn.Conv1d(dim, dim, kernel_size=kernel_size, padding=padding, dilation=dilation)"
+BOTH = "dilation * (kernel_size - 1) // 2"
+FRONT = "self.pad = dilation * (kernel_size - 1)\nself.conv = nn.Conv1d(dim, dim, kernel_size, dilation=dilation)"
+
+
+def widths(init: str, body: str = "u = self.conv(u)", built: str = "[3, 5, 7, 9]") -> str:
+    text = WIDTHS.replace("INIT", indent(init)).replace("BODY", indent(body))
+    return PRELUDE + text.replace("widths[n + m]", built if built.isdecimal() else "widths[n + m]").replace("WIDTHS", "[3, 5, 7, 9]")
+
+
+ILLEGAL |= {
+    "half of what the taps span, by name": widths(NAMED.format(BOTH)),
+    "the same in other words": widths(TAPS.format("(kernel_size - 1) * dilation // 2")),
+    "half of the taps, then the gaps": widths(TAPS.format("((kernel_size - 1) // 2) * dilation")),
+    "half of the taps and no gaps": widths("self.conv = nn.Conv1d(dim, dim, kernel_size, padding=kernel_size // 2)"),
+    "half of a width that is known": widths(NAMED.format(BOTH), built="5"),
+    "half of an attribute": widths(
+        "self.kernel_size = kernel_size\nself.conv = nn.Conv1d(dim, dim, self.kernel_size, padding=(self.kernel_size - 1) // 2)"
+    ),
+    "the span by halves": widths("self.conv = nn.Conv1d(dim, dim, 2 * kernel_size + 1, padding=kernel_size)"),
+    "a list of filters": widths(
+        "self.convs = nn.ModuleList([nn.Conv1d(dim, dim, k, padding=k // 2) for k in (3, 5)])",
+        "for conv in self.convs:\n    u = u + conv(u)",
+    ),
+    "cut at its own length": widths(TAPS.format(BOTH), "u = self.conv(u)[..., :T]"),
+    "zeros on both sides by a setting": widths(
+        "self.pad = kernel_size // 2\nself.conv = nn.Conv1d(dim, dim, kernel_size)", "u = self.conv(F.pad(u, (self.pad, self.pad)))"
+    ),
+    "one step late and three ahead": widths("self.conv = nn.Conv1d(dim, dim, 7, padding=3)", "u = self.conv(torch.roll(u, 1, -1))"),
+}
+LEGAL |= {
+    "the overhang of taps by name is cut off": widths(NAMED.format("dilation * (kernel_size - 1)"), "u = self.conv(u)[..., :T]"),
+    "the overhang of taps by name is cut off later": widths(TAPS.format("(kernel_size - 1) * dilation"), "u = self.conv(u)\nu = u[:, :, :T]"),
+    "zeros before the window by name": widths(FRONT, "u = self.conv(F.pad(u, (self.pad, 0)))"),
+    "one tap by name": widths(TAPS.format(BOTH), built="1"),
+    "a padding that is given": widths(TAPS.format("dim - 63")),
+    "half of two taps, cut": widths("self.conv = nn.Conv1d(dim, dim, 2, padding=1)", "u = self.conv(u)[..., :T]"),
+    "moved on before": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = self.conv(torch.roll(u, 1, -1))"),
+    "moved on before by zeros": widths(
+        "self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = self.conv(F.pad(u, (1, -1)))"
+    ),
+    "moved on after": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = F.pad(self.conv(u), (1, 0))[..., :T]"),
+    "rolled on after": widths("self.conv = nn.Conv1d(dim, dim, 3, padding=1)", "u = torch.roll(self.conv(u), 1, -1)"),
+    "over channels": widths(TAPS.format(BOTH).replace("dim, dim", "1, 1"), "u = self.conv(x.reshape(B * T, 1, C)).view(B, T, C).transpose(1, 2)"),
+    "moved on by as much as it spans": widths(
+        "self.conv = nn.Conv1d(dim, dim, 5, padding=2)", "u = self.conv(F.pad(u, (4, 0)))[..., :T]"
+    ),
+}
+
+PAIRS = "y = x.view(B, T // 2, 2, C).mean(dim=2)\n"
+ADDED = "\nx = x + y[:, :T]"
+GROUPS = {  # how groups are made, changed, and put back
+    "by a mean": (PAIRS, "y = self.q(y)", "y = y.repeat_interleave(2, dim=1)"),
+    "by a sum with weights": (
+        "f = self.heads\ny = x.reshape(B, T // f, f, C)\ny = (y * self.w[None, None, :, None]).sum(dim=2)\n", "y = self.q(y)",
+        "y = torch.stack([self.q(y), self.k(y)], dim=2).reshape(B, T, C)",
+    ),
+    "by a layer over all of the group": (
+        "y = self.down(x.reshape(B, T // 2, 2 * C))\n", "y = F.silu(y)", "y = y.unsqueeze(2).expand(-1, -1, 2, -1).reshape(B, T, C)",
+    ),
+    "by the later one": ("y = x[:, 1::2]\n", "y = self.q(y)", "y = torch.repeat_interleave(y, 2, dim=1)"),
+    "both neighbours": ("y = 0.5 * (x[:, 0::2] + x[:, 1::2])\n", "y = self.q(y)", "y = y[:, :, None, :].expand(B, T // 2, 2, C).reshape(B, -1, C)"),
+    "by a pool": ("y = F.avg_pool1d(x.transpose(1, 2), 4).transpose(1, 2)\n", "y = self.q(y)", "y = y.repeat_interleave(4, 1)"),
+    "by a filter": (
+        "y = self.conv(x.transpose(1, 2)).transpose(1, 2)\n", "y = self.q(y)",
+        'y = F.interpolate(y.transpose(1, 2), scale_factor=4, mode="nearest").transpose(1, 2)',
+    ),
+    "filled up": (
+        "n = -T % 2\nz = x\nif n > 0:\n    z = F.pad(z, (0, 0, 0, n))\nt = z.shape[1]\ny = z.reshape(B, t // 2, 2, C).sum(dim=2)\n",
+        "y = self.q(y)", "y = y.repeat_interleave(2, dim=1)",
+    ),
+}  # fmt: skip
+GROUP_LAYERS = "self.down = nn.Linear(2 * dim, dim)\nself.w = nn.Parameter(torch.ones(heads))\nself.conv = nn.Conv1d(dim, dim, 4, stride=4)"
+ILLEGAL |= {f"groups {name}": model(a + b + "\n" + c + ADDED, GROUP_LAYERS) for name, (a, b, c) in GROUPS.items()}
+for _name, (_a, _b, _c) in GROUPS.items():
+    for _how, _text in {
+        "moved on by zeros": "y = F.pad(y, (0, 0, 1, 0))[:, :-1]\n",
+        "moved on by a row in front": "y = torch.cat([torch.zeros_like(y[:, :1]), y[:, :-1]], dim=1)\n",
+        "rolled on": "y = torch.roll(y, 1, dims=1)\ny[:, 0] = 0\n",
+    }.items():
+        LEGAL[f"groups {_name}, {_how}"] = model(_a + _b + "\n" + _text + _c + ADDED, GROUP_LAYERS)
+    LEGAL[f"groups {_name}, moved on later"] = model(
+        _a + _b + "\n" + _c + "\ny = F.pad(y, (0, 0, 4, 0))[:, :T]\nx = x + y", GROUP_LAYERS
+    )
+    LEGAL[f"groups {_name}, for a loss"] = model(_a + _b + "\nself.extra = self.k(y).square().mean()", GROUP_LAYERS)
+LEGAL |= {
+    "the first of each group": model("y = x.view(B, T // 2, 2, C)[:, :, 0]\ny = y.repeat_interleave(2, dim=1)" + ADDED),
+    "the earlier of each pair": model("y = x[:, ::2].repeat_interleave(2, dim=1)" + ADDED),
+    "heads of a position are summed": model("y = x.view(B, T, self.heads, C // self.heads).sum(2)\nx = x + y.repeat(1, 1, self.heads)"),
+    "groups that only the last position reads": model(
+        PAIRS + "y = y.repeat_interleave(2, dim=1)\nlast = (torch.arange(T) % 2 == 1)[None, :, None]\nx = x + y * last"
+    ),
+    "groups that attend to earlier ones": model(
+        PAIRS + "g = T // 2\nq, k, v = (p(y).view(B, g, self.heads, -1).transpose(1, 2) for p in (self.q, self.k, self.v))\n"
+        "y = F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).reshape(B, g, C)\nself.extra = self.out(y).mean()"
+    ),
+    "groups in another shape": model(PAIRS + "y = self.q(y.reshape(B, -1, C))\ny = y.view(B, T // 2, C)\nself.extra = self.out(y).mean()"),
+    "groups that begin late": model("y = F.pad(x, (0, 0, 1, -1)).view(B, T // 2, 2, C).mean(dim=2)\nx = x + y.repeat_interleave(2, dim=1)"),
+}
+
+MERGES = """\
+class Cast(nn.Linear):
+    def forward(self, x):
+        return F.linear(x, self.weight.to(x.dtype))
+
+class Merge(nn.Module):
+    def __init__(self, dim, factor=2):
+        super().__init__()
+        self.factor, self.proj = factor, Cast(dim, dim, bias=False)
+        self.gate = nn.Parameter(torch.ones(factor) / factor)
+    def forward(self, x):
+        B, T, D = x.shape
+        f = self.factor
+        pad = (f - T % f) % f
+        if pad > 0:
+            x = F.pad(x, (0, 0, 0, pad))
+        filled = x.shape[1]
+        x = x.reshape(B, filled // f, f, D)
+        gate = F.softmax(self.gate.to(dtype=x.dtype), dim=0)
+        return self.proj((x * gate[None, None, :, None]).sum(dim=2))
+
+class Unmerge(nn.Module):
+    def __init__(self, dim, factor=2):
+        super().__init__()
+        self.factor, self.projs = factor, nn.ModuleList([Cast(dim, dim, bias=False) for _ in range(factor)])
+    def forward(self, x, length):
+        B, G, D = x.shape
+        SHIFT
+        each = [proj(x) for proj in self.projs]
+        return torch.stack(each, dim=2).reshape(B, G * self.factor, D)[:, :length, :]
+
+class Layer(nn.Module):
+    def __init__(self, dim):
+        super().__init__()
+        self.mix = nn.Linear(dim, dim)
+    def forward(self, x):
+        INSIDE
+        return x + F.gelu(self.mix(x))
+
+"""
+
+
+def merges(shift: str = "pass", inside: str = "pass") -> str:
+    return model(
+        "x = x + self.unmerge(self.layer(self.merge(x)), T)", "self.merge, self.unmerge, self.layer = Merge(dim), Unmerge(dim), Layer(dim)",
+        before=MERGES.replace("SHIFT", shift).replace("INSIDE", inside),
+    )  # fmt: skip
+
+
+ILLEGAL["layers that merge and put back"] = merges()
+LEGAL["the same, moved on before it is put back"] = merges("x = F.pad(x, (0, 0, 1, 0))[:, :-1]")
+LEGAL["the same, moved on in a layer"] = merges(inside="x = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)")
+
 
 @pytest.mark.parametrize("name", ILLEGAL)
 def test_later_positions_are_seen(name):
