@@ -120,7 +120,7 @@ print(f"final_measured_exact val_loss:{found.loss:.6f} val_bpb:{found.bpb:.6f}")
 
 @pytest.mark.parametrize(
     ("label", "verdict"),
-    [("final_measured_exact", "undetermined"), ("final_sliding_exact", "clean"), ("final_of_another_script", "undetermined")],
+    [("final_measured_exact", "undetermined"), ("final_sliding_exact", "clean"), ("final_of_another_script", "clean")],
 )
 def test_a_stated_score_that_was_not_followed_leaves_the_run_undetermined(label, verdict):
     log = STATED.replace("1.155827", "1.175827") + f"{label} val_loss:1.900000 val_bpb:1.155827\n"
@@ -147,12 +147,13 @@ def test_a_label_outlives_its_compressor(printed, judged_by):
     "line, verdict",
     [
         ("ngram_oracle_final_score val_loss:0.050000 val_bpb:0.030000\n", "undetermined"),  # by no format string of the script
+        ("ngram_oracle_final_score val_loss:1.850000 val_bpb:1.110000\n", "clean"),  # a score that others reach
         ("final_swept_exact val_loss:0.500000 val_bpb:0.300000\n", "violation"),  # another version's word
         ("[rank 0] final_tuned_exact val_loss:0.500000 val_bpb:0.300000\n", "violation"),
     ],
 )
 def test_a_score_that_nothing_of_the_submission_prints_is_of_another_program(line, verdict):
-    files = {"train_gpt.py": PRELUDE + PLAIN if verdict == "undetermined" else SCRIPT, "train_seed1.log": line}
+    files = {"train_gpt.py": PRELUDE + PLAIN if verdict != "violation" else SCRIPT, "train_seed1.log": line}
     files["submission.json"] = f'{{"val_bpb": {line.split("val_bpb:")[1].strip()}}}'
     found = audit_files(text_files(files, "train_gpt.py"), Options())
     assert found.verdict == verdict, found.reason
