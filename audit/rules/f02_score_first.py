@@ -135,7 +135,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _how(c: Conflict) -> str:
     if c.past:
         many = "a token" if c.past == 1 else f"{c.past:,} tokens"
-        return f"{c.update.function} trains on {many} past what its turn has scored; line {c.score.line} scores them in the next"
+        return f"{c.update.function} trains on {many} past where line {c.score.line} begins to score in the next turn"
     return f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
 
 

@@ -214,6 +214,8 @@ def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
             found = _sliced(base, *part)
         elif isinstance(part, V) and part.kind == "const" and part.const in (None, ...):
             continue
+        elif element is elements[0] and ONE_ROW in base.keys and isinstance(part, V) and part.kind == "const" and part.const == 0 and not part.deps:
+            continue  # the row itself
         elif base.flags & (LOSS | LOGITS) and not (isinstance(part, V) and part.lv is not None):
             return None
         elif not sliced:

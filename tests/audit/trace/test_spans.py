@@ -107,3 +107,41 @@ def test_tokens_that_were_scored_in_an_earlier_pass_stay_a_second_score():
         f"    {line}\n" for line in turn(fit("val[c : c + 32769]")).splitlines()
     )
     assert "F3" in {rule for rule, _ in accused(body)}
+
+
+WINDOWS = """\
+n, T, S = val.numel() - 1, 1024, 512
+each = torch.zeros(n)
+for s in range(0, n, S):
+    e = min(s + T, n)
+    x, y = val[None, s:e], val[None, s + 1 : e + 1]
+    with torch.no_grad():
+        l = nll(model, x, y)[0]
+        {}
+    opt.zero_grad()
+    nll(model, x, y){}.mean().backward()
+    opt.step()
+    if e == n:
+        break
+total = total + each.sum()
+"""
+
+
+@pytest.mark.parametrize(
+    ("kept", "fitted", "found"),
+    [
+        ("each[s:e] = l", "", True),  # overwrites what was scored before the model learned from it
+        ("total += l.sum()", "", True),
+        ("total += nll(model, x, y)[0].sum()", "", True),
+        ("each[s:e] = l", "[0, : T - S]", False),
+        ("each[s + (T - S) : e] = l[T - S :]", "", False),
+        ("total += l[T - S :].sum()", "", False),
+        ("new = 0 if s == 0 else T - S\n        each[s + new : e] = l[new:]", "", False),
+    ],
+)
+def test_windows_that_overlap_are_scored_for_their_new_tokens_only(kept, fitted, found):
+    assert bool(accused(WINDOWS.format(kept, fitted))) is found
+
+
+def test_the_windows_that_abut():
+    assert not accused(WINDOWS.replace("S = val.numel() - 1, 1024, 512", "S = val.numel() - 1, 1024, 1024").format("each[s:e] = l", ""))
