@@ -474,15 +474,14 @@ def _of_one_rank(ratios: Ratios, call: ir.Call, scored: frozenset[int]) -> bool:
         for n in place.nodes(ir.Call)
     ):
         return False
+    own = {p.function.name for p in code.places if p.function is not None}
+    values = [argument, *(ratios.values.get(argument.id, []) if isinstance(argument, ir.Name) else [])]
+    if any(isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id in own for v in values for n in ir.walk(v)):
+        return False  # what they have done is not known
     summed = isinstance(argument, ir.Name) and any(
         n.op == "+" and n.line in scored and isinstance(n.target, ir.Name) and n.target.id == argument.id for n in place.nodes(ir.AugAssign)
     )
-    if summed:
-        return True
-    own = {p.function.name for p in code.places if p.function is not None}
-    values = [argument, *(ratios.values.get(argument.id, []) if isinstance(argument, ir.Name) else [])]
-    called = any(isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id in own for v in values for n in ir.walk(v))
-    return not called and ratios.ratio(argument)
+    return summed or ratios.ratio(argument)
 
 
 def _ratio_argument(ratios: Ratios, node: Any) -> bool:
