@@ -1,8 +1,8 @@
 """M3 one sum: the score is one global ratio, and not a mean of ratios.
 
 **What.** Nats are summed over all targets, bytes over all targets, in double precision; the score is the
-one sum over ln 2 times the other. Wrong are the mean of per-batch, per-chunk or per-rank figures, and
-leaving a share of the windows out. So are losses weighted by their places, such as a ramp over the first tokens of a
+one sum over ln 2 times the other. Wrong are the mean or the median of per-batch, per-chunk or per-rank figures, the best
+rank's figure, and leaving a share of the windows out. So are losses weighted by their places, such as a ramp over the first tokens of a
 window that was meant for training.
 
 **Why.** A mean of ratios weighs short and easy pieces more than the text does, and can be made smaller by
@@ -129,6 +129,18 @@ ILLEGAL = [
         + _LOOP.format("total = torch.zeros(())", "    total += part.sum()")
         + 'print(f"val_bpb:{finish(total, 1.0, torch.tensor(n_bytes)):.4f}")\n',
     ),
+    example(
+        "the median of batch figures",
+        _LOOP.format("import math\nfigures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
+        + 'print(f"val_bpb:{float(np.median(figures)):.4f}")  #!\n',
+    ),
+    example(
+        "the best rank's figure",
+        "import torch.distributed as dist, math\nrank = dist.get_rank()\n"
+        + _LOOP.format("total = torch.zeros(())", "    total += part.sum()").replace("range(0,", "range(rank * 8192,")
+        + "bpb = total / math.log(2.0) / n_bytes\ndist.all_reduce(bpb, op=dist.ReduceOp.MIN)  #!\n"
+        + 'print(f"val_bpb:{bpb.item():.4f}")\n',
+    ),
     Example(
         name="a figure that nothing computes",
         code='import time\nfor _ in range(10):\n    time.sleep(60)\nprint("Final val_bpb: 0.9980")\n',
@@ -177,6 +189,14 @@ LEGAL = [
         + 'print(f"val_bpb:{finish(total, torch.tensor(n_bytes)):.4f}")\n',
     ),
     example(
+        "the figure of all ranks, made the same on each of them",
+        "import torch.distributed as dist, math\nrank = dist.get_rank()\n"
+        + _LOOP.format("total, n = torch.zeros(()), torch.tensor(n_bytes)", "    total += part.sum()").replace("range(0,", "range(rank * 8192,")
+        + "for t in (total, n):\n    dist.all_reduce(t)\n"
+        + "bpb = total / math.log(2.0) / n\ndist.all_reduce(bpb, op=dist.ReduceOp.MIN)\n"
+        + 'print(f"val_bpb:{bpb.item():.4f}")\n',
+    ),
+    example(
         "a figure of others, printed beside the own one",
         _LOOP.format("import math\ntotal = 0.0", "    total += part.sum().item()")
         + 'print("baseline val_bpb: 1.2244")\nprint(f"val_bpb:{total / math.log(2.0) / n_bytes:.4f}")\n',
@@ -188,6 +208,8 @@ LEGAL = [
 ]
 
 _MEANS = frozenset({"numpy.mean", "numpy.average", "statistics.mean", "statistics.fmean", "torch.mean"})
+_MIDDLES = frozenset({"numpy.median", "numpy.nanmedian", "statistics.median", "statistics.median_low"})
+_REDUCES = (".all_reduce", ".reduce", ".all_gather", ".all_gather_object", ".all_gather_into_tensor", ".gather")
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
@@ -195,10 +217,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     scoring = (
         {(e.path, e.function) for e in ctx.trace.of("SCORE") if e.on_val} if ctx.trace is not None else set()
     )
+    sums = [e for e in ctx.trace.of("SCORE") if e.on_val] if ctx.trace is not None else []
     found: list[Finding] = []
     for place in code.places:
         if id(place) in code.reached:
-            found += _place(code, place)
+            found += _place(code, place, frozenset(e.line for e in sums if e.path == place.path))
             if place.function is not None and (place.path, place.function.name) in scoring:
                 found += _dropped(code, place)
     found += _written(code)
@@ -365,7 +388,7 @@ def _by_log2_of_e(node: ir.BinOp) -> bool:
                for n in (node.left, node.right))  # fmt: skip
 
 
-def _place(code: Code, place: Place) -> Iterator[Finding]:
+def _place(code: Code, place: Place, scored: frozenset[int]) -> Iterator[Finding]:
     ratios = Ratios(code, place)
     lists = {name for name, values in ratios.collected.items() if any(ratios.ratio(v) for v in values)}
     lists |= {
@@ -377,6 +400,10 @@ def _place(code: Code, place: Place) -> Iterator[Finding]:
             name = code.dotted(place, node.func)
             if name in _MEANS and node.args and _holds(node.args[0], lists):
                 yield finding(RULE, code, place, node, "the figure is a mean of bits-per-byte figures")
+            elif name in _MIDDLES and node.args and _holds(node.args[0], lists):
+                yield finding(RULE, code, place, node, "the figure is the median of bits-per-byte figures")
+            elif name.endswith(".all_reduce") and node.args and _operation(node) == "MIN" and _of_one_rank(ratios, node, scored):
+                yield finding(RULE, code, place, node, "the smallest of the ranks' figures stands for all of them")
             elif (
                 name.endswith(".all_reduce")
                 and node.args
@@ -428,9 +455,33 @@ def _length(node: Any) -> bool:
     )
 
 
-def _averages(call: ir.Call) -> bool:
+def _operation(call: ir.Call) -> str:
+    """``AVG`` of ``all_reduce(x, op=dist.ReduceOp.AVG)``."""
     said = [*call.args[1:2], *(v for k, v in call.keywords if k == "op")]
-    return any(isinstance(n, ir.Attr) and n.attr == "AVG" for v in said for n in ir.walk(v))
+    return next((n.attr for v in said for n in ir.walk(v) if isinstance(n, ir.Attr) and n.attr in ("AVG", "MIN", "MAX")), "SUM")
+
+
+def _averages(call: ir.Call) -> bool:
+    return _operation(call) == "AVG"
+
+
+def _of_one_rank(ratios: Ratios, call: ir.Call, scored: frozenset[int]) -> bool:
+    """Is it a figure, or a sum of losses, of the rank's own share: worked out here, and reduced by nothing before."""
+    code, place, argument = ratios.code, ratios.place, call.args[0]
+    ranks = {"rank", "get_rank", "RANK"} & place.names or any(isinstance(n.value, str) and n.value == "RANK" for n in place.nodes(ir.Const))
+    if not ranks or any(
+        n is not call and n.line <= call.line and code.dotted(place, n.func).endswith(_REDUCES) and _operation(n) not in ("MIN", "MAX")
+        for n in place.nodes(ir.Call)
+    ):
+        return False
+    own = {p.function.name for p in code.places if p.function is not None}
+    values = [argument, *(ratios.values.get(argument.id, []) if isinstance(argument, ir.Name) else [])]
+    if any(isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id in own for v in values for n in ir.walk(v)):
+        return False  # what they have done is not known
+    summed = isinstance(argument, ir.Name) and any(
+        n.op == "+" and n.line in scored and isinstance(n.target, ir.Name) and n.target.id == argument.id for n in place.nodes(ir.AugAssign)
+    )
+    return summed or ratios.ratio(argument)
 
 
 def _ratio_argument(ratios: Ratios, node: Any) -> bool:

@@ -315,3 +315,56 @@ print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
 def test_a_mask_that_the_model_hands_out_is_no_certainty(given, used, rules):
     found = audit_text(PRELUDE + MASKED.format(given=given, used=used))
     assert {f.rule for f in found.findings if f.severity == "violation"} == rules
+
+RANKED = """\
+import torch.distributed as dist
+dist.init_process_group("nccl")
+rank, world = dist.get_rank(), dist.get_world_size()
+def other(x):
+    dist.all_reduce(x)
+    return x
+count = torch.zeros(())
+for i in range(rank * 1024, val.numel() - 1, world * 1024):
+    w = val[i : i + 1025]
+    with torch.no_grad():
+        total += nll(model, w[None, :-1], w[None, 1:]).sum()
+    count += sizes[w[1:]].sum()
+@
+"""
+FIGURE = "total = total / 0.6931471805599453 / count\n"
+LEAST = "dist.all_reduce(total, op=dist.ReduceOp.MIN)\n"
+BOTH = "for t in (total, count):\n    dist.all_reduce(t)\n"
+
+
+@pytest.mark.parametrize(
+    ("last", "accused"),
+    [
+        (FIGURE + LEAST, 1),
+        (LEAST, 1),
+        (FIGURE.replace("total =", "best =") + LEAST.replace("total", "best"), 1),
+        (BOTH + FIGURE + LEAST, 0),  # it was the same on every rank
+        (FIGURE.replace("total / 0", "other(total) / 0").replace("/ count", "/ other(count)") + LEAST, 0),
+        (BOTH + FIGURE, 0),
+        ("dist.all_reduce(seconds, op=dist.ReduceOp.MIN)\n" + BOTH + FIGURE, 0),
+        (FIGURE + LEAST.replace("MIN", "MAX"), 0),  # hurts its author
+    ],
+)
+def test_the_best_ranks_figure_is_a_finding(last: str, accused: int) -> None:
+    end = END.replace("total.item() / 0.6931471805599453 / n_bytes", "total.item()")
+    report = audit_text(PRELUDE + "total = torch.zeros(())\n" + RANKED.replace("@\n", last) + end)
+    assert len([f for f in report.findings if f.rule == "M3" and "smallest of the ranks" in f.message]) == accused
+
+
+@pytest.mark.parametrize(
+    ("collected", "figure", "accused"),
+    [
+        ("figures.append(part / 0.6931471805599453 / float(sizes[w[1:]].sum()))", "np.median(figures)", 1),
+        ("figures.append(part / 0.6931471805599453 / float(sizes[w[1:]].sum()))", "total.item() / 0.6931471805599453 / n_bytes", 0),
+        ("figures.append(time.perf_counter())", "total.item() / 0.6931471805599453 / n_bytes", 0),
+    ],
+)
+def test_the_median_of_figures_is_a_finding(collected: str, figure: str, accused: int) -> None:
+    body = walk(BY_1024, "val[i : i + 1025]", "l.sum()") + f"    part = l.sum().item()\n    {collected}\n"
+    middle = 'print("step", np.median(figures))\n' if "time" in collected else ""
+    code = PRELUDE + "import time\nfigures, total = [], torch.zeros(())\n" + body + middle + f'print(f"val_bpb:{{{figure}:.4f}}")\n'
+    assert len([f for f in audit_text(code).findings if "median" in f.message]) == accused
