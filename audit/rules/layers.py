@@ -5,6 +5,7 @@ No rule lives here. Attributes are looked up per class: two classes may call dif
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 from audit import ir
@@ -149,9 +150,26 @@ class Layers:
                 return True
         return False
 
+    @cached_property
+    def always_trains(self) -> bool:
+        """Does nothing in the program put a model into evaluation mode: ``eval()``, ``train(False)``, ``training = …``."""
+        for p in self.code.places:
+            if "eval" in p.names:
+                return False
+            if "train" in p.names:
+                calls = [n for n in p.nodes(ir.Call) if n.args or n.keywords]
+                if any((isinstance(n.func, ir.Attr) and n.func.attr == "train") or _says(n, "train") for n in calls):
+                    return False
+        return "training" not in self._stored and not any(_says(n, "training") for p in self.code.places for n in p.nodes(ir.Call))
+
     def redefined(self, name: str) -> bool:
         """Does the script have a function of its own under a library's name."""
         return name in self.functions
+
+
+def _says(call: ir.Call, word: str) -> bool:
+    """Is a text handed in, as to ``setattr`` or ``getattr``."""
+    return any(isinstance(a, ir.Const) and a.value == word for a in call.args)
 
 
 def _paired(target: Any, value: Any) -> list[tuple[Any, Any]]:

@@ -292,7 +292,8 @@ class Reading(Expressions):
             return mix.padded(v, node, made.args[0] if made.args else None)
         if kind in mix.NORMS and v.axis(-1) == "t" and len(v.axes) == 3 and not v.state:
             tracked = [x for k, x in made.keywords if k == "track_running_stats"]
-            fixed = kind == "BatchNorm1d" and not any(isinstance(x, ir.Const) and x.value is False for x in tracked)
+            learned = kind == "BatchNorm1d" and not self.layers.always_trains
+            fixed = learned and not any(isinstance(x, ir.Const) and x.value is False for x in tracked)
             fixed = fixed or (kind == "InstanceNorm1d" and bool(tracked))
             return v if fixed else replace(v, ahead=(node, mix.WHOLE.format("norm")))
         if kind in ("Dropout", "Identity"):

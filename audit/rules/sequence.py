@@ -62,7 +62,7 @@ class Sequences:
         self.params: set[tuple[int, str]] = set()
         self.names: dict[int, set[str]] = {id(p): set() for p in code.places}
         #: how much was known of a place when it was last looked at
-        self.known: dict[int, tuple[int, int, int]] = {}
+        self.known: dict[int, tuple[int, ...]] = {}
         self.by_name: dict[str, list[Place]] = {}
         for p in self.code.places:
             if p.function is not None:
@@ -71,6 +71,10 @@ class Sequences:
                     self.by_name.setdefault("()" + p.owner.name, []).append(p)
         #: parameters that are given rows of pieces, (batch * time, pieces of one token)
         self.pieces = self._pieces()
+        #: the script's models whose ``forward`` returns one row of activations per position
+        self.models: set[str] = set()
+        #: attributes of wrappers that hold such a model, by the wrapper's class
+        self.held = _held(code, self.embeddings)
         for _ in range(6):
             if not self._round():
                 break
@@ -93,14 +97,24 @@ class Sequences:
             node = node.func.value
         return isinstance(node, ir.Name) and (id(place), node.id) in pieces
 
+    def _state(self) -> tuple[int, ...]:
+        return len(self.methods), len(self.models), len(self.params), sum(map(len, self.names.values()))
+
+    def _returns(self, place: Place) -> bool:
+        """Does a model's ``forward`` return activations in every way, under names that never hold anything else."""
+        returned = [n.value for n in place.nodes(ir.Return)]
+        if not returned or not all(r is not None and self.along(place, r) for r in returned):
+            return False
+        return all(self.along(place, first_of(value)) for name in self.names[id(place)] for value in place.assigned(name))
+
     def _round(self) -> bool:
-        before = (len(self.methods), len(self.params), sum(map(len, self.names.values())))
+        before = self._state()
         for place in self.code.places:
             if place.function is None:
                 continue
             names = self.names[id(place)]
             given = {a.name for a in place.function.params if (id(place), a.name) in self.params}
-            known = len(names), len(given), len(self.methods & place.names)
+            known = len(names), len(given), len(self.methods & place.names), len(self.models)
             if known == self.known.get(id(place)) or not (given or self.touches(place)):
                 continue  # nothing to follow, or nothing new
             self.known[id(place)] = known
@@ -114,7 +128,9 @@ class Sequences:
                         self.methods.add(place.function.name)
                 elif isinstance(node, ir.Call):
                     self._pass_on(place, node)
-        return before != (len(self.methods), len(self.params), sum(map(len, self.names.values())))
+            if place.function.name == "forward" and place.owner is not None and self._returns(place):
+                self.models.add(place.owner.name)
+        return before != self._state()
 
     def _pass_on(self, place: Place, call: ir.Call) -> None:
         """A module that is called with activations has them in its own ``forward``."""
@@ -143,7 +159,15 @@ class Sequences:
         """Can any expression of the place be activations: by a name that holds them, or by what it calls."""
         if self.names[id(place)]:
             return True
-        return not (place.names.isdisjoint(self.methods) and place.names.isdisjoint(self.embeddings.tables))
+        if not (place.names.isdisjoint(self.methods) and place.names.isdisjoint(self.embeddings.tables)):
+            return True
+        return place.owner is not None and any(c in self.models for c in self.held.get(place.owner.name, {}).values())
+
+    def wrapped(self, place: Place, func: Any) -> bool:
+        """``self.net`` of a wrapper, given token ids: a model of the script's that the wrapper was built around."""
+        if place.owner is None or not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self"):
+            return False
+        return self.held.get(place.owner.name, {}).get(func.attr) in self.models
 
     def _class_of(self, name: str) -> str | None:
         """The script's class whose instance a ``self.name`` or a loop variable over a list of them is."""
@@ -166,7 +190,7 @@ class Sequences:
         if isinstance(func, ir.Attr):
             if func.attr in self.embeddings.tables:
                 return not node.args or not (folded(place, node.args[0]) or self._piece(place, node.args[0], self.pieces))
-            if func.attr in self.methods:
+            if func.attr in self.methods or (node.args and self.wrapped(place, func)):
                 return True
             if func.attr in _ENDS:
                 return False
@@ -313,6 +337,55 @@ def _embedding_attributes(code: Code) -> Attributes:
                     if isinstance(n, ir.Name):
                         found.classes.setdefault(n.id, kinds[0])
     return found
+
+
+def _held(code: Code, made: Attributes) -> dict[str, dict[str, str]]:
+    """Of every class that is built around a model (``Scaled(model)``): which attribute holds which class."""
+    inits = {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
+    own = set(inits) | {p.owner.name for p in code.places if p.owner is not None}
+    tops = [p for p in code.places if p.function is None]
+    held: dict[str, dict[str, set[str]]] = {}
+    for place in code.places:
+        for call in place.nodes(ir.Call) if not place.names.isdisjoint(inits) else ():
+            init = inits.get(_made(code, place, call))
+            if init is None or init.function is None or init.owner is None:
+                continue
+            names = [p.name for p in init.function.params][1:]
+            for name, given in [*zip(names, call.args, strict=False), *call.keywords]:
+                for s in init.nodes(ir.Assign):
+                    if name in names and isinstance(s.value, ir.Name) and s.value.id == name:
+                        for t in s.targets:
+                            if isinstance(t, ir.Attr) and t.attr not in made.classes:
+                                kinds = _kinds(code, place, tops, given, own)
+                                held.setdefault(init.owner.name, {}).setdefault(t.attr, set()).update(kinds)
+    for p in code.places if held else ():  # what is stored under such a name again
+        for s in p.nodes(ir.Assign):
+            again = isinstance(s.value, ir.Name) and p in inits.values() and s.value.id in p.params
+            for t in s.targets if not again else ():
+                for of in held.values() if isinstance(t, ir.Attr) else ():
+                    of.get(t.attr, set()).add("")
+    return {owner: {a: next(iter(k)) for a, k in of.items() if len(k) == 1} for owner, of in held.items()}
+
+
+def _kinds(code: Code, place: Place, tops: list[Place], node: Any, own: set[str], seen: frozenset[str] = frozenset()) -> set[str]:
+    """The script's classes that an object may be of, through names, ``torch.compile`` and moves to a device; "" for another."""
+    if isinstance(node, ir.Name):
+        if node.id in seen:
+            return set()  # what it was before
+        made = place.assigned(node.id)
+        if not made and node.id not in place.params:
+            made = [v for top in tops if top.path == place.path for v in top.assigned(node.id)]
+        several = [_kinds(code, place, tops, value, own, seen | {node.id}) for value in made]
+        return set().union(*several) if several else {""}
+    if isinstance(node, ir.Call):
+        name = _made(code, place, node)
+        if name in own:
+            return {name}
+        if name.rpartition(".")[2] in ("compile", "DistributedDataParallel", "DDP") and node.args:
+            return _kinds(code, place, tops, node.args[0], own, seen)
+        if isinstance(node.func, ir.Attr) and node.func.attr in ("to", "cuda", "eval", "float", "bfloat16", "half", "train"):
+            return _kinds(code, place, tops, node.func.value, own, seen)
+    return {""}
 
 
 def _grown(code: Code, own: set[str], found: Attributes) -> None:

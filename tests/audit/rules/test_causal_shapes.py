@@ -197,7 +197,6 @@ LEGAL = {
         "x = x + F.linear(x.transpose(1, 2), self.t.weight.tril()).transpose(1, 2)", "self.t = nn.Linear(1024, 1024)"
     ),
     "a pool of the past": model("x = F.avg_pool1d(F.pad(x.transpose(1, 2), (2, 0)), 3, 1).transpose(1, 2)"),
-    "running statistics": model("x = self.n(x.transpose(1, 2)).transpose(1, 2)", "self.n = nn.BatchNorm1d(dim)"),
     "a filter with zeros behind": model(
         "u = self.v(x).transpose(1, 2)\nu = torch.fft.irfft(torch.fft.rfft(u, n=2 * T) * self.heads, n=2 * T)[..., :T]\nx = x + u.transpose(1, 2)"
     ),
@@ -403,6 +402,53 @@ def merges(shift: str = "pass", inside: str = "pass") -> str:
 ILLEGAL["layers that merge and put back"] = merges()
 LEGAL["the same, moved on before it is put back"] = merges("x = F.pad(x, (0, 0, 1, 0))[:, :-1]")
 LEGAL["the same, moved on in a layer"] = merges(inside="x = torch.cat([torch.zeros_like(x[:, :1]), x[:, :-1]], dim=1)")
+
+WRAPPED = """\
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.emb, self.mix, self.head = nn.Embedding(1024, 64), nn.Linear(64, 64), nn.Linear(64, 1024)
+    def forward(self, ids):
+        x = self.emb(ids)
+        x = x + F.gelu(self.mix(x))
+        SHAPE
+        return self.head(x)
+
+class Scaled(nn.Module):
+    def __init__(self, net, by=1.0):
+        super().__init__()
+        self.net, self.by = net, by
+    def forward(self, ids):
+        z = self.net(ids)
+        return CHANGE
+
+net = Net()
+net = MADE
+print(f"val_bpb:{evaluate(Scaled(net), val):.4f}")
+"""
+
+
+def wrapped(change: str, shape: str = "pass", made: str = "torch.compile(net)") -> str:
+    text = WRAPPED.replace("CHANGE", change).replace("SHAPE", shape).replace("MADE", made)
+    return PRELUDE + text.replace("self.net, self.by = net, by", "self.net = net\n        self.by = by")
+
+
+NORMED = model("x = self.n(x.transpose(1, 2)).transpose(1, 2)", "self.n = nn.BatchNorm1d(dim)")
+ILLEGAL |= {
+    "a wrapper takes the window's mean away": wrapped("z - z.mean(1, keepdim=True)"),
+    "a wrapper scales by the window": wrapped("z / (z.std(dim=1, keepdim=True) + 1e-5)", made="net.to('cuda')"),
+    "a wrapper adds the window's last": wrapped("z + self.by * z[:, -1:]"),
+    "statistics of the batch while it is scored": NORMED,
+}
+LEGAL |= {
+    "a wrapper takes the mean over tokens away": wrapped("z - z.mean(-1, keepdim=True)"),
+    "a wrapper normalises": wrapped("z - z.logsumexp(-1, keepdim=True)"),
+    "a wrapper scales by a setting": wrapped("z * self.by"),
+    "a wrapper around rows": wrapped("z - z.mean(1, keepdim=True)", shape="x = x.reshape(-1, x.size(-1))"),
+    "a wrapper around something else": wrapped("z - z.mean(1, keepdim=True)", made="load('net')"),
+    "running statistics": NORMED.replace("evaluate(Wide(), val)", "evaluate(Wide().eval(), val)"),
+    "running statistics, in evaluation mode": NORMED.replace("evaluate(Wide(), val)", "evaluate(Wide().train(False), val)"),
+}
 
 
 @pytest.mark.parametrize("name", ILLEGAL)
