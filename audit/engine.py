@@ -294,10 +294,11 @@ def _printable(ctx: Context, text: str) -> bool:
 
     if could_be_printed(text, ctx.modules.values()):
         return True
-    words = max(re.findall(r"[A-Za-z_]+", text), key=len, default="")
-    beside = ctx.files.anywhere(".py", ".sh", ".ipynb", ".c", ".cpp") if ctx.files is not None else []
-    others = (ctx.files.read(path) or b"" for path in beside if path != ctx.primary) if ctx.files is not None else ()
-    return len(words) < LEAST_LABEL or any(words.encode() in data for data in others)
+    word = max(re.findall(r"[A-Za-z_]+", text), key=len, default="")
+    assert ctx.files is not None
+    beside = ctx.files.anywhere(".py", ".sh", ".ipynb", ".c", ".cpp")
+    others = (ctx.files.read(path) or b"" for path in beside if path != ctx.primary)
+    return len(word) < LEAST_LABEL or any(word.encode() in data for data in others)
 
 
 def _written(ctx: Context, text: str) -> str | None:

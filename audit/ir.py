@@ -388,6 +388,11 @@ def walk(root: Any, into_functions: bool = True) -> Iterator[Any]:
             stack += read(node)
 
 
+def pieces(text: FString) -> list[str | None]:
+    """The texts of an f-string in order; None stands for what is filled in."""
+    return [x.value if isinstance(x, Const) and isinstance(x.value, str) else None for x in text.values]
+
+
 def functions(body: list[Stmt]) -> Iterator[FunctionDef]:
     """All functions below statements, methods and nested ones included, in the order of `walk`."""
     stack: list[Any] = list(body)

@@ -291,9 +291,7 @@ class _Printed:
         if isinstance(e, ir.Const) and isinstance(e.value, str):
             pieces: list[str | None] = [e.value]
         elif isinstance(e, ir.FString):
-            pieces = [
-                x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in e.values
-            ]
+            pieces = ir.pieces(e)
         else:
             return None
         texts = [p for p in pieces if p]

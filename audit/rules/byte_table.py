@@ -10,7 +10,7 @@ piece, so that nothing is taken off.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import product
 from typing import Any
 
@@ -31,10 +31,10 @@ _LOGICAL = {"logical_and": "&", "logical_or": "|", "logical_not": "~", "bitwise_
 _INVERSE = re.compile(r"(?:^|[._])(?:not|non?|in)_|ordinary|normal|inner", re.I)
 
 
-def byte_table(rule: Rule, ctx: Context, logged: str = "") -> Iterator[Finding | Obligation]:
+def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Iterator[Finding | Obligation]:
     """Findings at wrong tables, or one "holds" where a table was read and is right.
 
-    ``logged``: how the papers show that a run had the right bytes. A script that was damaged afterwards had another table.
+    ``right``: how the papers show that a run had the right bytes, if they do. A script that was damaged afterwards had another table.
     """
     code = code_of(ctx)
     builders = [p for p in code.places if id(p) in code.reached and _measures(p)]
@@ -65,7 +65,7 @@ def byte_table(rule: Rule, ctx: Context, logged: str = "") -> Iterator[Finding |
             )  # fmt: skip
         elif not own and (damaged := _damaged(place)) is not None and (bare := _bare(place, _within(damaged))) is not None:
             test = damaged[0].test
-            if logged:
+            if logged := right(ctx):
                 yield Obligation(rule=rule.id, status="holds", reason=f"line {test.line} looks for no space mark, but {logged}")
                 return
             wrong = True

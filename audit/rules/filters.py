@@ -131,7 +131,7 @@ def filtered(v: Value, call: ir.Call, made: ir.Call, taps: Taps) -> Value | None
         return replace(v, late=late)
     if isinstance(pad, ir.Const) and pad.value == "same":
         return _ahead(v, call, None if reach is None else reach - reach // 2)
-    seen = [(p, w, n) for p, w, n in _tried(size, gap, pad, taps)]
+    seen = list(_tried(size, gap, pad, taps))
     if not seen or any(p <= 0 for p, _, _ in seen):
         return None
     # An even number of taps gives one position more, and two of them no later one.

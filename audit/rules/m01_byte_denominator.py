@@ -147,7 +147,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     logged = list(distinct(byte_accounting(RULE, ctx)))
     shown = any(isinstance(item, Obligation) and item.status == "holds" for item in logged)
     if "source" in ctx.available:
-        for item in (*byte_table(RULE, ctx, right_bytes(ctx)), *assumed_bytes(RULE, ctx)):
+        for item in (*byte_table(RULE, ctx, right_bytes), *assumed_bytes(RULE, ctx)):
             if shown and isinstance(item, Obligation) and item.status == "undetermined":
                 continue  # the logs show that the assumed number is the right one
             stated = True

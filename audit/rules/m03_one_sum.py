@@ -214,14 +214,15 @@ _REDUCES = (".all_reduce", ".reduce", ".all_gather", ".all_gather_object", ".all
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
-    scoring = (
-        {(e.path, e.function) for e in ctx.trace.of("SCORE") if e.on_val} if ctx.trace is not None else set()
-    )
     sums = [e for e in ctx.trace.of("SCORE") if e.on_val] if ctx.trace is not None else []
+    scoring = {(e.path, e.function) for e in sums}
+    lines: dict[str, set[int]] = {}
+    for e in sums:
+        lines.setdefault(e.path, set()).add(e.line)
     found: list[Finding] = []
     for place in code.places:
         if id(place) in code.reached:
-            found += _place(code, place, frozenset(e.line for e in sums if e.path == place.path))
+            found += _place(code, place, lines.get(place.path, set()))
             if place.function is not None and (place.path, place.function.name) in scoring:
                 found += _dropped(code, place)
     found += _written(code)
@@ -388,7 +389,7 @@ def _by_log2_of_e(node: ir.BinOp) -> bool:
                for n in (node.left, node.right))  # fmt: skip
 
 
-def _place(code: Code, place: Place, scored: frozenset[int]) -> Iterator[Finding]:
+def _place(code: Code, place: Place, scored: set[int]) -> Iterator[Finding]:
     ratios = Ratios(code, place)
     lists = {name for name, values in ratios.collected.items() if any(ratios.ratio(v) for v in values)}
     lists |= {
@@ -465,7 +466,7 @@ def _averages(call: ir.Call) -> bool:
     return _operation(call) == "AVG"
 
 
-def _of_one_rank(ratios: Ratios, call: ir.Call, scored: frozenset[int]) -> bool:
+def _of_one_rank(ratios: Ratios, call: ir.Call, scored: set[int]) -> bool:
     """Is it a figure, or a sum of losses, of the rank's own share: worked out here, and reduced by nothing before."""
     code, place, argument = ratios.code, ratios.place, call.args[0]
     ranks = {"rank", "get_rank", "RANK"} & place.names or any(isinstance(n.value, str) and n.value == "RANK" for n in place.nodes(ir.Const))

@@ -339,9 +339,20 @@ def _embedding_attributes(code: Code) -> Attributes:
     return found
 
 
+def _constructors(code: Code) -> dict[str, Place]:
+    """The ``__init__`` of every class of the script, by the class's name."""
+    return {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
+
+
+def _handed(init: Place, call: ir.Call) -> list[tuple[str, Any]]:
+    """(parameter, argument) of a call that makes an object."""
+    names = [p.name for p in init.function.params][1:] if init.function is not None else []
+    return [(name, given) for name, given in [*zip(names, call.args, strict=False), *call.keywords] if name in names]
+
+
 def _held(code: Code, made: Attributes) -> dict[str, dict[str, str]]:
     """Of every class that is built around a model (``Scaled(model)``): which attribute holds which class."""
-    inits = {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
+    inits = _constructors(code)
     own = set(inits) | {p.owner.name for p in code.places if p.owner is not None}
     tops = [p for p in code.places if p.function is None]
     held: dict[str, dict[str, set[str]]] = {}
@@ -350,10 +361,9 @@ def _held(code: Code, made: Attributes) -> dict[str, dict[str, str]]:
             init = inits.get(_made(code, place, call))
             if init is None or init.function is None or init.owner is None:
                 continue
-            names = [p.name for p in init.function.params][1:]
-            for name, given in [*zip(names, call.args, strict=False), *call.keywords]:
+            for name, given in _handed(init, call):
                 for s in init.nodes(ir.Assign):
-                    if name in names and isinstance(s.value, ir.Name) and s.value.id == name:
+                    if isinstance(s.value, ir.Name) and s.value.id == name:
                         for t in s.targets:
                             if isinstance(t, ir.Attr) and t.attr not in made.classes:
                                 kinds = _kinds(code, place, tops, given, own)
@@ -401,14 +411,13 @@ def _grown(code: Code, own: set[str], found: Attributes) -> None:
                 found.classes.setdefault(to.attr, name)
     if not lists:
         return
-    inits = {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
+    inits = _constructors(code)
     for place, call in calls:
         init = inits.get(_made(code, place, call))
         if init is None or init.function is None:
             continue
-        names = [p.name for p in init.function.params][1:]
-        for name, given in [*zip(names, call.args, strict=False), *call.keywords]:
-            if name in names and isinstance(given, ir.Name) and (id(place), given.id) in lists:
+        for name, given in _handed(init, call):
+            if isinstance(given, ir.Name) and (id(place), given.id) in lists:
                 lists.setdefault((id(init), name), lists[id(place), given.id])
     for place in inits.values():
         for s in place.nodes(ir.Assign):

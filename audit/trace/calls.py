@@ -31,6 +31,7 @@ from audit.trace.values import (
     derive,
     join,
     mapping,
+    members,
     models_in,
     restrict,
     seq,
@@ -272,10 +273,8 @@ class Calls:
         if depth > 4:
             return
         if v.kind in ("seq", "dict"):
-            for x in (v.data.values() if v.kind == "dict" else v.data or []) if v.data else []:
+            for x in members(v):
                 self.collect_params(x, models, leaves, depth + 1)
-            if v.rest is not None:
-                self.collect_params(v.rest, models, leaves, depth + 1)
         elif v.kind == "obj":
             models.update(v.models)
         elif v.kind == "alt":
@@ -646,8 +645,7 @@ def parts_of(owner: V) -> list[V]:
             found.append(v)
             todo += [(x, depth + 1) for x in (*v.data.attrs.values(), *v.data.put_in.values())] if depth < 3 else []
         elif v.kind in ("seq", "dict") and depth < 4:
-            inner = v.data.values() if isinstance(v.data, dict) else v.data or []
-            todo += [(x, depth + 1) for x in (*inner, *([v.rest] if v.rest is not None else []))]
+            todo += [(x, depth + 1) for x in members(v)]
     return found
 
 

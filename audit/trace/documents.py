@@ -54,7 +54,7 @@ class Documents:
         """``count`` of the documents are kept. Says whether that is known to leave some out."""
         share: Share | None = count.share if NUMBER_OF in count.keys else None
         if count.flags & META and count.flags & CUT and self.trace.cuts:
-            found = replace(self.trace.cuts[-1][1], unit="documents", drawn=drawn)  # ``min(len(documents), n)``
+            found = replace(self.trace.cuts[-1][1], unit="documents")  # ``min(len(documents), n)``
         elif share is not None:
             if share[0] >= NEARLY:
                 return False

@@ -45,6 +45,7 @@ from audit.trace.values import (
     rest_of,
     seq,
     summary,
+    untouched,
 )  # fmt: skip
 from audit.trace.walks import marked
 from audit.trace.words import WHOLE
@@ -185,7 +186,7 @@ class Expressions(Subscripts):
         for _, v, _ in collected:
             rest = v if rest is None else join(rest, v)
         # Tensors that nothing was put into yet stay themselves: an optimizer that gets the list changes each of them.
-        fresh = [v for _, v, _ in collected if v.kind == "val" and not (v.flags & ~PARAM or v.atoms or v.keys)]
+        fresh = [v for _, v, _ in collected if untouched(v)]
         return seq(fresh if 1 < len(fresh) == len(collected) else [], rest)
 
     def comp_turns(self: Any, e: ir.Comp, depth: int, opened: list[int]) -> list[tuple[V | None, V, bool]]:
@@ -426,7 +427,8 @@ class Expressions(Subscripts):
         if a.deps or b.deps:
             out.deps = a.deps | b.deps
         out.flags = a.flags | b.flags
-        if (op == "*" and isinstance(value, float) and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys)) or (op == "/" and isinstance(value, float) and self.over_ln2(a, b)):
+        by_ln2 = op == "*" and (self.is_ln2(a, b, op) or LN2_IN in a.keys | b.keys)
+        if isinstance(value, float) and (by_ln2 or (op == "/" and self.over_ln2(a, b))):
             out.keys = frozenset([LN2_IN])
         if op == "*":
             out.keys = out.keys | times(a) | times(b)

@@ -10,7 +10,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Event
-from audit.trace.values import V
+from audit.trace.values import V, members
 
 #: methods that put something into a container
 _PUTS = frozenset(["append", "extend", "update", "setdefault"])
@@ -32,7 +32,7 @@ class Hooks:
         if not self.hooks:
             self.hooked.clear()
         if given is not None and given.kind == "func":
-            self.hooked.append(given)
+            self.hooked.append((given.data.scope, filled_by(given)))
         self.hooks += 1
         return V("val", const="hook")
 
@@ -44,9 +44,9 @@ class Hooks:
     def calibrated(self: Any, run: Event) -> None:
         """A model with hooks ran on tokens of the stream: what the hooks add to is made of them."""
         mark = frozenset([("calibrated", run.id)])
-        for hook in self.hooked if run.on_val else ():
-            for name in filled_by(hook):
-                if (v := hook.data.scope.get(name)) is not None:
+        for scope, filled in self.hooked if run.on_val else ():
+            for name in filled:
+                if (v := scope.get(name)) is not None:
                     mark_filled(v, mark)
 
     def note_rewritten(self: Any, value: V) -> None:
@@ -62,8 +62,7 @@ def holds_hook(v: V, depth: int = 0) -> bool:
     if v.const == "hook":
         return True
     if v.kind in ("seq", "dict") and depth < 3:
-        members = list(v.data.values() if v.kind == "dict" else v.data or [])
-        return any(holds_hook(x, depth + 1) for x in [*members, *([v.rest] if v.rest is not None else [])])
+        return any(holds_hook(x, depth + 1) for x in members(v))
     return v.kind == "obj" and depth < 2 and any(holds_hook(x, depth + 1) for x in v.data.attrs.values())
 
 
@@ -103,7 +102,7 @@ def mark_filled(v: V, mark: frozenset) -> None:
     if v.kind in ("seq", "dict"):
         if v.rest is None and not v.data:
             v.rest = V("val")
-        for x in [*(v.data.values() if v.kind == "dict" else v.data or []), *([v.rest] if v.rest is not None else [])]:
+        for x in members(v):
             mark_filled(x, mark)
     elif v.kind == "val" and not v.models:
         v.keys = v.keys | mark

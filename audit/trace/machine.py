@@ -124,7 +124,7 @@ class Machine(
         self.pending: list[V] = []
         self.pending_stepped = False
         self.hooks = 0
-        self.hooked: list[V] = []  # those that are set, the script's own functions among them
+        self.hooked: list[tuple[Any, set[str]]] = []  # of the script's own hooks that are set: their scopes, and the names that they fill
         self.loaded: dict[str, V] = {}
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.started: set[str] = set()  # scripts that were begun as programs of their own

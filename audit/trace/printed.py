@@ -52,7 +52,7 @@ def _formats(module: ir.Module) -> Iterator[list[str | None]]:
     """The texts of a module in pieces; None stands for what is filled in."""
     for node in ir.walk(module.body):
         if isinstance(node, ir.FString):
-            yield [x.value if isinstance(x, ir.Const) and isinstance(x.value, str) else None for x in node.values]
+            yield ir.pieces(node)
         elif isinstance(node, ir.Const) and isinstance(node.value, str) and len(node.value) < 400:
             pieces: list[str | None] = []
             at = 0

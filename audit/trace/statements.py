@@ -33,6 +33,7 @@ from audit.trace.values import (
     embedded,
     join,
     join_atoms,
+    members,
     seq,
     summary,
 )  # fmt: skip
@@ -250,13 +251,11 @@ class Statements(Loops, Contexts):
     def element(self: Any, v: V) -> V:
         """Any element of a container or any row of an array."""
         if v.kind in ("seq", "dict"):
-            members = list(v.data.values() if v.kind == "dict" else v.data or [])
-            if v.rest is not None:
-                members.append(v.rest)
-            if not members:
+            held = members(v)
+            if not held:
                 return V("val")
-            out = members[0]
-            for m in members[1:8]:
+            out = held[0]
+            for m in held[1:8]:
                 out = join(out, m)
             return out
         if v.kind == "alt":

@@ -316,14 +316,10 @@ def summary(v: V, depth: int = 0) -> V:
     """One value that stands for every element of a container."""
     if v.kind not in ("seq", "dict") or depth > 3:
         return v
-    members: list[V] = []
-    if v.data:
-        members.extend(v.data.values() if v.kind == "dict" else v.data)
-    if v.rest is not None:
-        members.append(v.rest)
-    if len(members) == 1 and members[0].kind not in ("seq", "dict"):
-        return members[0]
-    return derive([summary(m, depth + 1) for m in members[:64]])
+    held = members(v)
+    if len(held) == 1 and held[0].kind not in ("seq", "dict"):
+        return held[0]
+    return derive([summary(m, depth + 1) for m in held[:64]])
 
 
 def const(value: Any) -> V:
@@ -340,6 +336,17 @@ def mapping(items: dict, rest: V | None = None) -> V:
     v = V("dict", data=items)
     v.rest = rest
     return v
+
+
+def members(v: V) -> list[V]:
+    """What a list or a dictionary holds: the elements that are known one by one, then what stands for the others."""
+    known = list(v.data.values() if v.kind == "dict" else v.data or [])
+    return [*known, v.rest] if v.rest is not None else known
+
+
+def untouched(v: V) -> bool:
+    """A tensor, a parameter perhaps, that nothing was put into yet."""
+    return v.kind == "val" and not (v.flags & ~PARAM or v.atoms or v.keys)
 
 
 def join(a: V, b: V) -> V:
@@ -402,7 +409,7 @@ def join(a: V, b: V) -> V:
     if b.kind == "seq" and a.kind == "const":
         return b
     out = derive([a, b])
-    if all(v.kind == "val" and not (v.flags & ~PARAM or v.atoms or v.keys) for v in (a, b)):
+    if untouched(a) and untouched(b):
         out.either = (a, b)  # whoever changes it changes one of these
     return out
 
