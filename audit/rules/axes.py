@@ -17,6 +17,7 @@ from audit import ir
 #: states of a value: "" activations; "rank" the positions in the order of their values; "score", "scaled" of queries against keys, "share" what the values are weighed by;
 #: "zeroed" scores of which a mask leaves some at zero, which hides them from a sum and not from a softmax;
 #: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
+#: "pool" weights that sum to one over all positions, "slots" that attend to the whole window, without an axis for it;
 #: "pad" with zeros after the last position; "fill" with as many as make its length even; "long" a filter's result with its overhang on both sides
 
 
@@ -128,7 +129,7 @@ def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
     if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and row and tuple(axes[1:]) == v.axes[2:]:
         return replace(v, axes=("f", *axes[1:]))
     plain = v.state == "" and axes.count("t") == 1 and "s" not in axes and v.axes.count("t") == 1
-    return replace(v, axes=tuple(axes)) if plain else None
+    return replace(v, axes=tuple(axes)) if plain or (v.state == "slots" and "t" not in axes) else None
 
 
 def turned(v: Value, call: ir.Call, name: str, args: list[Any]) -> Value | None:

@@ -16,6 +16,7 @@ from audit.rules import attention as spelled
 from audit.rules import axes as ax
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
+from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.filters import PADDED
@@ -159,6 +160,8 @@ class Expressions:
 
     def _product(self, left: Known, right: Known, node: Any) -> Known:
         made = mix.product(left, right, node)
+        if left is None and isinstance(right, Value) and isinstance(node, ir.BinOp):
+            made = slots.learned(spelled.made_of(self.place, node.left), right)
         if made is not None and isinstance(left, Value) and left.state in mix.WEIGHTS:
             self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
@@ -218,7 +221,8 @@ class Expressions:
             alike = isinstance(first, Value) and first.axes == ("b", "g", "c") and over in (2, -2) and all(a == first for a in args[0])
             return replace(first, axes=REPEATED) if alike and isinstance(first, Value) else None
         if name == "einsum":
-            made, attends = mix.einsum(node, args[1:]) if args else (None, False)
+            turn = len(args) == 3 and args[1] is None and isinstance(args[2], Value) and not spelled.made_of(self.place, node.args[1])
+            made, attends = mix.einsum(node, args[:0:-1] if turn else args[1:], turn) if args else (None, False)
             if attends:
                 self._report(node, UNMASKED if not isinstance(args[1], Value) or args[1].sees is None else TURNED)
             return made
@@ -269,7 +273,7 @@ class Expressions:
         if name in ("matmul", "bmm"):
             return self._product(v, self.known(rest[0]), node) if len(rest) == 1 else None
         if name == "softmax":
-            return mix.softmaxed(v, over)
+            return mix.softmaxed(v, node, over)
         if name == "roll":
             return mix.rolled(v, node, rest)
         if name == "pad":
@@ -311,7 +315,10 @@ class Expressions:
 
     def _embedded(self, node: ir.Call) -> Value | None:
         """Token ids looked up; those of the next token where the ids were moved back by one."""
-        names = frozenset(n.id for n in ir.walk(node.args[0]) if isinstance(n, ir.Name) and n.id not in ("self", "torch"))
+        names = frozenset(
+            n.id for n in ir.walk(node.args[0])
+            if isinstance(n, ir.Name) and n.id not in ("self", "torch") and not isinstance(self.env.get(n.id), Size)  # nor of places
+        )  # fmt: skip
         if not self.along.along(self.place, node):
             return None
         for n in ir.walk(node.args[0]):
@@ -339,6 +346,12 @@ class Expressions:
         packed = flash and "qkv" in name and len(ends) == 1
         if (bare or turned) and self.place.owner is not None and timed and (own or packed):
             self._report(node, TURNED if turned else UNMASKED)
+        if bare and self.place.owner is not None:
+            made, read = slots.attended(node, args, 1 if flash else -2)
+            if read:
+                self._report(node, slots.READ)
+            if made is not None:
+                return made
         first = args[0] if args else None
         return replace(first, state="", ahead=None) if isinstance(first, Value) else None
 
@@ -397,7 +410,7 @@ def called(node: ir.Call) -> str:
 
 
 def projected(v: Value) -> Value | None:
-    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip", "wrap") else None
+    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip", "wrap", slots.SLOTS) else None
 
 
 def binds(target: Any, name: str) -> bool:

@@ -5,7 +5,7 @@ spellings, its encoder and decoder layers among them, or written out, a recurren
 both sides or around the window, states or token ids moved back by one position, ids moved on by one around the window's
 end (its last token stands before the first), a statistic over the whole window (its mean, its last state) or over its
 beginning fed back to every position, in the model or in a wrapper around it, neighbours merged into groups whose
-summary each of them gets back, slots filled by a softmax over time that every position reads, a layer that only
+summary each of them gets back, slots that attend to the window or are filled by a softmax over time and that every position reads, a layer that only
 the highest ranked positions of the window pass through (mixture of depths, experts that choose their tokens), experts
 that get fixed shares of the positions in the order of their classes.
 
@@ -63,6 +63,7 @@ from audit.rules.reading import BRANCH, Seen, readings
 from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by, settings_of
+from audit.rules.slots import READ
 from audit.rules.window import STATISTICS, Window
 
 RULE = Rule(
@@ -207,8 +208,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     once: dict[tuple[str, int, str], Finding] = {}
     for f in found:
-        once.setdefault((f.path, f.line, f.message), f)
-    found = _surest(once.values())
+        once.setdefault((f.path, f.line, "" if f.message == READ else f.message), f)
+    said = {(f.path, f.line) for f in once.values() if f.message != READ and f.confidence != "low"}
+    found = _surest(f for f in once.values() if f.message != READ or (f.path, f.line) not in said)
     yield from found
     doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:

@@ -14,6 +14,7 @@ from audit.rules.axes import Known, Value, argument, number, numbers
 from audit.rules.filters import PADDED, moved_on, same_text
 from audit.rules.groups import GROUPED
 from audit.rules.masks import ahead
+from audit.rules.slots import POOL, READ, SLOTS, contracted, pooled, reduced, weighed
 from audit.rules.window import STATISTICS
 
 #: element by element: the axes stay
@@ -55,7 +56,11 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         return replace(own, ahead=(node, other.ahead[1])) if "t" in own.axes else None
     if states == {"", "wrap"} or states == {"wrap"}:  # nobody mends the first position in the sum
         return replace(made, state="" if node.op in "+-" and "" in states else "wrap")
-    if states == {"window"} or states == {"freq"}:
+    if "" in states and SLOTS in states:
+        own, other = (b, a) if a.state == SLOTS else (a, b)
+        met = "t" in own.axes and own.origin == other.origin and len(own.origin) == 1
+        return replace(own, ahead=(node, READ)) if met else None
+    if states in ({"window"}, {"freq"}, {SLOTS}):
         return made
     if states == {"", "freq"}:
         return replace(made, state="freq")
@@ -69,6 +74,8 @@ def _alone(v: Value, op: str, plain: bool) -> Value | None:
         return v if op in "*/" or plain else None
     if v.state in ("share", "zeroed"):
         return v if plain and op in "*/" else None
+    if v.state == SLOTS:
+        return v if op in "+-*/" else None
     if v.state == "wrap":  # perhaps times a mask of the first position
         return v if plain or op in "+-" else None
     return v if v.state in ("", "window", "freq", "flip", "tail") and op in ("+", "-", "*", "/", "**") else None
@@ -79,6 +86,8 @@ def product(left: Known, right: Known, node: Any) -> Value | None:
     a, b = (x if isinstance(x, Value) else None for x in (left, right))
     if a is None:
         return None
+    if (made := weighed(a, b, node)) is not None:
+        return made
     if a.state in _SCORES:
         return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None, sees=None) if attended(a, b) else None
     if a.state not in ("", "window"):
@@ -102,14 +111,16 @@ def attended(weights: Value, values: Value | None) -> bool:
     return summed and (weights.sees is None or ahead(weights.sees))
 
 
-def einsum(call: ir.Call, operands: list[Known]) -> tuple[Value | None, bool]:
-    """The result, and whether it is attention to all positions."""
+def einsum(call: ir.Call, operands: list[Known], turned: bool = False) -> tuple[Value | None, bool]:
+    """The result, and whether it is attention to all positions; ``turned``: the operands come in the other order."""
     spec = call.args[0]
     if not (isinstance(spec, ir.Const) and isinstance(spec.value, str)) or len(operands) != 2:
         return None, False
     inputs, arrow, output = spec.value.replace(" ", "").partition("->")
-    letters = inputs.split(",")
+    letters = inputs.split(",")[:: -1 if turned else 1]
     a, b = operands
+    if arrow and len(letters) == 2 and "." not in spec.value and (made := contracted(letters, output, a, b, call)) is not None:
+        return made, False
     if not arrow or len(letters) != 2 or "." in spec.value or not isinstance(a, Value) or len(letters[0]) != len(a.axes):
         return None, False
     kinds = dict(zip(letters[0], a.axes, strict=True))
@@ -131,10 +142,12 @@ def einsum(call: ir.Call, operands: list[Known]) -> tuple[Value | None, bool]:
     return Value(tuple(names.get(x, ".") for x in output), a.origin, "score", a.ahead or b.ahead), False
 
 
-def softmaxed(v: Value, over: Any) -> Value | None:
+def softmaxed(v: Value, call: ir.Call, over: Any) -> Value | None:
     dim = number(over)
     if dim is None or not v.axis(dim):
         return None
+    if not v.state and v.axis(dim) == "t":
+        return pooled(v, call, dim)
     if v.state in ("score", "scaled", "zeroed") and v.axis(dim) in ("t", "s"):
         sees = v.sees if v.state != "zeroed" else None
         if sees is not None and v.axis(dim) == "t":  # what is summed up to one are the keys
@@ -155,6 +168,8 @@ def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
         return v if name in _SAME_SCORE else None
     if v.state == "wrap" and name in _MULTIPLIES:
         return None
+    if v.state == POOL:  # a mask may come in by anything else
+        return v if name in _SAME_SCORE else None
     return v if name in KEEPS else None
 
 
@@ -223,9 +238,11 @@ def summed_up(v: Value, call: ir.Call, over: Any) -> Value | None:
 def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
     """A statistic over time, with other axes or on turned activations (`Window` follows the plain ones)."""
     dims = numbers([over]) if over is not None else None
+    held = any(k == "keepdim" and isinstance(x, ir.Const) and x.value is True for k, x in call.keywords)
+    if v.state == SLOTS:
+        return reduced(v, dims, held)
     if dims is None or not all(v.axis(d) for d in dims) or v.state:
         return None
-    held = any(k == "keepdim" and isinstance(x, ir.Const) and x.value is True for k, x in call.keywords)
     gone = {d % len(v.axes) for d in dims}
     axes = tuple("." if n in gone else a for n, a in enumerate(v.axes) if held or n not in gone)
     if not any(v.axis(d) == "t" for d in dims):

@@ -13,7 +13,7 @@ from typing import Any
 
 from audit import ir
 from audit.rules import axes as ax
-from audit.rules import encoders
+from audit.rules import encoders, slots
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
@@ -268,9 +268,21 @@ class Reading(Expressions):
                 self._report(node, TURNED if masked else UNMASKED, "that it reads the tokens that are scored" if several else "")
             elif alike and q.axis(axis) == k.axis(axis) == "b" and not masked:
                 self._report(node, BATCH, "that these hold nothing later")
+        if kind == "MultiheadAttention" and axis is not None and (found := self._slots(node, axis)) is not None:
+            return found
         first = self.known(ax.argument(node.args, 0, node.keywords, "src", "tgt", "query"))
         whole = replace(first, ahead=None) if isinstance(first, Value) and not first.state else None
         return (whole, None) if kind == "MultiheadAttention" else whole
+
+    def _slots(self, node: ir.Call, axis: int) -> tuple[Known, ...] | None:
+        """``nn.MultiheadAttention`` of slots to the window, or of the window's positions to slots."""
+        names = ("query", "key", "value")
+        given = [self.known(ax.argument(node.args, n, node.keywords, name)) for n, name in enumerate(names)]
+        bare = any(not masked for _, _, masked in encoders.attends(node, "MultiheadAttention", self._constant, self._blocks))
+        made, read = slots.attended(node, given, axis) if bare else (None, False)
+        if read:
+            self._report(node, slots.READ, "that it reads the tokens that are scored" if encoders.other_inputs(self.along, self.place) else "")
+        return (made, None) if made is not None else None
 
     def _blocks(self, mask: Any) -> bool:
         """Does a mask that one of these layers is given leave later positions in sight."""
@@ -303,7 +315,7 @@ class Reading(Expressions):
             return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
         if kind == "Linear":
             return projected(replace(v, ahead=None))
-        return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and not v.state else None
+        return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and v.state in ("", slots.SLOTS) else None
 
 
 def _root(node: Any) -> str | None:
