@@ -29,7 +29,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
-from audit.trace.caches import all_scores, reported_ids, sources
+from audit.trace.caches import all_scores, marks, reported_ids, sources
 from audit.trace.choices import for_its_own
 
 RULE = Rule(
@@ -97,8 +97,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     reported = reported_ids(ctx.trace)
     seen: dict[tuple, Finding] = {}
     for s in all_scores(ctx.trace):
-        for k in s.detail.get("keys", ()):
-            e = choices.get(k[1]) if k[0] == "select" and k[1] not in ctx.trace.stabilisers else None
+        for k in marks(s, "select"):
+            e = choices.get(k[1]) if k[1] not in ctx.trace.stabilisers else None
             if e is not None and s.id in reported and for_its_own(e, s):
                 message = "of two values for the same token the better one is kept, and scored"
                 made = event_finding(RULE, e, message)

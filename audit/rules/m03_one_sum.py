@@ -46,6 +46,7 @@ from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
+from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
 from audit.trace.gaps import gap_of, walked_of
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
@@ -279,8 +280,8 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     reported = trace.reported_scores()
     found: dict[tuple, tuple[Event, Event]] = {}
     for s in trace.of("SCORE", active=True):
-        for k in s.detail["keys"] if s.id in reported and s.on_val else ():
-            if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
+        for k in marks(s, SHAPED) if s.id in reported and s.on_val else ():
+            if k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
                 found.setdefault((e.path, e.line), (e, s))
     figure = _last_figure(trace)
     if (gap := gap_of(trace, figure)) is not None:

@@ -45,6 +45,11 @@ def sources(trace: Trace, *kinds: str) -> dict[int, Event]:
     return found
 
 
+def marks(e: Event, *kinds: str) -> list[tuple]:
+    """An event's keys of these kinds, which name other events, in the order of these; a set has none that two runs share."""
+    return sorted((k for k in e.detail.get("keys", ()) if k[0] in kinds), key=lambda k: (k[1], k[0]))
+
+
 def all_scores(trace: Trace) -> Iterator[Event]:
     """Committed losses, and those that only closed branches mix with something."""
     yield from trace.of("SCORE")
@@ -187,10 +192,7 @@ def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
     places = _own_places(all_scores(trace)) if branches else {}
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
-        for k in s.detail.get("keys", ()):
-            e = branches.get(k[1]) if k[0] == "split" else None
-            if e is None:
-                continue
+        for e in (branches[k[1]] for k in marks(s, "split") if k[1] in branches):
             asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads]
             if any((r.path, r.line) in own or _next_in_row(trace, r, reads) or _at_token(r, places[s.id]) for r in asked):
                 old = found.get((e.path, e.line, e.active))
@@ -260,8 +262,8 @@ def proposals(trace: Trace) -> list[Proposal]:
     found: dict[tuple, Proposal] = {}
     for s in all_scores(trace):
         places: dict[tuple[int, ...], int] | None = None
-        for k in s.detail.get("keys", ()):
-            if k[0] not in ("leak", "hint", "gate") or (e := found_at.get(k[1])) is None:
+        for k in marks(s, "leak", "hint", "gate"):
+            if (e := found_at.get(k[1])) is None:
                 continue
             leak = k[0] == "leak"
             if k[0] == "gate":
@@ -345,8 +347,8 @@ def foreign_divisors(trace: Trace) -> list[tuple[Event, Event, bool]]:
     reported = reported_ids(trace)
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
-        for k in s.detail.get("keys", ()):
-            if k[0] in ("divisor", "unnorm", "raised") and (e := places.get(k[1])) is not None:
+        for k in marks(s, "divisor", "unnorm", "raised"):
+            if (e := places.get(k[1])) is not None:
                 if e.detail.get("tilt") and ("norm",) in s.detail["keys"]:
                     continue  # the probability at the proposed token is in it: what the tilt is divided by
                 old = found.get((e.path, e.line, e.active))

@@ -9,7 +9,7 @@ from typing import Any
 from audit.model import Step, Tristate
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
-from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint
+from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint, in_order
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -276,14 +276,14 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue  # scored byte by byte: earlier bytes of the same token are its past
             if u.kind == "STORE" and another_way(u, s):
                 continue
-            clash = next(((a, b) for a in u.atoms for b in s.atoms if not disjoint(a, b)), None)
+            clash = next(((a, b) for a in in_order(u.atoms) for b in in_order(s.atoms) if not disjoint(a, b)), None)
             past = reaches_past(trace, u, s)
             if past is not None and past <= 0:
                 continue
             if clash is None:
                 if past is None:
                     continue
-                clash = next(iter(u.atoms)), next(iter(s.atoms))
+                clash = in_order(u.atoms)[0], in_order(s.atoms)[0]
             else:
                 past = 0
             mine = {loop for loop, _ in u.loops}

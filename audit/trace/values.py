@@ -8,6 +8,7 @@ scores it sums (``scores``) and which environment knobs decided it (``knobs``). 
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 # ------------------------------------------------------------------ flags: what the value holds
@@ -219,6 +220,11 @@ def join_atoms(a: frozenset, b: frozenset) -> frozenset:
         deps = frozenset.intersection(*(x[0] for x in joined))
         return frozenset([(deps, "?", None)])
     return joined
+
+
+def in_order(atoms: Collection[Atom]) -> list[Atom]:
+    """In an order that two runs share."""
+    return sorted(atoms, key=lambda a: (sorted(a[0]), str(a[1]), str(a[2]))) if len(atoms) > 1 else list(atoms)
 
 
 def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) -> frozenset:
