@@ -9,6 +9,9 @@ from typing import Any
 from audit.render.html import text
 from audit.render.page import badge, page
 
+#: what a submission.json calls the score it reports
+_SCORES = ("val_bpb", "mean_val_bpb", "val_bpb_mean")
+
 _STYLE = """<style>
 main{max-width:1500px}
 .controls{display:flex;flex-wrap:wrap;gap:10px;align-items:end;margin:16px 0}
@@ -19,7 +22,7 @@ border-radius:6px;padding:4px 8px;min-width:130px}
 #rows th button{all:unset;cursor:pointer;padding:6px 10px;display:block;width:100%;box-sizing:border-box}
 #rows th button:focus-visible{outline:2px solid var(--accent)}
 #rows th[aria-sort=ascending] button::after{content:" \\2191"}#rows th[aria-sort=descending] button::after{content:" \\2193"}
-#rows td{font-size:14px}#rows td.why{min-width:260px}
+#rows td{font-size:14px}#rows td.why{min-width:260px}#rows td.script{min-width:300px}
 .bars{display:grid;grid-template-columns:auto 1fr auto;gap:2px 10px;align-items:center;max-width:640px}
 .bars i{display:block;height:12px;border-radius:3px;background:var(--accent)}
 </style>"""
@@ -80,13 +83,24 @@ def render_overview(rows: list[dict[str, Any]], title: str = "Sweep") -> str:
         "<div class='scroll'><table id='rows'><thead><tr>",
         *(
             f"<th scope='col'><button>{h}</button></th>"
-            for h in ("ref", "verdict", "violated", "warned", "ttt", "cache", "script", "why")
+            for h in ("ref", "verdict", "stated bpb", "violated", "warned", "ttt", "cache", "script", "why")
         ),
         "</tr></thead><tbody>",
         *(_row(r) for r in rows),
         "</tbody></table></div>",
     ]
     return page(title, "\n".join(body), _SCRIPT)
+
+
+def is_stated(fact: dict[str, Any]) -> bool:
+    """Is it a score at the top of a submission.json, in bits per byte."""
+    return str(fact["path"]).endswith("submission.json") and fact["label"] in _SCORES and isinstance(fact["value"], (int, float))
+
+
+def _stated(row: dict[str, Any]) -> str:
+    """The score that the submission states, "" where it states none."""
+    facts = sorted((f for f in row.get("facts", ()) if is_stated(f)), key=lambda f: _SCORES.index(f["label"]))
+    return f"{facts[0]['value']:.4f}" if facts else ""
 
 
 def _rules(row: dict[str, Any], severity: str | None = None) -> list[str]:
@@ -114,7 +128,7 @@ def _row(r: dict[str, Any]) -> str:
     return (
         f"<tr data-verdict='{text(r['verdict'])}' data-rules='{text(' '.join(_rules(r)))}' "
         f"data-ttt='{text(_kind(r, 'ttt'))}' data-cache='{text(_kind(r, 'cache'))}'>"
-        f"<td>{text(ref)}</td><td>{badge(r['verdict'])}</td><td>{text(' '.join(_rules(r, 'violation')))}</td>"
+        f"<td>{text(ref)}</td><td>{badge(r['verdict'])}</td><td class='num'>{_stated(r)}</td><td>{text(' '.join(_rules(r, 'violation')))}</td>"
         f"<td>{text(' '.join(_rules(r, 'warning')))}</td><td>{text(kinds[0])}</td><td>{text(kinds[1])}</td>"
-        f"<td><code>{text(r.get('primary') or '-')}</code></td><td class='why'>{text(r.get('reason', ''))[:300]}</td></tr>"
+        f"<td class='script'><code>{text(r.get('primary') or '-')}</code></td><td class='why'>{text(r.get('reason', ''))[:300]}</td></tr>"
     )

@@ -129,7 +129,9 @@ def _open(path: str | None) -> TextIO:
 
 def _row(line: dict[str, Any]) -> dict[str, Any]:
     """A line without what an overview does not show: facts and excerpts are most of its size."""
-    return {**line, "facts": [], "excerpts": {}}
+    from audit.render.overview import is_stated
+
+    return {**line, "facts": [f for f in line.get("facts", ()) if is_stated(f)], "excerpts": {}}
 
 
 COMMAND = Command(

@@ -168,6 +168,18 @@ def test_the_overview_has_a_row_per_line_of_the_sweep_and_its_filters() -> None:
     assert {"q", "v", "r", "t", "c", "rows", "shown"} <= {a.get("id") for _, a in page.tags}
 
 
+def test_the_overview_shows_the_score_that_a_submission_states() -> None:
+    def fact(label: str, value: object, path: str = "records/x/submission.json") -> dict[str, object]:
+        return {"name": "val_bpb", "value": value, "path": path, "line": 1, "raw": "", "scope": "", "label": label}
+
+    row = audited(CASES[0]).as_json() | {"ref": "refs/pull/1/head"}
+    row["facts"] = [fact("seed_results.42.val_bpb", 1.5), fact("mean_val_bpb", 1.25), fact("val_bpb", 1.11925), fact("val_bpb", 1.75, "records/x/train.log")]
+    out = sweep_html([row])
+    assert "<td class='num'>1.1192</td>" in out or "<td class='num'>1.1193</td>" in out
+    assert not any(x in out for x in ("1.5000", "1.2500", "1.7500"))
+    assert "<td class='num'></td>" in sweep_html([row | {"facts": [fact("val_bpb", "none")]}])
+
+
 def test_a_row_without_a_script_is_shown() -> None:
     row = {"target": "x", "ref": "refs/pull/9/head", "primary": None, "verdict": "undetermined", "reason": "no script",
            "findings": [], "obligations": []}  # fmt: skip
