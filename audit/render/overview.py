@@ -22,7 +22,7 @@ border-radius:6px;padding:4px 8px;min-width:130px}
 #rows th button{all:unset;cursor:pointer;padding:6px 10px;display:block;width:100%;box-sizing:border-box}
 #rows th button:focus-visible{outline:2px solid var(--accent)}
 #rows th[aria-sort=ascending] button::after{content:" \\2191"}#rows th[aria-sort=descending] button::after{content:" \\2193"}
-#rows td{font-size:14px}#rows td.why{min-width:260px}#rows td.script{min-width:300px}
+#rows td{font-size:14px}#rows td.why{min-width:260px;overflow-wrap:anywhere}#rows td.script{min-width:300px}
 .bars{display:grid;grid-template-columns:auto 1fr auto;gap:2px 10px;align-items:center;max-width:640px}
 .bars i{display:block;height:12px;border-radius:3px;background:var(--accent)}
 </style>"""
