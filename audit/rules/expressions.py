@@ -32,6 +32,9 @@ BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 TURNED = "the attention's mask leaves later positions in sight"
 
+#: what is done to a learned scale before it is used
+_ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -71,6 +74,8 @@ class Expressions:
             if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
                 return Size("f")
             plain = any(isinstance(x, Fixed) for x in (left, right))
+            if not plain and isinstance(held := left if isinstance(left, Value) else right, Value) and held.state == "wrap":
+                plain = self._scales(node.right if held is left else node.left)
             return mix.both(node, left, right, plain)
         if isinstance(node, ir.UnaryOp):
             inner = self.known(node.operand)
@@ -133,6 +138,28 @@ class Expressions:
             made = (node, "a spectrum over the whole window is put back on its positions")
             return replace(base, state="", ahead=made) if base.state == "freq" else base
         return base if node.attr == "data" else None
+
+    def _scales(self, node: Any) -> bool:
+        """A learned number, or one per channel, in any type: the same at every position, so no mask of any."""
+        while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
+            own = not isinstance(node.func.value, ir.Name)
+            node = node.func.value if own else node.args[0] if node.args else None
+        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
+        if made is None or self.layers.kind(self.place, made) != "Parameter" or not made.args:
+            return False
+        inner = made.args[0]
+        while isinstance(inner, ir.BinOp):  # ``0.02 * torch.randn(dim)``
+            inner = inner.right if isinstance(inner.left, ir.Const) else inner.left
+        name = self.code.dotted(self.place, inner.func) if isinstance(inner, ir.Call) else ""
+        if not isinstance(inner, ir.Call) or not inner.args or any(isinstance(a, ir.Starred) for a in inner.args):
+            return False
+        if name == "torch.tensor":
+            return isinstance(inner.args[0], ir.Const)
+        sizes = inner.args[:1] if name == "torch.full" else inner.args
+        if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
+            sizes = sizes[0].elts
+        front = all(ax.number(s) == 1 for s in sizes[:-1])
+        return name in ("torch.ones", "torch.zeros", "torch.full", "torch.empty", "torch.randn") and bool(sizes) and front
 
     def _either(self, node: ir.IfExp) -> Known:
         test = self._decided(node.test)

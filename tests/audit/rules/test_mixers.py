@@ -1,0 +1,70 @@
+"""F17: parts between a model's layers that let positions see later ones, each beside an honest one that differs by little."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.rules.flow import PRELUDE
+from tests.audit.rules.causal_models import audited, indent
+
+MODEL = """\
+import math
+
+class Mixer(nn.Module):
+    def __init__(self, dim, k=4, heads=4, width=128):
+        super().__init__()
+        self.k, self.heads, self.width = k, heads, width
+        self.qkv, self.out, self.rank = nn.Linear(dim, 3 * dim), nn.Linear(dim, dim), nn.Linear(dim, 1)
+        INIT
+    def forward(self, h, ids):
+        B, T, D = h.shape
+        BODY
+
+class Net(nn.Module):
+    def __init__(self, vocab=1024, dim=64):
+        super().__init__()
+        self.tok, self.mix = nn.Embedding(vocab, dim), Mixer(dim)
+        self.norm, self.head = nn.LayerNorm(dim), nn.Linear(dim, vocab)
+    def forward(self, x):
+        h = self.tok(x)
+        h = h + self.mix(self.norm(h), x)
+        return self.head(h)
+
+print(f"val_bpb:{evaluate(Net(), val):.4f}")
+"""
+
+
+def model(body: str, init: str = "pass") -> str:
+    return PRELUDE + MODEL.replace("INIT", indent(init)).replace("BODY", indent(body))
+
+
+def before(change: str, scale: str = "nn.Parameter(torch.tensor(0.05))", use: str = "self.scale * self.table(bucket)") -> str:
+    """A table of pairs, looked up with the token before."""
+    body = f"last = torch.roll(ids, 1, dims=1)\n{change}\nbucket = torch.bitwise_xor(36313 * ids, 27191 * last) % 8191\nreturn {use}"
+    return model(body, f"self.table = nn.Embedding(8192, dim)\nself.scale = {scale}")
+
+
+SEEN = {
+    "the last token stands before the first": before("pass"),
+    "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
+    "behind a gate": before("pass", "nn.Parameter(torch.zeros(1))", "torch.sigmoid(self.scale) * self.table(bucket)"),
+}
+CLEAN = {
+    "the first is overwritten": before("last[:, 0] = 0"),
+    "weights of positions, which may be none": before("pass", "nn.Parameter(torch.ones(1024, 1))", "self.scale * self.table(bucket)"),
+    "a mask that the layer holds": before("pass", "later_than_first(1024)", "self.scale[:T] * self.table(bucket)"),
+}
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_later_positions_are_seen(name: str) -> None:
+    findings, whole = audited(SEEN[name])
+    assert [f.confidence for f in findings] == ["high"]
+    assert whole.verdict == "violation"
+
+
+@pytest.mark.parametrize("name", CLEAN)
+def test_what_differs_by_little_is_clean(name: str) -> None:
+    findings, whole = audited(CLEAN[name])
+    assert not findings
+    assert whole.verdict == "clean"
