@@ -196,10 +196,19 @@ class Expressions:
     def _compared(self, node: ir.Compare) -> Grid | None:
         """A mask made by comparing, positions for example; what is compared goes nowhere else."""
         before = len(self.seen)
+        if len(node.comparators) == 1 and node.ops[0] == "==" and any(self._one_token(*p) for p in _either_way(node.left, node.comparators[0])):
+            return hide.one_text()
         parts = [self.masks.of(x) for x in (node.left, *node.comparators)]
         del self.seen[before:]
         made = hide.combined(parts[0], parts[1], node.ops[0]) if len(parts) == 2 else None
         return made if made is not None and made.axes else None
+
+    def _one_token(self, ids: Any, token: Any) -> bool:
+        """``ids == 1``: token ids, and a token that is written out or set."""
+        if not isinstance(ids, ir.Name) or (id(self.place), ids.id) not in self.layers.ids or self.place.assigned(ids.id):
+            return False
+        named = isinstance(token, ir.Attr) or (isinstance(token, ir.Name) and token.id not in self.place.params and not self.place.assigned(token.id))
+        return ax.number(token) is not None or (named and self.known(token) is None)
 
     def _under_mask(self, node: ir.BinOp | ir.AugAssign, op: str, left: Known, right: Known) -> Known:
         """Arithmetic with a mask that is known; None where there is none, or nothing is known of the result."""
@@ -227,6 +236,8 @@ class Expressions:
         args = [self.known(a) for a in node.args]
         for _, v in node.keywords:
             self.known(v)
+        if full == "abs" and len(args) == 1 and isinstance(args[0], Grid):
+            return self.masks.after(args[0], node, name, [])
         if name == "size":
             return ax.length(node, self.known)
         if library or full.startswith("numpy."):
@@ -429,6 +440,10 @@ class Expressions:
 
     def _report(self, node: Any, message: str, lacks: str = "") -> None:
         self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
+
+
+def _either_way(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (a, b), (b, a)
 
 
 def called(node: ir.Call) -> str:

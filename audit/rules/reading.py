@@ -314,7 +314,9 @@ class Reading(Expressions):
         if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
             return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
         if kind == "Linear":
-            return projected(replace(v, ahead=None))
+            return projected(v if v.state == "wrap" else replace(v, ahead=None))
+        if v.state == "wrap":
+            return v if kind in self.layers.pointwise else None
         return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and v.state in ("", slots.SLOTS) else None
 
 

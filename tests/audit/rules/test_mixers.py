@@ -44,15 +44,46 @@ def before(change: str, scale: str = "nn.Parameter(torch.tensor(0.05))", use: st
     return model(body, f"self.table = nn.Embedding(8192, dim)\nself.scale = {scale}")
 
 
+def masked(mask: str, causal: str = "") -> str:
+    """Attention of heads under a mask ``m`` that positions and documents make."""
+    body = f"""\
+q, k, v = self.qkv(h).view(B, T, 3, self.heads, D // self.heads).permute(2, 0, 3, 1, 4)
+at = torch.arange(T, device=h.device)
+gap = at[:, None] - at[None, :]
+doc = (ids == 1).cumsum(1)
+same = doc[:, :, None] == doc[:, None, :]
+{mask}
+o = F.scaled_dot_product_attention(q, k, v, attn_mask=m{causal})
+return self.out(o.transpose(1, 2).reshape(B, T, D))"""
+    return model(body)
+
+
 SEEN = {
     "the last token stands before the first": before("pass"),
     "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
     "behind a gate": before("pass", "nn.Parameter(torch.zeros(1))", "torch.sigmoid(self.scale) * self.table(bucket)"),
+    "through a layer": before("pass", use="self.out(self.table(bucket))"),
+    "near positions on both sides": masked("m = gap.abs() < self.width"),
+    "the same, by a function": masked("m = torch.abs(gap) <= 16"),
+    "near positions of the same document": masked("m = ((gap.abs() < self.width)[None] & same)[:, None]"),
+    "documents alone": masked("m = same[:, None]"),
+    "documents alone, added": masked("m = torch.zeros(T, T).masked_fill(~same, float('-inf'))[:, None]", ", is_causal=False"),
+    "blocks of positions": masked("m = at[:, None] // 64 == at[None, :] // 64"),
 }
 CLEAN = {
     "the first is overwritten": before("last[:, 0] = 0"),
     "weights of positions, which may be none": before("pass", "nn.Parameter(torch.ones(1024, 1))", "self.scale * self.table(bucket)"),
     "a mask that the layer holds": before("pass", "later_than_first(1024)", "self.scale[:T] * self.table(bucket)"),
+    "near positions before": masked("m = (gap >= 0) & (gap < self.width)"),
+    "near positions of the same document before": masked("m = (((gap >= 0) & (gap < self.width))[None] & same)[:, None]"),
+    "documents and the earlier half": masked("m = (same & torch.ones(T, T, dtype=torch.bool).tril())[:, None]"),
+    "the same, in place": masked("m = same[:, None]\nm &= gap >= 0"),
+    "the same, by a method": masked("m = same.logical_and(at[:, None] >= at[None, :])[:, None]"),
+    "earlier blocks, and the earlier half of one's own": masked(
+        "b = at // 64\nm = (b[:, None] > b[None, :]) | ((b[:, None] == b[None, :]) & (gap >= 0))"
+    ),
+    "documents that something else made": masked("doc = starts(ids)\nsame = doc[:, :, None] == doc[:, None, :]\nm = same[:, None]"),
+    "documents with a term that is not known": masked("m = (same & earlier(T))[:, None]"),
 }
 
 
