@@ -98,8 +98,8 @@ class Reading(Expressions):
         elif isinstance(s, (ir.For, ir.While)):
             if isinstance(s, ir.For):
                 self.known(s.iter)
-                counts = isinstance(s.iter, ir.Call) and isinstance(s.iter.func, ir.Name) and s.iter.func.id == "range"
-                self._bind(s.target, Size(".") if counts else None, s)
+                walks = s.iter.func.id if isinstance(s.iter, ir.Call) and isinstance(s.iter.func, ir.Name) else ""
+                self._bind(s.target, Size(".") if walks == "range" else (Size("."), None) if walks == "enumerate" else None, s)
             self._body(s.body)
         elif isinstance(s, ir.With):
             self._body(s.body)

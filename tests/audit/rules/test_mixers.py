@@ -58,6 +58,25 @@ return self.out(o.transpose(1, 2).reshape(B, T, D))"""
     return model(body)
 
 
+def experts(loop: str, weights: str = "torch.softmax(self.route(h), -1)") -> str:
+    body = f"w = {weights}\ncap = max(1, int(1.25 * T / len(self.experts)))\nout = torch.zeros_like(h)\n{loop}\nreturn out"
+    made = "self.experts = nn.ModuleList(nn.Linear(dim, dim) for _ in range(heads))"
+    return model(body, f"self.route = nn.Linear(dim, heads)\n{made}")
+
+
+#: each expert takes the positions that want it most
+CHOOSE = """\
+for e, expert in enumerate(self.experts):
+    share, chosen = {}
+    at = chosen[..., None].expand(-1, -1, D)
+    out = out.scatter_add(1, at, share[..., None] * expert(h.gather(1, at)))"""
+#: each position takes the expert that suits it best
+CHOSEN = """\
+share, choice = w.{}(-1)
+for e, expert in enumerate(self.experts):
+    sent = choice == e
+    out = out + (share * sent{})[..., None] * expert(h)"""
+
 SEEN = {
     "the last token stands before the first": before("pass"),
     "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
@@ -69,6 +88,8 @@ SEEN = {
     "documents alone": masked("m = same[:, None]"),
     "documents alone, added": masked("m = torch.zeros(T, T).masked_fill(~same, float('-inf'))[:, None]", ", is_causal=False"),
     "blocks of positions": masked("m = at[:, None] // 64 == at[None, :] // 64"),
+    "experts choose their positions": experts(CHOOSE.format("w[..., e].topk(min(cap, T), dim=1)")),
+    "the same, without a softmax": experts(CHOOSE.format("torch.topk(w[..., e], k=cap, dim=1)"), "self.route(h)"),
 }
 CLEAN = {
     "the first is overwritten": before("last[:, 0] = 0"),
@@ -84,6 +105,12 @@ CLEAN = {
     ),
     "documents that something else made": masked("doc = starts(ids)\nsame = doc[:, :, None] == doc[:, None, :]\nm = same[:, None]"),
     "documents with a term that is not known": masked("m = (same & earlier(T))[:, None]"),
+    "positions choose their expert": experts(CHOSEN.format("max", "")),
+    "positions choose their expert, and the first ones have room": experts(CHOSEN.format("max", " * (sent.cumsum(1) <= cap)")),
+    "the two best experts of each position": experts(
+        "share, choice = w.topk(2, dim=-1)\nfor e, expert in enumerate(self.experts):\n"
+        "    out = out + (share * (choice == e)).sum(-1, keepdim=True) * expert(h)"
+    ),
 }
 
 
