@@ -81,7 +81,7 @@ class Expressions:
             inner = self.known(node.operand)
             if isinstance(inner, Grid):
                 return hide.inverted(inner) if node.op == "~" else hide.combined(Grid((), (0,), False), inner, "-") if node.op == "-" else None
-            return inner if isinstance(inner, Value) and node.op in "+-" else None
+            return inner if isinstance(inner, Value) and node.op in "+-~" else None
         if isinstance(node, ir.IfExp):
             return self._either(node)
         if isinstance(node, ir.Collection):
@@ -111,6 +111,8 @@ class Expressions:
                 if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
                     self._report(node, RANKED)
                 return None
+            if isinstance(base, Value) and base.state == "sorted":  # the value at a certain rank
+                return Value(("b", "."), base.origin, "window", (node, mix.WHOLE.format("order")))
             return self._taken(base, node) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
@@ -128,6 +130,8 @@ class Expressions:
         if isinstance(node.value, ir.Name) and node.value.id == "self":
             return self._held(node.attr)
         base = self.known(node.value)
+        if isinstance(base, tuple) and len(base) == 2 and node.attr in ("values", "indices"):
+            return base[int(node.attr == "indices")]
         if isinstance(base, Grid):
             return hide.turned(base) if node.attr in ("mT", "T") and len(base.axes) > 1 else None
         if not isinstance(base, Value):
@@ -193,11 +197,15 @@ class Expressions:
             self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
 
-    def _compared(self, node: ir.Compare) -> Grid | None:
-        """A mask made by comparing, positions for example; what is compared goes nowhere else."""
+    def _compared(self, node: ir.Compare) -> Grid | Value | None:
+        """A mask made by comparing, positions for example, or activations with a threshold; what is compared goes nowhere else."""
         before = len(self.seen)
         if len(node.comparators) == 1 and node.ops[0] == "==" and any(self._one_token(*p) for p in _either_way(node.left, node.comparators[0])):
             return hide.one_text()
+        sides = [self.known(x) for x in (node.left, *node.comparators)]
+        del self.seen[before:]
+        if any(isinstance(x, Value) for x in sides):
+            return mix.compared(sides[0], sides[1], node) if len(sides) == 2 else None
         parts = [self.masks.of(x) for x in (node.left, *node.comparators)]
         del self.seen[before:]
         made = hide.combined(parts[0], parts[1], node.ops[0]) if len(parts) == 2 else None
@@ -268,17 +276,26 @@ class Expressions:
             return self._product(args[0], args[1], node)
         if name == "linear" and args and isinstance(args[0], Value):
             return projected(args[0])
+        if name == "where" and len(args) == 3 and isinstance(args[0], Value):
+            return self._passed(args[1], args[0]) or self._passed(args[2], args[0])
         if name == "where" and len(args) == 3 and isinstance(args[0], Grid):
             kept, other = (1, 2) if isinstance(args[1], Value) else (2, 1)
             scores = args[kept]
             return hide.filled(scores, args[0], self.masks.scalar(node.args[other]), kept == 2) if isinstance(scores, Value) else None
         return self._operation(node, name, args[0], node.args[1:]) if args and isinstance(args[0], Value) else None
 
+    def _passed(self, v: Known, which: Known) -> Value | None:
+        """Activations of which some are replaced, where a threshold over the whole window says which."""
+        limited = isinstance(which, Value) and not which.state and which.ahead is not None and which.ahead[1] == mix.LIMIT
+        return replace(v, ahead=which.ahead) if limited and isinstance(v, Value) and isinstance(which, Value) and not v.state else None
+
     def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
         """A method of the value, or a library's function that is given it first."""
         words = dict(node.keywords)
         over = ax.argument(rest, 0, node.keywords, "dim", "axis")
         if name in ("masked_fill", "masked_fill_", "where") and len(rest) == 2:
+            if (passed := self._passed(v, self.known(rest[0]))) is not None:
+                return passed
             return hide.filled(v, self.known(rest[0]), self.masks.scalar(rest[1]), name != "where")
         if name in ("triu", "tril", "triu_", "tril_"):
             return hide.halved(v, name.rstrip("_"), self.masks.diagonal(node, rest))
@@ -320,6 +337,10 @@ class Expressions:
             return mix.flipped(v, rest or [words.get("dims")])
         if name in ("cumsum", "logcumsumexp"):
             return mix.summed_up(v, node, over)
+        if name in mix.QUANTILES:
+            return mix.quantile(v, name, node, rest)
+        if name == "sort":
+            return mix.arranged(v, node, rest)
         if name in mix.STATISTICS or name == "norm":
             return mix.statistic(v, name, node, over)
         if name in ("fft", "rfft", "ifft", "irfft"):

@@ -140,7 +140,10 @@ class Reading(Expressions):
             self.env[root] = None
         elif isinstance(target, ir.Sub) and isinstance(target.value, ir.Name):
             held = self.env.get(target.value.id)
-            if isinstance(held, Value):
+            which = self.known(target.index) if isinstance(target.index, (ir.Name, ir.Compare, ir.UnaryOp)) else None
+            if isinstance(which, Value) and not which.state and which.ahead is not None and which.ahead[1] == mix.LIMIT:
+                self.env[target.value.id] = Value((*which.axes, "c"), which.origin, "", which.ahead)
+            elif isinstance(held, Value):
                 self.env[target.value.id] = self._written(held, target, value, s)
 
     def _written(self, held: Value, target: ir.Sub, value: Known, s: Any) -> Value | None:

@@ -77,6 +77,11 @@ for e, expert in enumerate(self.experts):
     sent = choice == e
     out = out + (share * sent{})[..., None] * expert(h)"""
 
+def depths(limit: str, use: str = "return (torch.sigmoid(score) * (score >= limit))[..., None] * self.out(h)") -> str:
+    """A layer that only some positions pass through."""
+    return model(f"score = self.rank(h).squeeze(-1)\n{limit}\n{use}", 'self.register_buffer("limit", torch.zeros(1))')
+
+
 SEEN = {
     "the last token stands before the first": before("pass"),
     "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
@@ -90,6 +95,18 @@ SEEN = {
     "blocks of positions": masked("m = at[:, None] // 64 == at[None, :] // 64"),
     "experts choose their positions": experts(CHOOSE.format("w[..., e].topk(min(cap, T), dim=1)")),
     "the same, without a softmax": experts(CHOOSE.format("torch.topk(w[..., e], k=cap, dim=1)"), "self.route(h)"),
+    "the better half of the positions passes": depths("limit = torch.quantile(score, 0.5, dim=1, keepdim=True)"),
+    "a median": depths("limit = score.median(dim=1, keepdim=True).values"),
+    "the k-th": depths("limit, _ = score.kthvalue(T // 2, dim=1, keepdim=True)"),
+    "the k-th in order": depths("limit = score.sort(dim=1, descending=True).values[:, T // 2, None]"),
+    "above the mean": depths("limit = score.mean(1, keepdim=True)"),
+    "the rest is replaced": depths("limit = score.quantile(0.5, dim=1, keepdim=True)", "return self.out(h).masked_fill((score < limit)[..., None], 0.0)"),
+    "the rest stays": depths(
+        "limit = score.quantile(0.5, dim=1, keepdim=True)\nwide = self.out(h)", "return torch.where((score < limit)[..., None], h, wide)"
+    ),
+    "those that pass are written": depths(
+        "limit = score.quantile(0.5, dim=1, keepdim=True)\nkeep = score >= limit", "y = torch.zeros_like(h)\ny[keep] = self.out(h[keep])\nreturn y"
+    ),
 }
 CLEAN = {
     "the first is overwritten": before("last[:, 0] = 0"),
@@ -107,6 +124,15 @@ CLEAN = {
     "documents with a term that is not known": masked("m = (same & earlier(T))[:, None]"),
     "positions choose their expert": experts(CHOSEN.format("max", "")),
     "positions choose their expert, and the first ones have room": experts(CHOSEN.format("max", " * (sent.cumsum(1) <= cap)")),
+    "a threshold that was learned": depths("limit = self.limit"),
+    "a threshold that is written out": depths("limit = torch.zeros_like(score[:, :1])"),
+    "a threshold per position": depths("limit = h.mean(-1)"),
+    "a threshold that training has moved": depths(
+        "if self.training:\n    self.limit.lerp_(score.detach().quantile(0.5), 0.01)\nlimit = self.limit"
+    ),
+    "a threshold of the positions before": depths("limit = score.cumsum(1) / torch.arange(1, T + 1)"),
+    "a quantile over channels": depths("limit = h.quantile(0.9, dim=-1)"),
+    "a share of positions, in a loss": depths("self.extra = (score >= score.quantile(0.5, dim=1, keepdim=True)).float().mean()\nlimit = self.limit"),
     "the two best experts of each position": experts(
         "share, choice = w.topk(2, dim=-1)\nfor e, expert in enumerate(self.experts):\n"
         "    out = out + (share * (choice == e)).sum(-1, keepdim=True) * expert(h)"
