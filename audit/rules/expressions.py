@@ -19,7 +19,7 @@ from audit.rules import mixing as mix
 from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.filters import PADDED
+from audit.rules.filters import OVERHANG, PADDED, Taps, same_text
 from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, repeated
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -122,7 +122,24 @@ class Expressions:
         parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
         if len(parts) == 2 and base.axes == ("b", "t", "c") and isinstance(parts[1], ir.Slice) and parts[1].step is not None:
             return every(base, parts[1])
+        if base.state == "long" and (cut := [p for p in parts if isinstance(p, ir.Slice) and p.lower is not None]):
+            at = parts.index(cut[0]) - len(parts)
+            behind = len(cut) == 1 and base.axis(at) == "t" and not any(isinstance(p, ir.Const) and p.value is None for p in parts)
+            return self._last(base, cut[0], node) if behind else None
         return ax.taken(base, node, self.known)
+
+    def _last(self, v: Value, time: ir.Slice, node: ir.Sub) -> Value | None:
+        """Of a filter's result with its overhang on both sides, all but the first ones: those reach later positions."""
+        first, end = time.lower, time.upper
+        if v.late or v.ahead or time.step is not None:
+            return None
+        if isinstance(first, ir.UnaryOp) and first.op == "-" and self.known(first.operand) == Size("t"):
+            return replace(v, state="", ahead=(node, OVERHANG)) if end is None else None
+        as_long = isinstance(end, ir.BinOp) and end.op == "+" and any(
+            same_text(a, first) and self.known(b) == Size("t") for a, b in _either_way(end.left, end.right)
+        )  # fmt: skip
+        positive = Taps(self.layers, self.place).positive(first)
+        return replace(v, state="", ahead=(node, OVERHANG)) if positive and (end is None or as_long) else None
 
     def _attribute(self, node: ir.Attr) -> Known:
         if node.attr == "shape":

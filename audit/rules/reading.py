@@ -20,6 +20,7 @@ from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions, Seen, called, projected
 from audit.rules.filters import Taps, filtered
+from audit.rules.final_states import RECURRENT
 from audit.rules.groups import moves, pooled, put_back
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -299,6 +300,9 @@ class Reading(Expressions):
         if kind == "Conv1d" and (step := ax.argument(made.args, 3, made.keywords, "stride")) is not None and ax.number(step) != 1:
             size, pad = (ax.argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding")))
             return pooled(v, size, step, pad)
+        if kind in RECURRENT and v.axes == ("b", "g", "c"):  # from group to group, in their order
+            words = {k: x.value for k, x in made.keywords if isinstance(x, ir.Const)}
+            return (v, None) if not v.state and words.get("batch_first") is True and not words.get("bidirectional") else None
         if kind in ("ConvTranspose1d", "Upsample"):
             return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if kind == "Conv1d":

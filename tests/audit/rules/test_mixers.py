@@ -82,6 +82,21 @@ def depths(limit: str, use: str = "return (torch.sigmoid(score) * (score >= limi
     return model(f"score = self.rank(h).squeeze(-1)\n{limit}\n{use}", 'self.register_buffer("limit", torch.zeros(1))')
 
 
+def filtered(cut: str, pad: str = "k - 1", call: str = "self.conv(h.transpose(1, 2))") -> str:
+    return model(f"c = {call}\nreturn F.silu(self.out(h)) * c{cut}.transpose(1, 2)", f"self.conv = nn.Conv1d(dim, dim, k, padding={pad}, groups=dim)")
+
+
+def pooled(change: str = "pass", run: str = "g, _ = self.coarse(g)", layer: str = "nn.GRU(dim, dim, batch_first=True)") -> str:
+    """Blocks of positions, run through a coarse layer and brought back."""
+    body = f"""\
+pad = (-T) % self.k
+g = F.pad(h, (0, 0, 0, pad)).view(B, -1, self.k, D).mean(2)
+{run}
+{change}
+return self.out(g).repeat_interleave(self.k, dim=1)[:, :T]"""
+    return model(body, f"self.coarse = {layer}")
+
+
 SEEN = {
     "the last token stands before the first": before("pass"),
     "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
@@ -107,6 +122,12 @@ SEEN = {
     "those that pass are written": depths(
         "limit = score.quantile(0.5, dim=1, keepdim=True)\nkeep = score >= limit", "y = torch.zeros_like(h)\ny[keep] = self.out(h[keep])\nreturn y"
     ),
+    "the overhang of a filter is cut off in front": filtered("[..., self.k - 1 :]"),
+    "the same, by length": filtered("[..., -T:]"),
+    "the same, between two places": filtered("[:, :, self.k - 1 : self.k - 1 + T]"),
+    "blocks are run through a GRU": pooled(),
+    "the same, without its last state": pooled(run="g = self.coarse(g)[0]"),
+    "blocks are run through an LSTM": pooled("g = F.rms_norm(g, (D,))", layer="nn.LSTM(dim, dim, num_layers=2, batch_first=True)"),
 }
 CLEAN = {
     "the first is overwritten": before("last[:, 0] = 0"),
@@ -124,6 +145,12 @@ CLEAN = {
     "documents with a term that is not known": masked("m = (same & earlier(T))[:, None]"),
     "positions choose their expert": experts(CHOSEN.format("max", "")),
     "positions choose their expert, and the first ones have room": experts(CHOSEN.format("max", " * (sent.cumsum(1) <= cap)")),
+    "the overhang of a filter is cut off behind": filtered("[..., :T]"),
+    "the same, by its width": filtered("[..., : -(self.k - 1)]"),
+    "a part of a filter's result that is not known": filtered("[..., self.first :]"),
+    "positions that moved on before": filtered("[..., self.k - 1 :]", call="self.conv(F.pad(h.transpose(1, 2), (self.k - 1, 0)))[..., :-self.k]"),
+    "blocks are moved on by one": pooled("g = F.pad(g, (0, 0, 1, 0))[:, :-1]"),
+    "blocks are moved on by one, first": pooled(run="g = F.pad(g[:, :-1], (0, 0, 1, 0))\ng, _ = self.coarse(g)"),
     "a threshold that was learned": depths("limit = self.limit"),
     "a threshold that is written out": depths("limit = torch.zeros_like(score[:, :1])"),
     "a threshold per position": depths("limit = h.mean(-1)"),
