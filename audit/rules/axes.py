@@ -214,11 +214,7 @@ def _cut(v: Value, time: ir.Slice, node: Any, known: Any) -> tuple[str, tuple[An
         return None
     first = 0 if time.lower is None else number(time.lower)
     if v.state == "long":  # the overhang: cut off behind, each result has only seen what is before it
-        if time.lower is None:
-            return "", None
-        if time.upper is None and first is not None and first > 0:
-            return "", (node, "the filter's overhang is cut off before the first position: the rest reach later ones")
-        return None
+        return ("", None) if time.lower is None else None
     if v.state == "" and time.upper is None and first is not None and first > 0:
         return "tail", None
     return None

@@ -19,7 +19,7 @@ from audit.rules import mixing as mix
 from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.filters import PADDED
+from audit.rules.filters import OVERHANG, PADDED, Taps, same_text
 from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, repeated
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -31,6 +31,9 @@ BRANCH = "that a branch before it is taken"
 BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 TURNED = "the attention's mask leaves later positions in sight"
+
+#: what is done to a learned scale before it is used
+_ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +74,14 @@ class Expressions:
             if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
                 return Size("f")
             plain = any(isinstance(x, Fixed) for x in (left, right))
+            if not plain and isinstance(held := left if isinstance(left, Value) else right, Value) and held.state == "wrap":
+                plain = self._scales(node.right if held is left else node.left)
             return mix.both(node, left, right, plain)
         if isinstance(node, ir.UnaryOp):
             inner = self.known(node.operand)
             if isinstance(inner, Grid):
                 return hide.inverted(inner) if node.op == "~" else hide.combined(Grid((), (0,), False), inner, "-") if node.op == "-" else None
-            return inner if isinstance(inner, Value) and node.op in "+-" else None
+            return inner if isinstance(inner, Value) and node.op in "+-~" else None
         if isinstance(node, ir.IfExp):
             return self._either(node)
         if isinstance(node, ir.Collection):
@@ -106,6 +111,8 @@ class Expressions:
                 if isinstance(last, ir.Slice) and (last.lower is not None or last.upper is not None):
                     self._report(node, RANKED)
                 return None
+            if isinstance(base, Value) and base.state == "sorted":  # the value at a certain rank
+                return Value(("b", "."), base.origin, "window", (node, mix.WHOLE.format("order")))
             return self._taken(base, node) if isinstance(base, Value) else None
         if isinstance(node, ir.Call):
             return self._call(node)
@@ -115,7 +122,24 @@ class Expressions:
         parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
         if len(parts) == 2 and base.axes == ("b", "t", "c") and isinstance(parts[1], ir.Slice) and parts[1].step is not None:
             return every(base, parts[1])
+        if base.state == "long" and (cut := [p for p in parts if isinstance(p, ir.Slice) and p.lower is not None]):
+            at = parts.index(cut[0]) - len(parts)
+            behind = len(cut) == 1 and base.axis(at) == "t" and not any(isinstance(p, ir.Const) and p.value is None for p in parts)
+            return self._last(base, cut[0], node) if behind else None
         return ax.taken(base, node, self.known)
+
+    def _last(self, v: Value, time: ir.Slice, node: ir.Sub) -> Value | None:
+        """Of a filter's result with its overhang on both sides, all but the first ones: those reach later positions."""
+        first, end = time.lower, time.upper
+        if v.late or v.ahead or time.step is not None:
+            return None
+        if isinstance(first, ir.UnaryOp) and first.op == "-" and self.known(first.operand) == Size("t"):
+            return replace(v, state="", ahead=(node, OVERHANG)) if end is None else None
+        as_long = isinstance(end, ir.BinOp) and end.op == "+" and any(
+            same_text(a, first) and self.known(b) == Size("t") for a, b in _either_way(end.left, end.right)
+        )  # fmt: skip
+        positive = Taps(self.layers, self.place).positive(first)
+        return replace(v, state="", ahead=(node, OVERHANG)) if positive and (end is None or as_long) else None
 
     def _attribute(self, node: ir.Attr) -> Known:
         if node.attr == "shape":
@@ -123,6 +147,8 @@ class Expressions:
         if isinstance(node.value, ir.Name) and node.value.id == "self":
             return self._held(node.attr)
         base = self.known(node.value)
+        if isinstance(base, tuple) and len(base) == 2 and node.attr in ("values", "indices"):
+            return base[int(node.attr == "indices")]
         if isinstance(base, Grid):
             return hide.turned(base) if node.attr in ("mT", "T") and len(base.axes) > 1 else None
         if not isinstance(base, Value):
@@ -133,6 +159,28 @@ class Expressions:
             made = (node, "a spectrum over the whole window is put back on its positions")
             return replace(base, state="", ahead=made) if base.state == "freq" else base
         return base if node.attr == "data" else None
+
+    def _scales(self, node: Any) -> bool:
+        """A learned number, or one per channel, in any type: the same at every position, so no mask of any."""
+        while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
+            own = not isinstance(node.func.value, ir.Name)
+            node = node.func.value if own else node.args[0] if node.args else None
+        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
+        if made is None or self.layers.kind(self.place, made) != "Parameter" or not made.args:
+            return False
+        inner = made.args[0]
+        while isinstance(inner, ir.BinOp):  # ``0.02 * torch.randn(dim)``
+            inner = inner.right if isinstance(inner.left, ir.Const) else inner.left
+        name = self.code.dotted(self.place, inner.func) if isinstance(inner, ir.Call) else ""
+        if not isinstance(inner, ir.Call) or not inner.args or any(isinstance(a, ir.Starred) for a in inner.args):
+            return False
+        if name == "torch.tensor":
+            return isinstance(inner.args[0], ir.Const)
+        sizes = inner.args[:1] if name == "torch.full" else inner.args
+        if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
+            sizes = sizes[0].elts
+        front = all(ax.number(s) == 1 for s in sizes[:-1])
+        return name in ("torch.ones", "torch.zeros", "torch.full", "torch.empty", "torch.randn") and bool(sizes) and front
 
     def _either(self, node: ir.IfExp) -> Known:
         test = self._decided(node.test)
@@ -166,13 +214,26 @@ class Expressions:
             self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
 
-    def _compared(self, node: ir.Compare) -> Grid | None:
-        """A mask made by comparing, positions for example; what is compared goes nowhere else."""
+    def _compared(self, node: ir.Compare) -> Grid | Value | None:
+        """A mask made by comparing, positions for example, or activations with a threshold; what is compared goes nowhere else."""
         before = len(self.seen)
+        if len(node.comparators) == 1 and node.ops[0] == "==" and any(self._one_token(*p) for p in _either_way(node.left, node.comparators[0])):
+            return hide.one_text()
+        sides = [self.known(x) for x in (node.left, *node.comparators)]
+        del self.seen[before:]
+        if any(isinstance(x, Value) for x in sides):
+            return mix.compared(sides[0], sides[1], node) if len(sides) == 2 else None
         parts = [self.masks.of(x) for x in (node.left, *node.comparators)]
         del self.seen[before:]
         made = hide.combined(parts[0], parts[1], node.ops[0]) if len(parts) == 2 else None
         return made if made is not None and made.axes else None
+
+    def _one_token(self, ids: Any, token: Any) -> bool:
+        """``ids == 1``: token ids, and a token that is written out or set."""
+        if not isinstance(ids, ir.Name) or (id(self.place), ids.id) not in self.layers.ids or self.place.assigned(ids.id):
+            return False
+        named = isinstance(token, ir.Attr) or (isinstance(token, ir.Name) and token.id not in self.place.params and not self.place.assigned(token.id))
+        return ax.number(token) is not None or (named and self.known(token) is None)
 
     def _under_mask(self, node: ir.BinOp | ir.AugAssign, op: str, left: Known, right: Known) -> Known:
         """Arithmetic with a mask that is known; None where there is none, or nothing is known of the result."""
@@ -200,6 +261,8 @@ class Expressions:
         args = [self.known(a) for a in node.args]
         for _, v in node.keywords:
             self.known(v)
+        if full == "abs" and len(args) == 1 and isinstance(args[0], Grid):
+            return self.masks.after(args[0], node, name, [])
         if name == "size":
             return ax.length(node, self.known)
         if library or full.startswith("numpy."):
@@ -230,17 +293,26 @@ class Expressions:
             return self._product(args[0], args[1], node)
         if name == "linear" and args and isinstance(args[0], Value):
             return projected(args[0])
+        if name == "where" and len(args) == 3 and isinstance(args[0], Value):
+            return self._passed(args[1], args[0]) or self._passed(args[2], args[0])
         if name == "where" and len(args) == 3 and isinstance(args[0], Grid):
             kept, other = (1, 2) if isinstance(args[1], Value) else (2, 1)
             scores = args[kept]
             return hide.filled(scores, args[0], self.masks.scalar(node.args[other]), kept == 2) if isinstance(scores, Value) else None
         return self._operation(node, name, args[0], node.args[1:]) if args and isinstance(args[0], Value) else None
 
+    def _passed(self, v: Known, which: Known) -> Value | None:
+        """Activations of which some are replaced, where a threshold over the whole window says which."""
+        limited = isinstance(which, Value) and not which.state and which.ahead is not None and which.ahead[1] == mix.LIMIT
+        return replace(v, ahead=which.ahead) if limited and isinstance(v, Value) and isinstance(which, Value) and not v.state else None
+
     def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
         """A method of the value, or a library's function that is given it first."""
         words = dict(node.keywords)
         over = ax.argument(rest, 0, node.keywords, "dim", "axis")
         if name in ("masked_fill", "masked_fill_", "where") and len(rest) == 2:
+            if (passed := self._passed(v, self.known(rest[0]))) is not None:
+                return passed
             return hide.filled(v, self.known(rest[0]), self.masks.scalar(rest[1]), name != "where")
         if name in ("triu", "tril", "triu_", "tril_"):
             return hide.halved(v, name.rstrip("_"), self.masks.diagonal(node, rest))
@@ -282,6 +354,10 @@ class Expressions:
             return mix.flipped(v, rest or [words.get("dims")])
         if name in ("cumsum", "logcumsumexp"):
             return mix.summed_up(v, node, over)
+        if name in mix.QUANTILES:
+            return mix.quantile(v, name, node, rest)
+        if name == "sort":
+            return mix.arranged(v, node, rest)
         if name in mix.STATISTICS or name == "norm":
             return mix.statistic(v, name, node, over)
         if name in ("fft", "rfft", "ifft", "irfft"):
@@ -402,6 +478,10 @@ class Expressions:
 
     def _report(self, node: Any, message: str, lacks: str = "") -> None:
         self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
+
+
+def _either_way(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
+    return (a, b), (b, a)
 
 
 def called(node: ir.Call) -> str:

@@ -18,6 +18,7 @@ from audit.rules.code import Place
 from audit.rules.layers import Layers
 
 PADDED = "the filter is padded on both sides: it reaches later positions"
+OVERHANG = "the filter's overhang is cut off before the first position: the rest reach later ones"
 #: of a position that moved on by a number of steps that is not known
 FAR = 1 << 30
 #: what names are tried with: numbers of taps, and gaps
@@ -64,6 +65,13 @@ class Taps:
 
     def number(self, node: Any) -> int | None:
         return self.at(node, {})
+
+    def positive(self, node: Any) -> bool:
+        """Is a number above zero for whatever number of taps its constructor is given."""
+        names = self.leaves(node)
+        if names is None or len(names) > 1 or not names <= (self.init.params if self.init is not None else frozenset()):
+            return False
+        return all((n := self.at(node, dict.fromkeys(names, k))) is not None and n > 0 for k in (2, *_TAPS))
 
     def _stands_for(self, node: Any) -> Any:
         """The expression or the constant behind names that are assigned once."""
@@ -180,4 +188,4 @@ def same_text(a: Any, b: Any) -> bool:
     return _named(a) is not None and _named(a) == _named(b)
 
 
-__all__ = ["FAR", "PADDED", "Taps", "filtered", "moved_on", "same_text"]
+__all__ = ["FAR", "OVERHANG", "PADDED", "Taps", "filtered", "moved_on", "same_text"]

@@ -13,6 +13,9 @@ from audit.rules.code import Code, Place
 from audit.rules.sequence import POINTWISE, Sequences
 from audit.rules.settings import settings_of
 
+#: how many times token ids are handed on from method to method
+_HANDS = 4
+
 
 class Layers:
     """Of the script's classes: constructor calls by attribute, methods by name, and settings."""
@@ -149,6 +152,28 @@ class Layers:
             if any(isinstance(n, ir.Attr) and n.attr == attribute for f in called for n in ir.walk(f.value)):
                 return True
         return False
+
+    @cached_property
+    def ids(self) -> set[tuple[int, str]]:
+        """Parameters that are token ids, by place: what a table is looked up with, also in the method that hands it on."""
+        found: set[tuple[int, str]] = set()
+        places = [p for p in self.code.places if p.owner is not None and p.function is not None]
+        for p in places:
+            for n in p.nodes(ir.Call):
+                if isinstance(n.func, ir.Attr) and n.func.attr in self.along.embeddings.tables and self.along.along(p, n):
+                    given = [x.id for a in n.args[:1] for x in ir.walk(a) if isinstance(x, ir.Name)]
+                    found |= {(id(p), name) for name in given if p.function is not None and any(a.name == name for a in p.function.params[1:])}
+        for _ in range(_HANDS):
+            before = len(found)
+            for p in places:
+                own = {name for at, name in found if at == id(p)}
+                for n in p.nodes(ir.Call) if own else ():
+                    for at, a in enumerate(n.args):
+                        if isinstance(a, ir.Name) and a.id in own:
+                            found |= {(id(target), name) for target, name in self.along.parameters(n, [at])}
+            if len(found) == before:
+                break
+        return found
 
     @cached_property
     def always_trains(self) -> bool:

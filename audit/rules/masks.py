@@ -1,7 +1,8 @@
 """Which pairs of positions an attention mask leaves in sight, where it is made of constants and positions alone.
 
 No rule lives here. A mask is worked out on a small window: ones, minus infinities, the half of a square on one side of
-a diagonal, comparisons of positions, and what is combined of these. What is made of anything else (documents, padding,
+a diagonal, comparisons of positions, and what is combined of these. Documents are told by a certain token among the
+ids: the small window is one in which it does not occur. What is made of anything else (documents that are handed in, padding,
 a width that is not known) is not known, nor is what it is combined with. A pair that the small window shows is there in
 every longer one, since nothing that depends on the length is worked out.
 """
@@ -34,6 +35,7 @@ _LOGIC: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
+    "//": operator.floordiv,
 }  # fmt: skip
 _MADE = {"ones": 1, "zeros": 0}
 _SAME = frozenset({"contiguous", "clone", "detach", "cuda", "cpu"})
@@ -141,6 +143,12 @@ class Masks:
             return replace(g, axes=tuple(next(left) if w else "" for w in wide))
         if name == "masked_fill" and len(rest) == 2:
             return chosen(self.of(rest[0]), self.of(rest[1]), g)
+        if name in ("abs", "absolute") and not rest:
+            return replace(g, cells=tuple(abs(c) for c in g.cells))
+        if name == "cumsum":
+            over = number(argument(rest, 0, node.keywords, "dim", "axis"))
+            last = over is not None and over in (-1, len(g.axes) - 1) and bool(g.axes[-1]) and not any(g.axes[:-1])
+            return Grid(g.axes, tuple(itertools.accumulate(c + 0 for c in g.cells)), False) if last else None
         if name in _COMPARES or name in _LOGIC or name in _NUMBERS:
             other = self.of(rest[0]) if len(rest) == 1 and not words else None
             return combined(g, other, name)
@@ -258,13 +266,18 @@ def combined(a: Grid | None, b: Grid | None, op: str) -> Grid | None:
     """Arithmetic, logic and comparisons, entry by entry."""
     axes = _spread([a, b]) if a is not None and b is not None else None
     do = _COMPARES.get(op) or _LOGIC.get(op) or _NUMBERS.get(op)
-    if a is None or b is None or axes is None or do is None:
+    if a is None or b is None or axes is None or do is None or (op == "//" and 0 in b.cells):
         return None
     if op in _LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
         return None  # bits of numbers
     boolean = op in _COMPARES or op in _LOGIC or (op in ("*", "+", "mul", "add") and a.boolean is True and b.boolean is True)
     cells = tuple(do(_at(a, w), _at(b, w)) for w in _over(axes))
     return _typed(Grid(axes, cells, boolean), True) if boolean else Grid(axes, cells, False)
+
+
+def one_text() -> Grid:
+    """Where a certain token stands in (B, T) ids, in a window without one: a text that no other begins in."""
+    return Grid(("", "t"), (False,) * POSITIONS, True)
 
 
 def inverted(g: Grid) -> Grid | None:
@@ -390,4 +403,4 @@ def _hidden(v: Value, seen: frozenset[tuple[int, int]] | None, zero: bool) -> Va
     return replace(v, sees=both) if v.state in ("score", "scaled") else None
 
 
-__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "turned"]
+__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "one_text", "turned"]

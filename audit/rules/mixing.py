@@ -31,6 +31,11 @@ _SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone de
 _MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
 NEXT = "each position is given the next one's state"
 WHOLE = "the {} over all positions is put back on every position of the window"
+LIMIT = "a threshold over all positions of the window, the later ones included, decides which of them pass"
+#: what stands at a certain rank, and at which argument the axis is given
+QUANTILES = {"quantile": 1, "nanquantile": 1, "kthvalue": 1, "median": 0, "nanmedian": 0}
+#: of one number per position; what is only subtracted before ``exp`` cancels out where shares are made
+_LEVELS = frozenset({"mean", "sum", "std", "var"})
 NORMS = frozenset({"InstanceNorm1d", "GroupNorm", "BatchNorm1d"})
 
 
@@ -49,6 +54,10 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
     made = replace(a if len(a.axes) >= len(b.axes) else b, origin=a.origin | b.origin, ahead=ahead, late=late)
     if states == {""}:
         timed = [v for v in (a, b) if "t" in v.axes]
+        if len(timed) == 2 and len(a.axes) == len(b.axes):  # one of a length of one is spread
+            axes = tuple(y if x == "." else x for x, y in zip(a.axes, b.axes, strict=True))
+            alike = all(v in (x, ".") for x, *both in zip(axes, a.axes, b.axes, strict=True) for v in both)
+            return replace(made, axes=axes) if alike and axes.count("t") == 1 else None
         return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
     if "" in states and "window" in states:
         other, own = (a, b) if a.state == "window" else (b, a)
@@ -247,7 +256,40 @@ def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
     axes = tuple("." if n in gone else a for n, a in enumerate(v.axes) if held or n not in gone)
     if not any(v.axis(d) == "t" for d in dims):
         return replace(v, axes=axes)
-    return Value(axes, v.origin, "window", (call, WHOLE.format(name))) if len(dims) > 1 or v.axis(1) != "t" else None
+    apart = len(dims) > 1 or v.axis(1) != "t" or (v.axes == ("b", "t") and name in _LEVELS)
+    return Value(axes, v.origin, "window", (call, WHOLE.format(name))) if apart else None
+
+
+def quantile(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Known:
+    """A value at a certain rank among all positions; with their places where the library returns both."""
+    over = argument(rest, QUANTILES[name], call.keywords, "dim", "axis")
+    pair = name == "kthvalue" or (over is not None and name in ("median", "nanmedian"))
+    axis = v.axis(-1 if over is None else number(over)) if over is not None or name == "kthvalue" else "t" if "t" in v.axes else ""
+    if v.state or axis not in ("t", "f"):
+        return None
+    made = Value(tuple("." if a == axis else a for a in v.axes), v.origin, "window", (call, WHOLE.format(name)))
+    return (made, None) if pair else made
+
+
+def arranged(v: Value, call: ir.Call, rest: list[Any]) -> Known:
+    """After ``sort`` along time: the values in the order of their ranks, and the positions."""
+    over = argument(rest, 0, call.keywords, "dim", "axis")
+    if v.state or v.axis(-1 if over is None else number(over)) not in ("t", "f"):
+        return None
+    return replace(v, state="sorted"), replace(v, state="rank")
+
+
+def compared(a: Known, b: Known, node: Any) -> Value | None:
+    """Which positions lie above a threshold that all of them have a part in."""
+    sides = [v for v in (a, b) if isinstance(v, Value)]
+    own = [v for v in sides if not v.state and {"t", "f"} & set(v.axes)]
+    if len(own) != 1 or len(sides) > 2:
+        return None
+    made = replace(own[0], ahead=(node, LIMIT))
+    other = [v for v in sides if v is not own[0]]
+    if other:
+        return made if other[0].state == "window" and other[0].origin == own[0].origin else None
+    return made if own[0].ahead is not None and not _near(own[0]) else None
 
 
 def spectrum(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | None:
@@ -273,6 +315,6 @@ def alike(a: Any, b: Any) -> bool:
 
 
 __all__ = [
-    "KEEPS", "NORMS", "STATISTICS", "WEIGHTS", "alike", "attended", "both", "einsum", "flipped", "kept", "padded", "product",
-    "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
+    "KEEPS", "NORMS", "QUANTILES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
+    "padded", "product", "quantile", "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

@@ -20,6 +20,7 @@ from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions, Seen, called, projected
 from audit.rules.filters import Taps, filtered
+from audit.rules.final_states import RECURRENT
 from audit.rules.groups import moves, pooled, put_back
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -98,8 +99,8 @@ class Reading(Expressions):
         elif isinstance(s, (ir.For, ir.While)):
             if isinstance(s, ir.For):
                 self.known(s.iter)
-                counts = isinstance(s.iter, ir.Call) and isinstance(s.iter.func, ir.Name) and s.iter.func.id == "range"
-                self._bind(s.target, Size(".") if counts else None, s)
+                walks = s.iter.func.id if isinstance(s.iter, ir.Call) and isinstance(s.iter.func, ir.Name) else ""
+                self._bind(s.target, Size(".") if walks == "range" else (Size("."), None) if walks == "enumerate" else None, s)
             self._body(s.body)
         elif isinstance(s, ir.With):
             self._body(s.body)
@@ -140,7 +141,10 @@ class Reading(Expressions):
             self.env[root] = None
         elif isinstance(target, ir.Sub) and isinstance(target.value, ir.Name):
             held = self.env.get(target.value.id)
-            if isinstance(held, Value):
+            which = self.known(target.index) if isinstance(target.index, (ir.Name, ir.Compare, ir.UnaryOp)) else None
+            if isinstance(which, Value) and not which.state and which.ahead is not None and which.ahead[1] == mix.LIMIT:
+                self.env[target.value.id] = Value((*which.axes, "c"), which.origin, "", which.ahead)
+            elif isinstance(held, Value):
                 self.env[target.value.id] = self._written(held, target, value, s)
 
     def _written(self, held: Value, target: ir.Sub, value: Known, s: Any) -> Value | None:
@@ -296,6 +300,9 @@ class Reading(Expressions):
         if kind == "Conv1d" and (step := ax.argument(made.args, 3, made.keywords, "stride")) is not None and ax.number(step) != 1:
             size, pad = (ax.argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding")))
             return pooled(v, size, step, pad)
+        if kind in RECURRENT and v.axes == ("b", "g", "c"):  # from group to group, in their order
+            words = {k: x.value for k, x in made.keywords if isinstance(x, ir.Const)}
+            return (v, None) if not v.state and words.get("batch_first") is True and not words.get("bidirectional") else None
         if kind in ("ConvTranspose1d", "Upsample"):
             return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if kind == "Conv1d":
@@ -314,7 +321,9 @@ class Reading(Expressions):
         if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
             return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
         if kind == "Linear":
-            return projected(replace(v, ahead=None))
+            return projected(v if v.state == "wrap" else replace(v, ahead=None))
+        if v.state == "wrap":
+            return v if kind in self.layers.pointwise else None
         return replace(v, ahead=None) if kind in self.layers.pointwise and v.axis(-1) != "t" and v.state in ("", slots.SLOTS) else None
 
 

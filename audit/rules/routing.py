@@ -35,30 +35,23 @@ class Routing:
         self.layers, self.along = layers, layers.along
         self.places = [p for p in layers.code.places if p.owner is not None and p.function is not None]
         self.assigned = {id(p): _assigned(p) for p in self.places}
-        self.ids: set[tuple[int, str]] = set()
         #: names, and methods under the name "", that hold such an order
         self.orders: dict[tuple[int, str], _Doubt] = {}
         if any(_sorts(n) for p in self.places for n in p.nodes(ir.Call)):
             self._follow()
 
     def _follow(self) -> None:
-        for place in self.places:
-            for n in place.nodes(ir.Call):
-                if isinstance(n.func, ir.Attr) and n.func.attr in self.along.embeddings.tables and self.along.along(place, n):
-                    self.ids |= {(id(place), x.id) for a in n.args[:1] for x in ir.walk(a) if isinstance(x, ir.Name) and _param(place, x.id)}
         for _ in range(4):
-            before = len(self.ids) + len(self.orders)
+            before = len(self.orders)
             for place in self.places:
                 self._names(place)
                 for n in place.nodes(ir.Call):
                     for at, a in enumerate(n.args):
                         doubt = self._order(place, a)
-                        for target, name in self.along.parameters(n, [at]) if isinstance(a, ir.Name) or doubt is not None else ():
-                            if (id(place), getattr(a, "id", "")) in self.ids:
-                                self.ids.add((id(target), name))
-                            if doubt is not None:
+                        if doubt is not None:
+                            for target, name in self.along.parameters(n, [at]):
                                 self.orders.setdefault((id(target), name), doubt)
-            if len(self.ids) + len(self.orders) == before:
+            if len(self.orders) == before:
                 break
 
     def _names(self, place: Place) -> None:
@@ -95,7 +88,7 @@ class Routing:
         """Is the last axis time, or all positions in a row."""
         if isinstance(node, ir.Name):
             made = self.assigned[id(place)].get(node.id, [])
-            return (id(place), node.id) in self.ids if not made else len(made) == 1 and self._row(place, made[0])
+            return (id(place), node.id) in self.layers.ids if not made else len(made) == 1 and self._row(place, made[0])
         if isinstance(node, ir.BinOp):
             return self._row(place, node.left) or self._row(place, node.right)
         if isinstance(node, ir.Sub):
@@ -120,7 +113,7 @@ class Routing:
             return True
         if isinstance(node, ir.Name):
             made = self.assigned[id(place)].get(node.id, [])
-            return (id(place), node.id) in self.ids or (len(made) == 1 and self._per_position(place, made[0], depth + 1))
+            return (id(place), node.id) in self.layers.ids or (len(made) == 1 and self._per_position(place, made[0], depth + 1))
         if isinstance(node, ir.BinOp):
             return any(self._per_position(place, x, depth + 1) for x in (node.left, node.right))
         if isinstance(node, ir.Sub):
@@ -298,10 +291,6 @@ def _named(node: Any) -> str:
 
 def _sorts(call: ir.Call) -> bool:
     return _named(call) in ("argsort", "sort")
-
-
-def _param(place: Place, name: str) -> bool:
-    return place.function is not None and any(p.name == name for p in place.function.params[1:])
 
 
 def _is(node: Any, rows: set[str]) -> bool:

@@ -35,6 +35,14 @@ def given_to(stmt: Any, this: str) -> list[Any]:
     return [x for t, x in pairs if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == this]
 
 
+def _each(assigned: ir.Assign) -> list[tuple[Any, Any]]:
+    """``self.heads, self.width = heads, width``: each with its own."""
+    target, value = assigned.targets[0], assigned.value
+    if isinstance(target, ir.Collection) and isinstance(value, ir.Collection) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
+
+
 class Parts:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -98,12 +106,9 @@ class Parts:
             self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}  # type: ignore[attr-defined]
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:
-                if (
-                    isinstance(n, ir.Assign)
-                    and isinstance(n.value, _PLAIN)
-                    and isinstance(n.targets[0], ir.Attr)
-                ):
-                    part.attrs[n.targets[0].attr] = self.ev(n.value)
+                for target, value in _each(n) if isinstance(n, ir.Assign) else ():
+                    if isinstance(value, _PLAIN) and isinstance(target, ir.Attr):
+                        part.attrs[target.attr] = self.ev(value)
             for p in init.node.params[1:]:
                 given = scope.names.get(p.name)
                 part.attrs[f"__init__.{p.name}"] = given if given is not None and given.kind == "const" else V("val")
