@@ -369,12 +369,20 @@ class Expressions(Subscripts):
 
     def of_earlier_turns(self: Any, v: V) -> bool:
         """Are these losses of what earlier turns of the open loops were about, and nothing of the present one's."""
-        if not v.flags & LOSS or not v.atoms:
-            return False
-        now = dict(self.loops)
-        return all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms) and not any(
-            loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen
-        )
+        return bool(v.flags & LOSS and v.atoms) and all(self.chosen_earlier(chosen) for chosen, _, _ in v.atoms)
+
+    def chosen_earlier(self: Any, chosen: frozenset) -> bool:
+        """Did an earlier turn choose it: of the open loops, outermost first, the first that says so has gone on since.
+
+        The next token of a window is in the same turn of the loop over windows.
+        """
+        at: dict[int, set[int]] = {}
+        for loop, turn in chosen:
+            at.setdefault(loop, set()).add(turn)
+        for loop, now in self.loops:
+            if (turns := at.get(loop)) is not None and turns != {now}:
+                return max(turns) < now
+        return False
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:
         for v in (a, b):

@@ -398,6 +398,8 @@ class Subscripts:
             return
         if k == "seq":
             i = self.ev(target.index)
+            if value.flags & LOSS and value.flags & VAL and not value.scores:
+                value = self.commit_score(value, node, "stored")
             if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                 if -len(base.data) <= i.const < len(base.data):
                     base.data[i.const] = value
