@@ -125,7 +125,7 @@ class Expressions(Subscripts):
                 out.flags = self.text_flags(out.const)
             return out
         out = derive(parts)
-        out.const = ("text", leading_text(parts))
+        out.const = ("text", leading_text(parts), words_in(e, parts))
         return out
 
     def x_collection(self: Any, e: ir.Collection) -> V:
@@ -795,6 +795,17 @@ def leading_text(parts: list[V]) -> str:
         else:
             break
     return found
+
+
+def words_in(e: ir.FString, parts: list[V]) -> str | None:
+    """All that is written in a text around the figures that are filled in; None where something else is filled in."""
+    said = ""
+    for x, p in zip(e.values, parts, strict=True):
+        if p.kind == "const":
+            said += f" {p.const}"
+        elif not p.flags & (LOSS | BPB) or isinstance(x, ir.FString):
+            return None
+    return said
 
 
 def later_iteration(op: str, a: V, b: V) -> tuple | None:
