@@ -101,6 +101,14 @@ class Choices:
         made.keys = out.keys | {("select", e.id)}
         return made
 
+    def by_side(self: Any, out: V, test: V, node: Any) -> V:
+        """``a_row if a < b else b_row``, ``0 if a < b else 1`` for two losses of what this turn is about."""
+        if out.kind != "val" or BY_LOSS not in test.keys or test.rest is None:
+            return out
+        sides = [v for v in test.rest.data or () if self.uncounted(v)]
+        made: V = self.tuned(out, sides[0], node, "branch") if sides else out
+        return made
+
     def note_chosen(self: Any, s: ir.If, test: V, before: dict[str, V], begun: int) -> None:
         """``if b < a: best = b``, ``if a < b: total += a`` / ``else: total += b``: the smaller loss of the same tokens."""
         if not test.keys & {BY_LOSS, BY_GAP}:

@@ -629,13 +629,12 @@ class Expressions(Subscripts):
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
                 out.const = HIT if test.const == HIT and not b.const else None
-                return out
+                return self.by_side(out, test, e)
             out = self.either(e, test, a, b)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
-            elif a is not b and BY_LOSS in test.keys and test.rest is not None:
-                sides = [v for v in test.rest.data or () if self.uncounted(v)]
-                out = self.tuned(out, sides[0], e, "branch") if sides and out.kind == "val" else out
+            elif a is not b:
+                out = self.by_side(out, test, e)
             return out
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)
