@@ -307,6 +307,7 @@ class Expressions(Subscripts):
             self.note_arithmetic(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
+                self.note_tally("matmul", [a, b], out, node)
                 out.keys = out.keys - {ONE_HOT}
         if op in "+-*/" and out.flags & VAL and (a.flags ^ b.flags) & LOGITS:
             self.note_combined(op, *((a, b) if a.flags & LOGITS else (b, a)), out, node)

@@ -31,6 +31,7 @@ from audit.trace.shaping import (
 from audit.trace.shares import counted
 from audit.trace.spans import LAYOUT, laid_out
 from audit.trace.started import STARTS
+from audit.trace.tallies import SOLVERS
 from audit.trace.values import (
     ART,
     BPB,
@@ -442,7 +443,8 @@ class Library(Builtins, Containers, Files):
                 out.models = out.models | a.models
         if last == "one_hot" and first is not None and holds_tokens(first):
             out.keys = out.keys | {ONE_HOT}
-        elif ONE_HOT in out.keys and last in PRODUCTS:
+        elif ONE_HOT in out.keys and last in PRODUCTS | SOLVERS:
+            self.note_tally(last, values, out, node)
             out.keys = out.keys - {ONE_HOT}
         return out
 
