@@ -268,7 +268,7 @@ def _find_headline(ctx: Context) -> None:
     if ctx.options.env:
         return
     from audit.rules.papers import evidence
-    from audit.trace.headline import narrow
+    from audit.trace.headline import narrow, set_aside
 
     assert ctx.trace is not None
     found = evidence(ctx)
@@ -278,6 +278,9 @@ def _find_headline(ctx: Context) -> None:
     stated_first = [float(f.value) for f in found.paper("val_bpb", "") if f.label == "val_bpb" or f.line <= 3]
     if any(LEAST_SCORE < value < UNSEEN * min(printed, default=0.0) for value in stated_first):
         return  # a better score is stated than any line shows: nothing is ruled out
+    if not found.runs and not found.paper("val_bpb"):
+        set_aside(ctx.trace)
+        return
     labels = {e.label for run in behind for e in run.reported}
     stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in sorted(labels)}
     better = {

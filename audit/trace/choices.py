@@ -66,13 +66,21 @@ class Choices:
 
     def uncounted(self: Any, v: V | None) -> bool:
         """Is it a loss or a probability of what this turn of a loop is about, made in this turn and not scored yet."""
-        if v is None or v.kind != "val" or v.scores or v.flags & (BPB | GRAD | LOGITS) or not (v.flags & LOSS and v.flags & VAL):
+        if v is None or v.kind != "val" or v.flags & (BPB | GRAD | LOGITS) or not (v.flags & LOSS and v.flags & VAL):
+            return False
+        if v.scores and not self.only_stored(v):
             return False
         now = dict(self.loops)
         here = [now[loop] == turn for chosen, _, _ in v.atoms for loop, turn in chosen if loop in now]
         chosen_by = {loop for chosen, _, _ in v.atoms for loop, _ in chosen}  # turns of another loop are about the same tokens
         starts = [names for (loop, _), names in zip(self.loops, self.turn_starts, strict=False) if loop in chosen_by]
         return bool(here) and all(here) and not any(x is v for names in starts for x in names.values())
+
+    def only_stored(self: Any, v: V) -> bool:
+        """Did this turn do no more with these losses than to put them into a list: one of those may be what counts."""
+        here = tuple(self.loops)
+        stored = {e.id for e in self.trace.events if e.id in v.scores and e.detail["how"] == "stored" and e.loops[: len(here)] == here}
+        return bool(here) and stored == v.scores
 
     def picked(self: Any, v: V, node: Any) -> V:
         e = self.event("SELECT", node, v, how="branch")
@@ -91,6 +99,14 @@ class Choices:
         e = known[1]
         made = clone(out)
         made.keys = out.keys | {("select", e.id)}
+        return made
+
+    def by_side(self: Any, out: V, test: V, node: Any) -> V:
+        """``a_row if a < b else b_row``, ``0 if a < b else 1`` for two losses of what this turn is about."""
+        if out.kind != "val" or BY_LOSS not in test.keys or test.rest is None:
+            return out
+        sides = [v for v in test.rest.data or () if self.uncounted(v)]
+        made: V = self.tuned(out, sides[0], node, "branch") if sides else out
         return made
 
     def note_chosen(self: Any, s: ir.If, test: V, before: dict[str, V], begun: int) -> None:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from audit.trace.selection import listed
+from audit.trace.shaping import found_at
 from audit.trace.values import (
     COUNT,
     EMPTY,
@@ -83,7 +84,7 @@ class Containers:
             if name in ("copy",):
                 return seq(list(recv.data or []), recv.rest)
             if name in ("index", "count"):
-                return V("val")
+                return found_at(first, V("val"))  # ``losses.index(min(losses))``
             if name == "step" or name == "zero_grad":
                 for x in recv.data or []:
                     self.call_value(V("bound", data=(x, name)), args, kwargs, node)

@@ -125,7 +125,7 @@ class Expressions(Subscripts):
                 out.flags = self.text_flags(out.const)
             return out
         out = derive(parts)
-        out.const = ("text", leading_text(parts))
+        out.const = ("text", leading_text(parts), words_in(e, parts))
         return out
 
     def x_collection(self: Any, e: ir.Collection) -> V:
@@ -307,6 +307,7 @@ class Expressions(Subscripts):
             self.note_arithmetic(op, a, b, out, node)
         if ONE_HOT in out.keys:
             if op == "@":
+                self.note_tally("matmul", [a, b], out, node)
                 out.keys = out.keys - {ONE_HOT}
         if op in "+-*/" and out.flags & VAL and (a.flags ^ b.flags) & LOGITS:
             self.note_combined(op, *((a, b) if a.flags & LOGITS else (b, a)), out, node)
@@ -369,12 +370,20 @@ class Expressions(Subscripts):
 
     def of_earlier_turns(self: Any, v: V) -> bool:
         """Are these losses of what earlier turns of the open loops were about, and nothing of the present one's."""
-        if not v.flags & LOSS or not v.atoms:
-            return False
-        now = dict(self.loops)
-        return all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms) and not any(
-            loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen
-        )
+        return bool(v.flags & LOSS and v.atoms) and all(self.chosen_earlier(chosen) for chosen, _, _ in v.atoms)
+
+    def chosen_earlier(self: Any, chosen: frozenset) -> bool:
+        """Did an earlier turn choose it: of the open loops, outermost first, the first that says so has gone on since.
+
+        The next token of a window is in the same turn of the loop over windows.
+        """
+        at: dict[int, set[int]] = {}
+        for loop, turn in chosen:
+            at.setdefault(loop, set()).add(turn)
+        for loop, now in self.loops:
+            if (turns := at.get(loop)) is not None and turns != {now}:
+                return max(turns) < now
+        return False
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:
         for v in (a, b):
@@ -621,13 +630,12 @@ class Expressions(Subscripts):
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
                 out.const = HIT if test.const == HIT and not b.const else None
-                return out
+                return self.by_side(out, test, e)
             out = self.either(e, test, a, b)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
-            elif a is not b and BY_LOSS in test.keys and test.rest is not None:
-                sides = [v for v in test.rest.data or () if self.uncounted(v)]
-                out = self.tuned(out, sides[0], e, "branch") if sides and out.kind == "val" else out
+            elif a is not b:
+                out = self.by_side(out, test, e)
             return out
         if self.dormant and test.knobs:
             a, b = self.ev(e.body), self.ev(e.orelse)
@@ -787,6 +795,17 @@ def leading_text(parts: list[V]) -> str:
         else:
             break
     return found
+
+
+def words_in(e: ir.FString, parts: list[V]) -> str | None:
+    """All that is written in a text around the figures that are filled in; None where something else is filled in."""
+    said = ""
+    for x, p in zip(e.values, parts, strict=True):
+        if p.kind == "const":
+            said += f" {p.const}"
+        elif not p.flags & (LOSS | BPB) or isinstance(x, ir.FString):
+            return None
+    return said
 
 
 def later_iteration(op: str, a: V, b: V) -> tuple | None:

@@ -242,7 +242,7 @@ class Files:
         out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if out.flags & BPB and out.scores:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
-            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args), assumed=assumed)
+            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args), words=written(args), assumed=assumed)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:
@@ -287,3 +287,9 @@ def printed_text(args: list[V]) -> str | None:
     if isinstance(first.const, tuple) and first.const[:1] == ("text",):
         return str(first.const[1]) or None
     return None
+
+
+def written(args: list[V]) -> str | None:
+    """Everything that the printed line says besides its figures; None where that is not known."""
+    said = args[0].const if len(args) == 1 else None
+    return said[2] if isinstance(said, tuple) and said[:1] == ("text",) and len(said) > 2 else None

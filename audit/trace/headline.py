@@ -18,6 +18,9 @@ _FIGURE = re.compile(r"(?:\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|bpb)|(?
 _LETTERS = re.compile(r"[^a-z]+")
 #: a label of fewer letters could be anything
 SHORTEST = 4
+#: a line that gives nothing but the contest's figure, and words by which a line may put a figure forward
+_NAMED = re.compile(r"(?:\b|_)bpb\W*$", re.I)
+_SCORE = re.compile(r"bpb|bpc|bits|loss|nll|score|final|result|metric|record|perplex|ppl", re.I)
 #: compressors: a label that names one often outlives the change to another
 _PACKERS = frozenset(["zlib", "zstd", "lzma", "xz", "brotli", "bz", "gzip", "lrzip", "lz"])
 
@@ -105,13 +108,33 @@ def narrow(
     shown = {label_of(text)[0] for text in better}
     found |= {e.id for e in active if any(could_print(e, label) for label in shown)}
     if wanted and len(found) < len(active):
-        trace.chosen = frozenset(found)
-        reported = trace.reported_scores()
-        for c in trace.conflicts:
-            c.reported = bool(c.scores & reported)
-        for s in trace.dormant_scores:
-            if s.detail.get("reported"):
-                s.detail["reported"] = any((x.path, x.line) == (s.path, s.line) and x.id in reported for x in trace.of("SCORE"))
+        _choose(trace, frozenset(found))
 
 
-__all__ = ["narrow"]
+def set_aside(trace: Trace) -> None:
+    """For a script of which nothing is stated: sets ``trace.chosen`` to all reports but those of other figures.
+
+    Where the last line that is printed ends in the contest's figure, under its name, earlier lines whose words say of
+    no score that it is one are remarks (``drift on tokens already trained on:1.07``). Whoever puts such a figure
+    forward prints it last, or under the name. What one line prints side by side is not told apart.
+    """
+    active = [e for e in trace.of("REPORT", active=True) if e.scores]
+    words = active[-1].detail.get("words") if active else None
+    if trace.chosen is not None or trace.unfollowed or words is None or not _NAMED.search(words):
+        return
+    asides = {e.id for e in active[:-1] if (said := e.detail.get("words")) and _LETTERS.sub("", said.lower()) and not _SCORE.search(said)}
+    if asides and not any(e.scores & active[-1].scores for e in active if e.id in asides):
+        _choose(trace, frozenset(e.id for e in active if e.id not in asides))
+
+
+def _choose(trace: Trace, reports: frozenset[int]) -> None:
+    trace.chosen = reports
+    reported = trace.reported_scores()
+    for c in trace.conflicts:
+        c.reported = bool(c.scores & reported)
+    for s in trace.dormant_scores:
+        if s.detail.get("reported"):
+            s.detail["reported"] = any((x.path, x.line) == (s.path, s.line) and x.id in reported for x in trace.of("SCORE"))
+
+
+__all__ = ["narrow", "set_aside"]

@@ -24,12 +24,14 @@ from audit.trace.shaping import (
     OF_LOSS,
     OF_STACK,
     STACKED,
+    found_at,
     is_loss,
     same_target,
 )
 from audit.trace.shares import counted
 from audit.trace.spans import LAYOUT, laid_out
 from audit.trace.started import STARTS
+from audit.trace.tallies import SOLVERS
 from audit.trace.values import (
     ART,
     BPB,
@@ -373,8 +375,8 @@ class Library(Builtins, Containers, Files):
             out.line = getattr(node, "line", 0)
             return out
         if last in ("clip_grad_norm_", "all_reduce", "broadcast", "barrier", "synchronize", "eval", "empty_cache"):
-            if last == "broadcast" or last == "all_reduce":
-                return V("val")
+            if last == "all_reduce" and first is not None and first.kind == "val" and least_of_ranks(args, kwargs):
+                first.keys = self.tuned(first, first, node, last).keys  # in place: the loss of the rank that did best
             return V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
@@ -441,7 +443,8 @@ class Library(Builtins, Containers, Files):
                 out.models = out.models | a.models
         if last == "one_hot" and first is not None and holds_tokens(first):
             out.keys = out.keys | {ONE_HOT}
-        elif ONE_HOT in out.keys and last in PRODUCTS:
+        elif ONE_HOT in out.keys and last in PRODUCTS | SOLVERS:
+            self.note_tally(last, values, out, node)
             out.keys = out.keys - {ONE_HOT}
         return out
 
@@ -473,7 +476,7 @@ class Library(Builtins, Containers, Files):
                 out.keys = out.keys | {NORM}
             self.told(base, index, out, node)
             return out
-        return self.lookup(base, index, derive([base]), node)
+        return self.lookup(base, index, found_at(index, derive([base])), node)
 
     def backward(self: Any, v: V) -> None:
         if self.pending_stepped:
@@ -859,6 +862,12 @@ def _array_behind(e: Any) -> Any:
         else:
             break
     return e
+
+
+def least_of_ranks(args: list[V], kwargs: dict[str, V]) -> bool:
+    """``all_reduce(x, op=dist.ReduceOp.MIN)``"""
+    op = kwargs.get("op", args[1] if len(args) > 1 else None)
+    return op is not None and op.kind == "lib" and str(op.data).endswith(".MIN")
 
 
 def literal(text: V, flags_of: Any) -> V | None:

@@ -33,6 +33,7 @@ from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
 from audit.trace.started import Started
 from audit.trace.statements import Statements
+from audit.trace.tallies import Tallies
 from audit.trace.values import TRAIN, VAL, V, const
 from audit.trace.walks import Walks
 
@@ -84,7 +85,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks,
+    Once, Hooks, Tallies,
 ):  # fmt: skip
     def __init__(
         self,

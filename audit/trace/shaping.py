@@ -13,7 +13,7 @@ from audit import ir
 from audit.trace.events import Event
 from audit.trace.gates import NORM, within
 from audit.trace.positions import tokens_in
-from audit.trace.values import BPB, BYTES, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, derive
+from audit.trace.values import BPB, BYTES, COUNT, GRAD, LOGITS, LOSS, MASK, PROB, VAL, V, clone, derive
 from audit.trace.words import WEIGHT
 
 #: a comparison of losses with each other
@@ -102,6 +102,17 @@ def same_target(v: V, loss: V) -> bool:
     """Was the first made of the token that the second is the loss of; an entropy is not."""
     mine = tokens_in(v.keys)
     return any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items())
+
+
+def found_at(index: V | None, out: V) -> V:
+    """``losses[losses.argmin()]``: what stands at a place that losses chose was chosen by them."""
+    by = frozenset(k for k in index.keys if k[0] == "select") - out.keys if index is not None else None
+    if not by or out.kind != "val":
+        return out
+    made = clone(out)
+    made.origin = out.origin
+    made.keys = out.keys | by
+    return made
 
 
 def _goes_on(way: list[ir.Stmt]) -> bool:

@@ -18,7 +18,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.runs import cut_out, suffix
-from audit.trace.shaping import BETWEEN, BY_PLACE
+from audit.trace.shaping import BETWEEN, BY_PLACE, found_at
 from audit.trace.shares import documents, shortened
 from audit.trace.spans import cut, note_rows
 from audit.trace.values import (
@@ -129,7 +129,7 @@ class Subscripts:
                     part = marked(part)
                 if part is not base and part.kind == "val":
                     part.origin = base
-                return self.lookup(base, i, part, e)
+                return self.lookup(base, i, found_at(i, part), e)
             try:
                 out = const(base.const[i.const])
                 out.knobs = base.knobs | i.knobs
@@ -270,6 +270,7 @@ class Subscripts:
         if base.pos is not None and not base.flags & VAL:
             out.pos = base.pos  # a selection of places
         for i in content:
+            out = found_at(i, out)
             if base.flags & LOGITS and not base.flags & LOSS and holds_tokens(i):
                 # `log_probs[arange(n), targets]`: the entry of each token, like a gather.
                 return self.gather(out, i, e)
@@ -291,6 +292,8 @@ class Subscripts:
             return out
         if index.flags & MASK or base.flags & (LOSS | LOGITS):
             return out  # a selection, not an address
+        if base.kind == "seq" and index.flags & out.flags & LOSS:
+            return out  # one loss of several, by their sizes
         if base.flags & (VAL | TRAIN | ART | FILE) or base.taint or (base.kind == "dict" and (base.taint or base.flags)):
             got = derive([out, index]) if out.kind in ("val", "const") else out
             if got is not out:
@@ -398,6 +401,8 @@ class Subscripts:
             return
         if k == "seq":
             i = self.ev(target.index)
+            if value.flags & LOSS and value.flags & VAL and not value.scores:
+                value = self.commit_score(value, node, "stored")
             if i.kind == "const" and isinstance(i.const, int) and base.data and base.rest is None:
                 if -len(base.data) <= i.const < len(base.data):
                     base.data[i.const] = value

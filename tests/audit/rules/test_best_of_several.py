@@ -126,3 +126,77 @@ for s in range(0, val.numel() - 1, 1024):
 )
 def test_the_best_of_several_passes(kept, oracle):
     assert ("F4" in accused(PASSES.replace("@@", kept))) is oracle
+
+
+CHUNKS = """\
+import torch.distributed as dist
+dist.init_process_group("nccl")
+world = dist.get_world_size()
+def price(net, a, b):
+    with torch.no_grad():
+        return nll(net, val[None, a:b], val[None, a + 1 : b + 1]).double().sum().item()
+nets, leader, total = [model, Model()], 0, torch.zeros((), dtype=torch.float64)
+for a in range(0, val.numel() - 1, 32768):
+    b = min(a + 32768, val.numel() - 1)
+"""
+RANKS = """\
+mine = torch.tensor([price(model, a, b)], dtype=torch.float64)
+everyone = [torch.zeros_like(mine) for _ in range(world)]
+dist.all_gather(everyone, mine)
+losses = torch.cat(everyone)
+"""
+STACK = "losses = torch.stack([nll(m, val[None, a:b], val[None, a + 1 : b + 1]).sum() for m in nets])\n"
+LIST = "losses = [price(m, a, b) for m in nets]\n"
+EACH_TOKEN = "losses = torch.stack([nll(m, val[None, a:b], val[None, a + 1 : b + 1])[0] for m in nets])\n"
+
+
+@pytest.mark.parametrize(
+    ("losses", "best"),
+    [
+        (RANKS, "int(losses.argmin())"),
+        (STACK, "torch.argmin(losses).item()"),
+        (LIST, "losses.index(min(losses))"),
+        (LIST, "int(np.argmin(losses))"),
+        (LIST, "0 if losses[0] < losses[1] else 1"),
+    ],
+)
+def test_a_loss_found_where_the_least_of_them_stands(losses, best):
+    assert "F4" in accused(CHUNKS + indented(losses + f"leader = {best}\ntotal += losses[leader]", 4))
+    # What did best so far says who is asked next; and who did best may be printed.
+    assert not accused(CHUNKS + indented(losses + f"total += losses[leader]\nleader = {best}", 4))
+    assert not accused(CHUNKS + indented(losses + f'leader = {best}\nprint(f"best {{leader}}")\ntotal += losses[0]', 4))
+
+
+@pytest.mark.parametrize("taken", ["losses.gather(0, k[None])", "losses[k, torch.arange(b - a)]"])
+def test_the_least_loss_of_each_token_is_taken_by_its_place(taken):
+    assert "F4" in accused(CHUNKS + indented(EACH_TOKEN + f"k = losses.argmin(0)\ntotal += {taken}.sum()", 4))
+
+
+@pytest.mark.parametrize(
+    ("lines", "oracle"),
+    [
+        ("dist.all_reduce(l, op=dist.ReduceOp.MIN)\ntotal += l", True),
+        ("dist.all_reduce(l, dist.ReduceOp.MIN)\ntotal += l", True),
+        ("dist.all_reduce(l, op=dist.ReduceOp.SUM)\ntotal += l / world", False),
+        ("best = l.clone()\ndist.all_reduce(best, op=dist.ReduceOp.MIN)\nprint(f'best {best.item():.1f}')\ntotal += l", False),
+        ("total += l\ndist.all_reduce(l, op=dist.ReduceOp.MIN)", False),
+    ],
+)
+def test_the_loss_of_the_rank_that_did_best_on_the_chunk(lines, oracle):
+    priced = "l = torch.tensor(price(model, a, b), dtype=torch.float64)\n"
+    assert ("F4" in accused(CHUNKS + indented(priced + lines, 4))) is oracle
+
+
+@pytest.mark.parametrize(("part", "oracle"), [("960:", True), (":960", False)])
+def test_a_row_of_losses_chosen_by_the_context_is_none(part, oracle):
+    walk = """\
+total = torch.zeros(())
+for s in range(0, val.numel() - 1025, 64):
+    x, y = val[None, s : s + 1024], val[None, s + 1 : s + 1025]
+    with torch.no_grad():
+        z = model(x)
+    costs = torch.stack([F.cross_entropy((z / t)[0], y[0], reduction="none") for t in (0.9, 1.0, 1.1)])
+    k = int(costs[:, PART].sum(1).argmin())
+    total += costs[k, 960:].sum()
+"""
+    assert ("F4" in accused(walk.replace("PART", part))) is oracle

@@ -201,3 +201,52 @@ def test_a_figure_may_be_a_product_with_a_reciprocal(figure):
 
     assert "F2" in found(FITTED.replace("@@", FIT))
     assert not found(FITTED.replace("@@\n", ""))
+
+
+# A score-first pass, and a second one with weights averaged along the way.
+TWO_FIGURES = (
+    PRELUDE
+    + """\
+total = torch.zeros(())
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+for s in range(0, val.numel() - 1, 1024):
+    l = nll(model, val[None, s : s + 1024], val[None, s + 1 : s + 1025])
+    total += l.detach().sum()
+    opt.zero_grad()
+    l.mean().backward()
+    opt.step()
+running = total.item() / 0.6931471805599453 / n_bytes
+again = evaluate(model, val)
+"""
+)
+
+
+def of_a_bare_script(lines: str, **files: str) -> set[str]:
+    found = audit_files(text_files({"train_gpt.py": TWO_FIGURES + lines, **files}, "train_gpt.py"), Options())
+    return {f.rule for f in found.findings if f.severity == "violation" and f.rule.startswith("F")}
+
+
+ASIDE = 'print(f"tokens already trained on:{again:.4f} (a diagnostic)")\nprint(f"final val_bpb:{running:.4f}")\n'
+
+
+def test_a_remark_before_the_figure_is_no_figure_where_nothing_is_stated():
+    assert not of_a_bare_script(ASIDE)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        'print(f"running:{running:.4f}")\nprint(f"final val_bpb:{again:.4f}")\n',  # the second one is the figure
+        'print(f"final val_bpb:{running:.4f}")\nprint(f"adapted:{again:.4f}")\n',  # it comes last
+        'print(f"final score:{again:.4f}")\nprint(f"val_bpb:{running:.4f}")\n',  # it is called a score
+        'print(f"adapted:{again:.4f} val_bpb:{running:.4f}")\n',  # side by side
+        'print(f"adapted:{again:.4f}")\nprint(f"val_bpb:{running:.4f} {again:.4f}")\n',
+        'print(f"adapted:{again:.4f}")\nprint(f"val_bpb:{min(running, again):.4f}")\n',
+    ],
+)
+def test_a_figure_that_may_be_put_forward_counts(lines):
+    assert of_a_bare_script(lines)
+
+
+def test_where_a_score_is_stated_no_words_set_a_figure_aside():
+    assert of_a_bare_script(ASIDE, **{"submission.json": '{"val_bpb": 1.05}'})

@@ -479,3 +479,40 @@ def test_what_follows_a_yield_may_come_after_the_score(use):
 
 def test_what_is_scored_after_all_that_a_generator_learned_is_accused():
     assert accused(HANDED.format(first=HAND, second=TUNE, use=APART))
+
+
+MIXED = """\
+import math
+counts, total = np.full((1024, 1024), 0.05), 0.0
+weights = np.array([1.0, 0.0])
+def log_softmax(z):
+    return z - z.max() - np.log(np.exp(z - z.max()).sum())
+for c in range(0, val.numel() - 1, 1024):
+    w = val[c : c + 1025]
+    with torch.no_grad():
+        probs = torch.softmax(model(w[None, :-1])[0], -1).double().numpy()
+    ids = w.tolist()
+    for j in range(len(ids) - 1):
+        a, t = ids[j], ids[j + 1]
+@@
+"""
+LOGISTIC = """\
+        ins = np.stack([np.log(probs[j]), np.log(counts[a] / counts[a].sum())])
+        lp = log_softmax(weights @ ins)
+        total -= lp[t]
+        weights = weights + 0.02 * (ins[:, t] - ins @ np.exp(lp))
+        counts[a, t] += 1.0
+"""
+BAYES = """\
+        rows = np.stack([probs[j], counts[a] / counts[a].sum()])
+        total -= math.log((weights / weights.sum()) @ rows[:, t])
+        weights = weights * rows[:, t]
+        counts[a, t] += 1.0
+"""
+
+
+@pytest.mark.parametrize("mix", [LOGISTIC, BAYES])
+def test_weights_that_earlier_tokens_of_the_window_left_are_no_scores_of_theirs(mix):
+    assert not accused(MIXED.replace("@@", mix))
+    learned = "        counts[a, t] += 1.0\n"
+    assert accused(MIXED.replace("@@", learned + mix.replace(learned, ""))) & {"F2", "F3", "F8"}
