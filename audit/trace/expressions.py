@@ -244,7 +244,7 @@ class Expressions(Subscripts):
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
-        if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib"):
+        if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib") and not a.flags & PARAM:
             return clone(b) if b.kind == "const" and isinstance(b.const, str) else derive([b])  # a path
         if op == "+" and a.kind == "seq" and b.kind == "seq":
             if a.rest is None and b.rest is None:

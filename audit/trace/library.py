@@ -67,6 +67,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )  # fmt: skip
+from audit.trace.weights import chosen_weights, decides_weights
 from audit.trace.words import (
     DERIVED,
     FRESH,
@@ -546,6 +547,8 @@ class Library(Builtins, Containers, Files):
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
             if BY_LOSS in test.keys or (test.keys & {OF_LOSS, BY_GAP} and same_target(test, a)):
                 out.keys = out.keys | {("select", e.id)}
+        if decides_weights(test, a, b):
+            out = chosen_weights(test, out)
         return out
 
 

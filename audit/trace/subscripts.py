@@ -54,6 +54,7 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
+from audit.trace.weights import chosen_weights, decides_weights, learned_from
 
 
 def found_in_stream(low: V | None, high: V | None) -> bool:
@@ -273,7 +274,9 @@ class Subscripts:
             if base.flags & LOGITS and not base.flags & LOSS and holds_tokens(i):
                 # `log_probs[arange(n), targets]`: the entry of each token, like a gather.
                 return self.gather(out, i, e)
-            if i.flags & VAL and i.kind != "const":
+            if decides_weights(i, out) and not i.flags & MASK:
+                out = chosen_weights(i, out)
+            elif i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
             if base.flags & (LOGITS | LOSS) and any(k[0] in PROPOSALS for k in i.keys) and not i.flags & MASK:
                 out.keys = out.keys | {NORM}
@@ -471,8 +474,12 @@ class Subscripts:
             return
         if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
+        chose = [i for i in indices if i.flags & MASK and decides_weights(i, base, value)]
         if base.flags & PARAM:
-            self.write_param(base, value, node)
+            in_model = chose and isinstance(target.value, ir.Attr)  # ``p.data[better] = …``, and no copy of it
+            self.write_param(base, chosen_weights(chose[0], value) if in_model else value, node)
+        for i in chose:
+            base.absorb(learned_from(i))
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
 
