@@ -28,7 +28,7 @@ from audit.trace.shaping import (
     same_target,
 )
 from audit.trace.shares import counted
-from audit.trace.spans import LAYOUT, laid_out
+from audit.trace.spans import LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -494,7 +494,7 @@ class Library(Builtins, Containers, Files):
             leaves: list[V] = []
             self.collect_params(wrt, models, leaves, 0)
             e = self.event("UPDATE", node, out, how="gradient", spans=frozenset([loss.span]), models=frozenset(models), leaves=len(leaves),
-                           shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+                           shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in loss.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
             out.taint = out.taint | {e.id}
         out.flags &= ~VAL
         out.atoms = EMPTY

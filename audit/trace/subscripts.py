@@ -17,10 +17,10 @@ from audit.trace.positions import (
     whole,
     written_at,
 )
-from audit.trace.runs import cut_out, suffix
+from audit.trace.runs import cut_out, one_element, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE
 from audit.trace.shares import documents, shortened
-from audit.trace.spans import cut, note_rows
+from audit.trace.spans import WINDOWS, cut, note_rows
 from audit.trace.values import (
     ART,
     BYTES,
@@ -171,7 +171,8 @@ class Subscripts:
         deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
         deps |= self.elements_ahead(*suffix(base, bounds))
         part = self.note_first_documents(base, self.element(base), bounds, s)
-        return cut_out(base, bounds, seq([], with_deps(part, deps)))
+        part = with_deps(part, deps)
+        return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
 
     def bound_text(self: Any, e: Any) -> Any:
         """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""
@@ -263,6 +264,8 @@ class Subscripts:
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
+        if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
+            out.keys = out.keys - {WINDOWS}  # one of them
         if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and isinstance(parts[-1], tuple) and found_in_stream(*parts[-1]):
             out.keys = out.keys | {BETWEEN}
         shortened(base, len(elements), parts[-1], out)
