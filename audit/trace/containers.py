@@ -83,7 +83,7 @@ class Containers:
             if name in ("copy",):
                 return seq(list(recv.data or []), recv.rest)
             if name in ("index", "count"):
-                return V("val")
+                return self.place_of_best(first) if name == "index" and first is not None else V("val")
             if name == "step" or name == "zero_grad":
                 for x in recv.data or []:
                     self.call_value(V("bound", data=(x, name)), args, kwargs, node)

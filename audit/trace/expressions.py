@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
+from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
@@ -125,6 +126,8 @@ class Expressions(Subscripts):
                 out.flags = self.text_flags(out.const)
             return out
         out = derive(parts)
+        if best := best_of(out.keys):
+            out.keys = out.keys - best | alone(parts)
         out.const = ("text", leading_text(parts))
         return out
 

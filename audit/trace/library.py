@@ -420,7 +420,7 @@ class Library(Builtins, Containers, Files):
             self.copied_to(args, kwargs, node)
             return const(None)
         if last == "argmin" and values and values[0].flags & LOSS:
-            return self.tuned(self.opaque(values, node), values[0], node, last)
+            return self.best(self.tuned(self.opaque(values, node), values[0], node, last), values[0], node, last, picks=True)
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
@@ -723,7 +723,7 @@ class Library(Builtins, Containers, Files):
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
             if name == "argmin":
-                out = self.tuned(out, recv, node, name)
+                out = self.best(self.tuned(out, recv, node, name), recv, node, name, picks=True)
             e = self.event("SELECT", node, out, how=name, method=True)
             self.note_least_of_all(name, recv, args, kwargs, out, node)
             if (args or kwargs) and name in ("min", "amin") and not recv.flags & BPB:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.bests import best_of
 from audit.trace.documents import kept, marked
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
 from audit.trace.positions import (
@@ -72,6 +73,10 @@ class Subscripts:
 
     def x_sub(self: Any, e: ir.Sub) -> V:
         base = self.ev(e.value)
+        out: V = self.part_of(base, e)
+        return self.first_of_sorted(e, base, out) if base.kind == "seq" else out
+
+    def part_of(self: Any, base: Any, e: ir.Sub) -> V:
         index = e.index
         k = base.kind
         if k == "lib":
@@ -101,6 +106,10 @@ class Subscripts:
                     return base.rest if base.rest is not None else self.missing(base, i)
                 if names_shard(i) and VAL_SHARD in base.data:
                     return base.data[VAL_SHARD]
+                if best := best_of(i.keys):
+                    picked = clone(summary(base))
+                    picked.keys = picked.keys | best
+                    return picked
                 by_place = base.by_place and base.rest is not None and i.pos is not None and not i.flags & VAL
                 out = base.rest if by_place else self.element(without_shard(base) if i.flags & TRAIN and not i.flags & VAL else base)
                 if out.kind == "dict":
@@ -121,6 +130,10 @@ class Subscripts:
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
                 part = self.element(base)
+                if (best := best_of(i.keys)) and part.kind in ("val", "const"):
+                    part = derive([part])
+                    part.keys = part.keys | best
+                    return part
                 if part.kind == "dict":
                     part.origin = base  # itself, so that what is stored in it stays
                     return self.lookup(base, i, part, e)
