@@ -64,7 +64,9 @@ def context_fits(trace: Trace) -> list[tuple[Event, Event]]:
 
 
 def in_batch(u: Event) -> bool:
-    """Does an update's loss cover several iterations of a loop that had ended before it: rows of a batch."""
+    """Does an update's loss cover several windows: rows of a batch, each put in by a turn of a loop that had ended, or stacked."""
+    if u.detail.get("windows"):
+        return True
     open_loops = {loop for loop, _ in u.loops}
     rows: dict[int, set[int]] = {}
     for deps, _, _ in u.atoms:

@@ -240,7 +240,9 @@ class Builtins:
         by = kwargs.get("key")
         if by is not None and by.kind in ("func", "partial") and args and self.loops:
             out = self.tuned(out, summary(self.call_value(by, [self.element(args[0]) if len(args) == 1 else out], {}, node)), node, last)
-        return out
+        if len(args) == 1:
+            return self.best_in(args[0], by, out, node, last)
+        return self.best(out, out, node, last, picks=False, running=bool(self.loops)) if by is None else out
 
     def math_call(self: Any, last: str, args: list[V]) -> V:
         if args and all(a.kind == "const" and isinstance(a.const, (int, float)) for a in args):

@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
+from audit.trace.spans import WINDOWS
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -415,7 +416,7 @@ class Calls:
             return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
-                       shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+                       shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         if self.place_tests:
             e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
         if (handed := self.after_yield()) is not None:

@@ -84,7 +84,8 @@ class Containers:
             if name in ("copy",):
                 return seq(list(recv.data or []), recv.rest)
             if name in ("index", "count"):
-                return found_at(first, V("val"))  # ``losses.index(min(losses))``
+                where = self.place_of_best(first) if name == "index" and first is not None else V("val")
+                return found_at(first, where)  # ``losses.index(min(losses))``
             if name == "step" or name == "zero_grad":
                 for x in recv.data or []:
                     self.call_value(V("bound", data=(x, name)), args, kwargs, node)

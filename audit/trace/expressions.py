@@ -7,6 +7,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
+from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.positions import TOTAL, add_places
@@ -125,6 +126,8 @@ class Expressions(Subscripts):
                 out.flags = self.text_flags(out.const)
             return out
         out = derive(parts)
+        if best := best_of(out.keys):
+            out.keys = out.keys - best | alone(parts)
         out.const = ("text", leading_text(parts), words_in(e, parts))
         return out
 
@@ -244,7 +247,7 @@ class Expressions(Subscripts):
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
-        if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib"):
+        if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib") and not a.flags & PARAM:
             return clone(b) if b.kind == "const" and isinstance(b.const, str) else derive([b])  # a path
         if op == "+" and a.kind == "seq" and b.kind == "seq":
             if a.rest is None and b.rest is None:

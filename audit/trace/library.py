@@ -29,7 +29,7 @@ from audit.trace.shaping import (
     same_target,
 )
 from audit.trace.shares import counted
-from audit.trace.spans import LAYOUT, laid_out
+from audit.trace.spans import LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
 from audit.trace.values import (
@@ -69,6 +69,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )  # fmt: skip
+from audit.trace.weights import chosen_weights, decides_weights
 from audit.trace.words import (
     DERIVED,
     FRESH,
@@ -421,7 +422,7 @@ class Library(Builtins, Containers, Files):
             self.copied_to(args, kwargs, node)
             return const(None)
         if last == "argmin" and values and values[0].flags & LOSS:
-            return self.tuned(self.opaque(values, node), values[0], node, last)
+            return self.best(self.tuned(self.opaque(values, node), values[0], node, last), values[0], node, last, picks=True)
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
@@ -496,7 +497,7 @@ class Library(Builtins, Containers, Files):
             leaves: list[V] = []
             self.collect_params(wrt, models, leaves, 0)
             e = self.event("UPDATE", node, out, how="gradient", spans=frozenset([loss.span]), models=frozenset(models), leaves=len(leaves),
-                           shared=any(x.shape0 == 1 for x in leaves), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+                           shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in loss.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
             out.taint = out.taint | {e.id}
         out.flags &= ~VAL
         out.atoms = EMPTY
@@ -549,6 +550,8 @@ class Library(Builtins, Containers, Files):
             e = self.event("SELECT", node, out, how="where", test_keys=test.keys, test_taint=test.taint)
             if BY_LOSS in test.keys or (test.keys & {OF_LOSS, BY_GAP} and same_target(test, a)):
                 out.keys = out.keys | {("select", e.id)}
+        if decides_weights(test, a, b):
+            out = chosen_weights(test, out)
         return out
 
 
@@ -723,7 +726,7 @@ class Library(Builtins, Containers, Files):
         if name in ("min", "argmin", "amin", "topk") and recv.flags & LOSS and recv.flags & VAL:
             out = derive([recv, *args])
             if name == "argmin":
-                out = self.tuned(out, recv, node, name)
+                out = self.best(self.tuned(out, recv, node, name), recv, node, name, picks=True)
             e = self.event("SELECT", node, out, how=name, method=True)
             self.note_least_of_all(name, recv, args, kwargs, out, node)
             if (args or kwargs) and name in ("min", "amin") and not recv.flags & BPB:

@@ -46,6 +46,12 @@ def suffix(base: V, bounds: list[V]) -> tuple[V | None, V | None]:
     return low, high
 
 
+def one_element(bounds: list[V]) -> bool:
+    """``items[i : i + 1]``"""
+    low, high = bounds[0].lv, bounds[1].lv
+    return low is not None and high is not None and len(low) == len(high) == 2 and high == (low[0], low[1] + 1)
+
+
 def joined(a: V, b: V, out: V) -> V:
     """``out`` is ``a + b``; a few elements before a list move it back."""
     known = len(a.data or []) if a.rest is None else None

@@ -22,6 +22,8 @@ Span = tuple[Place, Place | None]
 #: tokens in one row (``tokens[None]``), in several, and a part that was cut out of rows, of each of them perhaps
 ONE_ROW, ROWS, OF_ROWS = ("one row",), ("rows",), ("of rows",)
 LAYOUT = frozenset([ONE_ROW, ROWS])
+#: several windows of the stream, one in each row, put together out of a list
+WINDOWS = ("windows",)
 #: a number of documents, and the numbers that they have
 NUMBER_OF = ("documents",)
 #: symbols of products, apart from those of places and of steps
@@ -182,7 +184,9 @@ def note_rows(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
 
 
 def laid_out(name: str, v: V, shape: list[V], out: V) -> None:
-    """``tokens.view(1, -1)``, ``tokens.reshape(rows, -1)``, ``tokens.unsqueeze(0)``"""
+    """``tokens.view(1, -1)``, ``tokens.reshape(rows, -1)``, ``tokens.unsqueeze(0)``, ``stack([tokens[w : w + n] for w in starts])``"""
+    if name in ("stack", "vstack") and out.flags & VAL and not out.flags & META and v.kind == "seq" and (v.rest is not None or len(v.data) > 1):
+        out.keys = out.keys | {WINDOWS}
     if not v.flags & VAL or v.flags & META:
         return
     first = shape[0] if shape else None

@@ -37,6 +37,7 @@ from audit.trace.values import (
     seq,
     summary,
 )  # fmt: skip
+from audit.trace.weights import note_branch
 
 KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
@@ -392,6 +393,7 @@ class Statements(Loops, Contexts):
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
             if not status:
                 self.note_chosen(s, test, before, begun)
+                note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
             self.note_left_out(s, test, begun)
             self.note_once(s, begun)
             return status

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.bests import best_of
 from audit.trace.documents import kept, marked
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
 from audit.trace.positions import (
@@ -17,10 +18,10 @@ from audit.trace.positions import (
     whole,
     written_at,
 )
-from audit.trace.runs import cut_out, suffix
+from audit.trace.runs import cut_out, one_element, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE, found_at
 from audit.trace.shares import documents, shortened
-from audit.trace.spans import cut, note_rows
+from audit.trace.spans import WINDOWS, cut, note_rows
 from audit.trace.values import (
     ART,
     BYTES,
@@ -54,6 +55,7 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
+from audit.trace.weights import chosen_weights, decides_weights, learned_from
 
 
 def found_in_stream(low: V | None, high: V | None) -> bool:
@@ -71,6 +73,10 @@ class Subscripts:
 
     def x_sub(self: Any, e: ir.Sub) -> V:
         base = self.ev(e.value)
+        out: V = self.part_of(base, e)
+        return self.first_of_sorted(e, base, out) if base.kind == "seq" else out
+
+    def part_of(self: Any, base: Any, e: ir.Sub) -> V:
         index = e.index
         k = base.kind
         if k == "lib":
@@ -100,6 +106,10 @@ class Subscripts:
                     return base.rest if base.rest is not None else self.missing(base, i)
                 if names_shard(i) and VAL_SHARD in base.data:
                     return base.data[VAL_SHARD]
+                if best := best_of(i.keys):
+                    picked = clone(summary(base))
+                    picked.keys = picked.keys | best
+                    return picked
                 by_place = base.by_place and base.rest is not None and i.pos is not None and not i.flags & VAL
                 out = base.rest if by_place else self.element(without_shard(base) if i.flags & TRAIN and not i.flags & VAL else base)
                 if out.kind == "dict":
@@ -120,6 +130,10 @@ class Subscripts:
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
                 part = self.element(base)
+                if (best := best_of(i.keys)) and part.kind in ("val", "const"):
+                    part = derive([part])
+                    part.keys = part.keys | best
+                    return part
                 if part.kind == "dict":
                     part.origin = base  # itself, so that what is stored in it stays
                     return self.lookup(base, i, part, e)
@@ -170,7 +184,8 @@ class Subscripts:
         deps = base.deps | self.between(bounds[0], bounds[1]) | bounds[2].deps
         deps |= self.elements_ahead(*suffix(base, bounds))
         part = self.note_first_documents(base, self.element(base), bounds, s)
-        return cut_out(base, bounds, seq([], with_deps(part, deps)))
+        part = with_deps(part, deps)
+        return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
 
     def bound_text(self: Any, e: Any) -> Any:
         """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""
@@ -262,6 +277,8 @@ class Subscripts:
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
+        if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
+            out.keys = out.keys - {WINDOWS}  # one of them
         if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and isinstance(parts[-1], tuple) and found_in_stream(*parts[-1]):
             out.keys = out.keys | {BETWEEN}
         shortened(base, len(elements), parts[-1], out)
@@ -274,7 +291,9 @@ class Subscripts:
             if base.flags & LOGITS and not base.flags & LOSS and holds_tokens(i):
                 # `log_probs[arange(n), targets]`: the entry of each token, like a gather.
                 return self.gather(out, i, e)
-            if i.flags & VAL and i.kind != "const":
+            if decides_weights(i, out) and not i.flags & MASK:
+                out = chosen_weights(i, out)
+            elif i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
             if base.flags & (LOGITS | LOSS) and any(k[0] in PROPOSALS for k in i.keys) and not i.flags & MASK:
                 out.keys = out.keys | {NORM}
@@ -476,8 +495,12 @@ class Subscripts:
             return
         if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
+        chose = [i for i in indices if i.flags & MASK and decides_weights(i, base, value)]
         if base.flags & PARAM:
-            self.write_param(base, value, node)
+            in_model = chose and isinstance(target.value, ir.Attr)  # ``p.data[better] = …``, and no copy of it
+            self.write_param(base, chosen_weights(chose[0], value) if in_model else value, node)
+        for i in chose:
+            base.absorb(learned_from(i))
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
 
