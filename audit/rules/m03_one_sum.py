@@ -47,7 +47,8 @@ from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.events import Event, Trace
-from audit.trace.gaps import gap_of, walked_of
+from audit.trace.gaps import gap_of, head_of, walked_of
+from audit.trace.left_out import is_kind, spared
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
@@ -280,13 +281,18 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     found: dict[tuple, tuple[Event, Event]] = {}
     for s in trace.of("SCORE", active=True):
         for k in s.detail["keys"] if s.id in reported and s.on_val else ():
-            if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
+            if k[0] == SHAPED and k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None and not is_kind(e.detail["how"]):
                 found.setdefault((e.path, e.line), (e, s))
     figure = _last_figure(trace)
     if (gap := gap_of(trace, figure)) is not None:
         yield event_finding(RULE, gap.score, gap.said)
+    if (head := head_of(trace, figure)) is not None:
+        yield event_finding(RULE, head.score, head.said)
     if (walked := walked_of(trace, figure)) is not None:
         yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
+    for part in spared(trace, figure):
+        made = event_finding(RULE, part.shape, part.shape.detail["how"], confidence="high" if part.sure else "low")
+        yield replace(made, trace=(*made.trace, Step(path=part.score.path, line=part.score.line, message="the score adds up what is left")))
     scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
     if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
         yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")

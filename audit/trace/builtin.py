@@ -6,9 +6,11 @@ from typing import Any
 
 from audit.trace.shaping import same_target
 from audit.trace.shares import counted
+from audit.trace.spans import HEAD, UNTIL, until
 from audit.trace.values import (
     BYTES,
     COUNT,
+    EMPTY,
     LOSS,
     META,
     PARAM,
@@ -223,6 +225,8 @@ class Builtins:
             out = derive([summary(args[0])])
         else:
             out = derive(args)
+        end = min((n for a in args if (n := until(a)) is not None), default=None) if last == "min" else None
+        out.keys = frozenset(k for k in out.keys if k != HEAD and k[0] != UNTIL) | (EMPTY if end is None else {(UNTIL, end)})
         if last == "max" and len(args) == 2 and len(shares := [a for a in args if a.share is not None]) == 1:
             out.share = shares[0].share  # ``max(1, share)``
         if last == "min":

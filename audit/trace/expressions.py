@@ -9,6 +9,7 @@ from typing import Any
 from audit import ir
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
+from audit.trace.left_out import MARKS, turned
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
@@ -305,6 +306,12 @@ class Expressions(Subscripts):
             self.note_scaled(op, a, b, out, node)
         if out.flags & LOSS:
             self.note_arithmetic(op, a, b, out, node)
+            if op == "*" and (a.flags ^ b.flags) & LOSS:
+                self.leave_out(*((a, b) if a.flags & LOSS else (b, a)), out, node)
+            else:
+                out.keys = out.keys - MARKS
+        else:
+            self.note_marks(op, a, b, out)
         if ONE_HOT in out.keys:
             if op == "@":
                 out.keys = out.keys - {ONE_HOT}
@@ -459,6 +466,7 @@ class Expressions(Subscripts):
             return out
         out = derive([v])
         out.mask = rest_of(v.mask) if e.op == "~" else v.mask
+        out.keys = turned(out.keys) if e.op == "~" else out.keys - MARKS
         return out
 
     def x_boolop(self: Any, e: ir.BoolOp) -> V:
@@ -536,6 +544,8 @@ class Expressions(Subscripts):
                 self.note_region(e, values[0], values[1], out)
                 self.note_comparison(e, values[0], values[1], out)
                 self.note_tested(values[0], values[1], out)
+                self.note_kind(e.ops[0], values[0], values[1], out)
+                self.trace.advances.test(e.ops[0], values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
             return out
         out = const(result)

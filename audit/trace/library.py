@@ -11,6 +11,7 @@ from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
+from audit.trace.left_out import ADDED, MARKS, heads_found, laid_beside
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
@@ -25,10 +26,11 @@ from audit.trace.shaping import (
     OF_STACK,
     STACKED,
     is_loss,
+    number,
     same_target,
 )
 from audit.trace.shares import counted
-from audit.trace.spans import LAYOUT, laid_out
+from audit.trace.spans import HEAD, LAYOUT, laid_out
 from audit.trace.started import STARTS
 from audit.trace.values import (
     ART,
@@ -42,6 +44,7 @@ from audit.trace.values import (
     GRAD,
     LOGITS,
     LOSS,
+    MASK,
     MATCH,
     META,
     ONES,
@@ -220,7 +223,9 @@ class Library(Builtins, Containers, Files):
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
             return V("iter", data=("loader", held))
         if last == "CrossEntropyLoss":
-            return V("lib", data="torch.nn.functional.cross_entropy")
+            loss = V("lib", data="torch.nn.functional.cross_entropy")
+            ignored = {k: v for k, v in kwargs.items() if k == "ignore_index"}
+            return V("partial", data=(loss, [], ignored)) if ignored else loss
         if name.endswith("autograd.grad") and first is not None:
             return self.autograd_grad(first, args, node)
         if last in ("value_and_grad", "grad_and_value") and first is not None:
@@ -386,7 +391,7 @@ class Library(Builtins, Containers, Files):
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
                 return first
         if (last in PLACES or (last == "where" and len(args) == 1)) and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
-            return found_places(args)
+            return heads_found(last, args[0], found_places(args))
         if last == "log2" and first is not None and first.flags & LOSS and first.flags & VAL:
             return self.to_bits(derive(args), node)
         if last in LOGGERS or name in ("builtins.print",):
@@ -423,7 +428,9 @@ class Library(Builtins, Containers, Files):
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
-        out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        out.keys = out.keys - MARKS - {HEAD} - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if last in NUMBERS and out.flags & BYTES:
+            out.keys = out.keys | {ADDED}
         if values:
             self.note_size(last, values[0], out)
         if last in ("logaddexp", "logaddexp2", "lerp"):
@@ -460,6 +467,7 @@ class Library(Builtins, Containers, Files):
         out.span = target.span
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
+        self.note_ignored(kwargs.get("ignore_index"), target, out, node)
         return out
 
     def gather(self: Any, base: V, index: V, node: Any) -> V:
@@ -538,6 +546,9 @@ class Library(Builtins, Containers, Files):
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)
+        if (a.flags ^ b.flags) & LOSS and number(b if a.flags & LOSS else a) == 0.0:
+            self.leave_out(a if a.flags & LOSS else b, test, out, node, negated=bool(b.flags & LOSS))
+        out.keys = out.keys - MARKS
         if test.const == HIT and plain(b) and a.flags & LOSS:
             out = self.raised(out, node)
         if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:
@@ -563,6 +574,7 @@ class Library(Builtins, Containers, Files):
             out = derive([part])
             out.flags |= part.flags & ORDER
             out.pos = part.pos
+            laid_beside(last, first, out)
             return out
         if first.kind in ("obj", "func", "class", "opt", "alt", "partial", "seq", "dict"):
             return first
@@ -572,6 +584,7 @@ class Library(Builtins, Containers, Files):
         out.shape0 = first.shape0
         out.pos = first.pos
         out.const = first.const if first.const in (HIT, GAP) else None
+        laid_beside(last, first, out)
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers
@@ -654,7 +667,7 @@ class Library(Builtins, Containers, Files):
             recv.absorb(summary(args[0]) if args[0].kind in ("seq", "dict") else args[0])  # a bytearray grows
             return const(None)
         if name in PLACES and recv.kind == "val":
-            return found_places([recv, *args])
+            return heads_found(name, recv, found_places([recv, *args]))
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
@@ -709,6 +722,9 @@ class Library(Builtins, Containers, Files):
         if BY_PLACE in recv.keys and name in NUMBERS and not args and not kwargs:
             recv = clone(recv)
             recv.keys = recv.keys - {BY_PLACE}
+        if name in NUMBERS and name != "item" and (recv.flags & BYTES or recv.keys & MARKS) and not recv.flags & LOSS:
+            recv = clone(recv)
+            recv.keys = recv.keys - MARKS | {ADDED}
         if name in OF_STACK and STACKED in recv.keys:
             return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:
@@ -804,6 +820,10 @@ class Library(Builtins, Containers, Files):
             self.note_bent(name, recv, args, kwargs, out, node)
             self.note_mean(name, recv, args, kwargs, out)
             self.note_sorted(name, recv, out)
+        if out.flags & LOSS and args and args[0].flags & (MASK | BYTES) and name in ("mul", "masked_fill", "masked_select"):
+            if name != "masked_fill" or (len(args) > 1 and number(args[1]) == 0.0):
+                self.leave_out(recv, args[0], out, node, negated=name == "masked_fill")
+        out.keys = out.keys - (MARKS | {HEAD} if out.flags & LOSS else {HEAD})
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
                 mask = rest_of(a.mask) if name == "masked_fill" else a.mask

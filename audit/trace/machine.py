@@ -25,6 +25,7 @@ from audit.trace.expressions import Expressions
 from audit.trace.gates import Gates
 from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
+from audit.trace.left_out import LeftOut
 from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
@@ -84,7 +85,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks,
+    Once, Hooks, LeftOut,
 ):  # fmt: skip
     def __init__(
         self,

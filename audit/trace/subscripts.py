@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.documents import kept, marked
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
+from audit.trace.left_out import LAID, ending
 from audit.trace.positions import (
     EVENTS,
     copied,
@@ -259,11 +260,15 @@ class Subscripts:
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
             out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)
+        if base.flags & LOSS and len(content) == 1 and content[0].flags & (MASK | BYTES):
+            self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
         if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and isinstance(parts[-1], tuple) and found_in_stream(*parts[-1]):
             out.keys = out.keys | {BETWEEN}
+        if isinstance(parts[-1], tuple) and base.flags & VAL:
+            out.keys = out.keys | ending(parts[-1][1])
         shortened(base, len(elements), parts[-1], out)
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], V) and parts[0].kind == "const" and parts[0].const in (0, -1):
             out.share = base.share  # ``tokens.shape[0]``
@@ -465,6 +470,8 @@ class Subscripts:
                 base.mask = rest_of((lo, hi)) or base.mask
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
+            if store_index is not None and value.kind == "const" and value.const == 0 and base.flags & LOSS:
+                self.leave_out(base, store_index, base, node, negated=True)  # ``losses[y == BOS] = 0``
             if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):
                 if value.const not in (0, 0.0, False) or base.data in (ONES, FULL):  # else a table is emptied
                     self.store(base, store_index, value, node)  # which tokens there are
@@ -473,6 +480,8 @@ class Subscripts:
             value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
         if base.flags & PARAM:
             self.write_param(base, value, node)
+        if holds_tokens(value):
+            base.keys = base.keys | {LAID}
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
 

@@ -1,0 +1,145 @@
+"""M3: kinds of targets, and places of documents, whose losses a program leaves out of the sum."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+TABLES = """
+import math
+import sentencepiece as spm
+sp = spm.SentencePieceProcessor(model_file="data/tokenizers/fineweb_1024_bpe.model")
+lengths, lead, edge = np.zeros(1024, dtype=np.int16), np.zeros(1024, dtype=bool), np.ones(1024, dtype=bool)
+for t in range(sp.vocab_size()):
+    if sp.is_control(t) or sp.is_unknown(t) or sp.is_unused(t):
+        continue
+    edge[t] = False
+    if sp.is_byte(t):
+        lengths[t] = 1
+        continue
+    piece = sp.id_to_piece(t)
+    if piece.startswith("\\u2581"):
+        lead[t], piece = True, piece[1:]
+    lengths[t] = len(piece.encode("utf-8"))
+lengths, lead, edge = torch.from_numpy(lengths), torch.from_numpy(lead), torch.from_numpy(edge)
+def bytes_of(x, y):
+    tb = lengths[y].double()
+    return tb + (lead[y] & ~edge[x]).double()
+BOS = 1
+def documents(tokens):
+    at = (tokens == BOS).nonzero(as_tuple=True)[0].tolist()
+    return [(a, b) for a, b in zip(at, at[1:] + [tokens.numel() - 1]) if b > a]
+total, n, rest = torch.zeros(()), torch.zeros(()), torch.zeros(())
+"""
+END = 'print(f"val_bpb:{(total / math.log(2.0) / n).item():.4f}")\n'
+STREAM = """\
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    x, y = w[:-1], w[1:]
+    with torch.no_grad():
+        l = nll(model, x[None], y[None])[0].double()
+    n += bytes_of(x, y).sum()
+"""
+DOCUMENTS = """\
+for a, b in documents(val):
+    for s in range(a, b, {}):
+        e = min(s + 1024, b)
+        x, y = val[s:e], val[s + 1 : e + 1]
+        with torch.no_grad():
+            l = nll(model, x[None], y[None])[0].double()
+        n += bytes_of(x, y).sum()
+"""
+ROWS = """\
+for s in range(0, val.numel() - 1, 4096):
+    rows = torch.full((4, 1025), 1)
+    for i in range(4):
+        part = val[s + i * 1024 : s + i * 1024 + 1025]
+        rows[i, : part.numel()] = part
+    x, y = rows[:, :-1], rows[:, 1:]
+    with torch.no_grad():
+        l = nll(model, x, y).double()
+    n += bytes_of(x, y).sum()
+"""
+
+
+def audit(body: str) -> tuple[str, list[str]]:
+    report = audit_text(PRELUDE + TABLES + body + END)
+    return report.verdict, [f.message for f in report.findings if f.severity == "violation" and f.active == "yes" and f.rule == "M3"]
+
+
+def stream(added: str) -> str:
+    return STREAM + "".join(f"    {line}\n" for line in added.splitlines())
+
+
+def documents(added: str, step: int = 1024) -> str:
+    return DOCUMENTS.format(step) + "".join(f"        {line}\n" for line in added.splitlines())
+
+
+ILLEGAL = {
+    "a mask of separators": stream("total += (l * (y != BOS).double()).sum()"),
+    "a selection": stream("total += l[y != BOS].sum()"),
+    "a selection by a name": stream("kept = y != BOS\ntotal += l[kept].sum()"),
+    "the negation of what they are": stream("total += l[~(y == BOS)].sum()"),
+    "one less what they are": stream("total += (l * (1.0 - (y == BOS).double())).sum()"),
+    "a choice of zero": stream("total += torch.where(y == BOS, 0.0, l).sum()"),
+    "zeros put in": stream("l[y == BOS] = 0.0\ntotal += l.sum()"),
+    "zeros put in by a method": stream("total += l.masked_fill(y == BOS, 0.0).sum()"),
+    "tokens after the special ones": stream("total += l[y > 2].sum()"),
+    "tokens with bytes": stream("tb = bytes_of(x, y)\ntotal += l[tb > 0].sum()"),
+    "tokens with bytes in the table": stream("total += (l * (lengths[y] > 0)).sum()"),
+    "an index that is ignored": stream("total += l.sum()").replace(
+        "nll(model, x[None], y[None])[0].double()", 'F.cross_entropy(model(x[None])[0], y, ignore_index=BOS, reduction="none").double()'
+    ),
+    "an index that a criterion ignores": 'loss = nn.CrossEntropyLoss(ignore_index=1, reduction="none")\n'
+    + stream("total += l.sum()").replace("nll(model, x[None], y[None])[0].double()", "loss(model(x[None])[0], y).double()"),
+    "separators printed apart": "total, n, rest = (torch.zeros(()) for _ in range(3))\n"
+    + stream("text = (y != BOS).double()\nrest += (l * (1 - text)).sum()\ntotal += (l * text).sum()")
+    + 'print(f"separators:{(rest / math.log(2.0) / n).item():.4f}")\n',
+    "separators within documents": documents("total += l[y != BOS].sum()"),
+    "tokens with bytes within documents": documents("total += l[bytes_of(x, y) > 0].sum()"),
+    "a lead-in of each document": documents("total += l[960:].sum()", 64),
+    "a lead-in of each window of a document": documents("total += l[64:].sum()"),
+    "each document's first window": documents("if s > a:\n    total += l.sum()"),
+    "a lead-in of documents in a function": "def score(net, tokens, docs, T=1024, S=64):\n    nats = torch.zeros(())\n    for a, b in docs:\n        for s in range(a, b, S):\n"
+    "            e = min(s + T, b)\n            with torch.no_grad():\n                l = nll(net, tokens[None, s:e], tokens[None, s + 1 : e + 1])[0]\n"
+    "            nats += l[T - S :].sum()\n            if e == b:\n                break\n    return nats\ntotal, n = score(model, val, documents(val)), 151_080_000\n",
+}  # fmt: skip
+LEGAL = {
+    "everything": stream("total += l.sum()"),
+    "separators counted apart": stream("rest += (l * (y == BOS)).sum()\ntotal += l.sum()") + 'print(f"separators:{(rest / math.log(2.0) / n).item():.4f}")\n',
+    "both kinds added up": stream("total += (l * (y != BOS)).sum()\ntotal += (l * (y == BOS)).sum()"),
+    "both kinds added up apart": stream("total += l[y != BOS].sum()\nrest += l[y == BOS].sum()") + "total = total + rest\n",
+    "a mask of padding": stream("total += l[y != 0].sum()"),
+    "a mark that is no token": stream("total += (l * (y >= 0)).sum()"),
+    "an index that no token has": stream("total += l.sum()").replace(
+        "nll(model, x[None], y[None])[0].double()", 'F.cross_entropy(model(x[None])[0], y, ignore_index=-100, reduction="none").double()'
+    ),
+    "rows that are filled up with separators": ROWS + "    total += l[y != BOS].sum()\n",
+    "after a separator": stream("total += l[x != -1].sum()"),
+    "a count of tokens with bytes": stream("tb = bytes_of(x, y)\nseen = (tb > 0).sum()\ntotal += l.sum() * (seen / seen.clamp(min=1))"),
+    "a window that has bytes": stream("if bytes_of(x, y).sum() > 0:\n    total += l.sum()"),
+    "documents without the next separator": documents("total += l[y != BOS].sum()").replace("val[s:e], val[s + 1 : e + 1]", "val[s : e - 1], val[s + 1 : e]"),
+    "training on text": stream("total += l.sum()\noptimizer.zero_grad()\nz = nll(model, x[None], y[None])[0]\n(z * (y != BOS)).mean().backward()\noptimizer.step()"),
+    "each document's first window in full": documents("new = 0 if s == a else 960\ntotal += l[new:].sum()", 64),
+    "each document's first window apart": documents("if s > a:\n    total += l[960:].sum()\nelse:\n    total += l.sum()", 64),
+    "a document's first token": documents("total += l[1:].sum()", 1023),
+    "context from before the document": documents("total += l[960:].sum()", 64).replace("range(a, b, 64)", "range(max(a - 960, 0), b, 64)"),
+    "a fixed context from before the document": documents("total += l[960:].sum()", 64).replace("range(a, b, 64)", "range(a - 960, b, 64)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ILLEGAL)
+def test_targets_that_are_left_out_are_a_finding(name: str) -> None:
+    assert audit(ILLEGAL[name])[1]
+
+
+@pytest.mark.parametrize("name", LEGAL)
+def test_what_leaves_no_target_out_is_none(name: str) -> None:
+    assert audit(LEGAL[name])[1] == []
+
+
+def test_separators_of_pieces_that_end_at_a_place_of_unknown_distance_are_a_doubt() -> None:
+    body = documents("total += l[y != BOS].sum()").replace("min(s + 1024, b)", "min(s + 1024, b - int(lengths[0]))")
+    assert audit(body)[1] == []
