@@ -57,7 +57,7 @@ def _bytes_of_tokens(v: V) -> bool:
 
 def kind_of(op: str, v: V, bound: float) -> tuple | None:
     """`BUT` or `ONLY` for a comparison of tokens, or of their bytes, with a number."""
-    if bound != int(bound):
+    if bound not in range(LAST_SPECIAL + 2):
         return None
     if _of_tokens(v):
         if bound == BOS and op in ("!=", "=="):

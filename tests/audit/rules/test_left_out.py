@@ -112,6 +112,7 @@ LEGAL = {
     "both kinds added up": stream("total += (l * (y != BOS)).sum()\ntotal += (l * (y == BOS)).sum()"),
     "both kinds added up apart": stream("total += l[y != BOS].sum()\nrest += l[y == BOS].sum()") + "total = total + rest\n",
     "a mask of padding": stream("total += l[y != 0].sum()"),
+    "numbers that no token has": stream("total += (l * (y < float('inf'))).sum()"),
     "a mark that is no token": stream("total += (l * (y >= 0)).sum()"),
     "an index that no token has": stream("total += l.sum()").replace(
         "nll(model, x[None], y[None])[0].double()", 'F.cross_entropy(model(x[None])[0], y, ignore_index=-100, reduction="none").double()'
