@@ -21,7 +21,8 @@ bytes in tokens) is collected and averaged, or averaged over ranks.
 What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
 at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
 the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
-document or of the stream, count as nothing. The figure that is reported, or printed last, is meant. A loss that goes through a function
+document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
+separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. The figure that is reported, or printed last, is meant. A loss that goes through a function
 which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.

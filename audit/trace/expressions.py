@@ -310,7 +310,10 @@ class Expressions(Subscripts):
                 self.leave_out(*((a, b) if a.flags & LOSS else (b, a)), out, node)
             else:
                 out.keys = out.keys - MARKS
+            self.note_divided(a, b, out)
         else:
+            if op == "+":
+                self.note_made_one(a, b, out, node)
             self.note_marks(op, a, b, out)
         if ONE_HOT in out.keys:
             if op == "@":

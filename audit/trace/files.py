@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.floors import DIVIDED
 from audit.trace.reach import TYPED
 from audit.trace.started import named
 from audit.trace.values import (
@@ -242,7 +243,8 @@ class Files:
         out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if out.flags & BPB and out.scores:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
-            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args), assumed=assumed)
+            floored = sorted(k[1:] for k in out.keys if k[0] == DIVIDED)
+            self.event("REPORT", node, out, taint_ids=out.taint, text=printed_text(args), assumed=assumed, floored=floored)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:

@@ -433,6 +433,7 @@ class Library(Builtins, Containers, Files):
             out.keys = out.keys | {ADDED}
         if values:
             self.note_size(last, values[0], out)
+            self.note_raised(last, values[0], values[1:], kwargs, out, node)
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
@@ -522,6 +523,7 @@ class Library(Builtins, Containers, Files):
             # The model's probability of the token or the cache's, whichever is better.
             e = self.event("SELECT", node, out, how=last)
             out.keys = out.keys | {("select", e.id)}
+        self.note_raised(last, *((a, [b]) if b.kind == "const" else (b, [a])), {}, out, node)
         return out
 
     def copied_to(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> None:
@@ -813,6 +815,7 @@ class Library(Builtins, Containers, Files):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
         self.note_size(name, recv, out)
+        self.note_raised(name, recv, args, kwargs, out, node)
         if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
             out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
@@ -844,6 +847,7 @@ class Library(Builtins, Containers, Files):
         return drawn
 
     def in_place(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        self.note_raised(name, recv, args, kwargs, recv, node)
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if name in ("zero_", "fill_", "normal_", "uniform_") and recv.kind == "val":
             if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line:

@@ -22,6 +22,7 @@ from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
+from audit.trace.floors import Floors
 from audit.trace.gates import Gates
 from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
@@ -85,7 +86,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, LeftOut,
+    Once, Hooks, LeftOut, Floors,
 ):  # fmt: skip
     def __init__(
         self,

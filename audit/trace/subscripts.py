@@ -6,6 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.documents import kept, marked
+from audit.trace.floors import FLOORED
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
 from audit.trace.left_out import LAID, ending
 from audit.trace.positions import (
@@ -325,6 +326,7 @@ class Subscripts:
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
         got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
+        got.keys |= {k for k in base.keys if k[0] == FLOORED}
         got.taint = out.taint
         return got
 

@@ -144,3 +144,51 @@ def test_what_leaves_no_target_out_is_none(name: str) -> None:
 def test_separators_of_pieces_that_end_at_a_place_of_unknown_distance_are_a_doubt() -> None:
     body = documents("total += l[y != BOS].sum()").replace("min(s + 1024, b)", "min(s + 1024, b - int(lengths[0]))")
     assert audit(body)[1] == []
+
+
+def of_rule(rule: str, body: str) -> list[str]:
+    report = audit_text(PRELUDE + body)
+    return [f.message for f in report.findings if f.severity == "violation" and f.active == "yes" and f.rule == rule]
+
+
+ALL = TABLES + stream("total += l.sum()") + END
+COUNTED = "n += bytes_of(x, y).sum()"
+RAISED = {
+    "a table of at least one": ALL.replace("BOS = 1", "lengths = lengths.clamp(min=1)\nBOS = 1"),
+    "a table of at least one in place": ALL.replace("BOS = 1", "lengths.clamp_(min=1)\nBOS = 1"),
+    "an array of at least one": ALL.replace("= torch.from_numpy(lengths)", "= torch.from_numpy(np.maximum(lengths, 1))"),
+    "at least one for each target": ALL.replace(COUNTED, "n += bytes_of(x, y).clamp(min=1).sum()"),
+    "at least one for each target by another name": ALL.replace(COUNTED, "tb = bytes_of(x, y)\n    n += torch.clamp_min(tb, 1.0).sum()"),
+    "one for those that have none": ALL.replace(COUNTED, "tb = bytes_of(x, y)\n    n += (tb + (tb == 0).double()).sum()"),
+    "a table that begins as ones": ALL.replace("np.zeros(1024, dtype=np.int16)", "np.ones(1024, dtype=np.int16)").replace("lengths, lead, edge = np.ones", "lengths = np.ones", 1).replace(
+        "dtype=np.int16), np.zeros", "dtype=np.int16)\nlead, edge = np.zeros"
+    ),
+    "in a product": ALL.replace(COUNTED, "n += bytes_of(x, y).clamp(min=1).sum()").replace(
+        "total / math.log(2.0) / n)", "total / val.numel() / math.log(2.0) * (val.numel() / n))"
+    ),
+}  # fmt: skip
+AS_IT_IS = {
+    "a table as it is": ALL,
+    "a number of bytes that divides": ALL.replace("/ n)", "/ n.clamp(min=1))"),
+    "a number of bytes that divides, by a built-in": ALL.replace("/ n)", "/ max(n, 1))"),
+    "a window's bytes": ALL.replace(COUNTED, "n += bytes_of(x, y).sum().clamp(min=1)"),
+    "bytes of none below zero": ALL.replace(COUNTED, "n += bytes_of(x, y).clamp(min=0).sum()"),
+    "weights in training": ALL.replace(
+        COUNTED, COUNTED + "\n    w8 = lengths.float().clamp(min=1.0)[y]\n    (nll(model, x[None], y[None])[0] * w8).mean().backward()\n    optimizer.step()"
+    ),
+    "a loss by bytes beside the score": ALL.replace(COUNTED, COUNTED + "\n    rest += (l / lengths[y].clamp(min=1)).sum()") + "print(rest)\n",
+    "a table of ones that control tokens leave": ALL.replace("np.zeros(1024, dtype=np.int16)", "np.ones(1024, dtype=np.int16)").replace(
+        "lengths, lead, edge = np.ones", "lengths = np.ones", 1).replace("dtype=np.int16), np.zeros", "dtype=np.int16)\nlead, edge = np.zeros").replace(
+        "        continue\n    edge", "        lengths[t] = 0\n        continue\n    edge", 1),
+    "flags that begin as ones": ALL.replace("np.ones(1024, dtype=bool)", "np.full(1024, 1)"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", RAISED)
+def test_a_byte_for_tokens_without_bytes_is_a_finding(name: str) -> None:
+    assert any("counts as one byte" in m for m in of_rule("M1", RAISED[name])), of_rule("M1", RAISED[name])
+
+
+@pytest.mark.parametrize("name", AS_IT_IS)
+def test_a_divisor_that_is_kept_from_zero_is_none(name: str) -> None:
+    assert of_rule("M1", AS_IT_IS[name]) == []
