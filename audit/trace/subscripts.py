@@ -199,8 +199,18 @@ class Subscripts:
                 return self.bound_form(moving[0], depth + 1)
         return text_of(e)
 
+    def index_tuple(self: Any, index: Any) -> list[V] | None:
+        """``rows = arange(n), y; log_probs[rows]``: a tuple with tokens in it, one for each axis."""
+        if not isinstance(index, ir.Name):
+            return None
+        v = self.ev(index)
+        known = v.kind == "seq" and v.rest is None and v.data is not None and 1 < len(v.data) < 5
+        return list(v.data) if known and all(x.kind in ("val", "const") for x in v.data) and any(holds_tokens(x) for x in v.data) else None
+
     def index_array(self: Any, base: V, index: Any, e: Any) -> V:
         elements = index.elts if isinstance(index, ir.Collection) else [index]
+        given = self.index_tuple(index)
+        elements = elements * len(given) if given else elements
         out = derive([base])
         out.flags |= base.flags & ORDER
         if base.kind != "val":
@@ -212,7 +222,7 @@ class Subscripts:
         lo = hi = None
         shifted = False
         parts: list[Any] = []
-        for x in elements:
+        for at, x in enumerate(elements):
             if isinstance(x, ir.Slice):
                 low = self.ev(x.lower) if x.lower is not None else None
                 high = self.ev(x.upper) if x.upper is not None else None
@@ -235,7 +245,7 @@ class Subscripts:
                 if low is not None and low.flags & META:
                     pass
             else:
-                i = self.ev(x)
+                i = given[at] if given else self.ev(x)
                 deps |= i.deps
                 content.append(i)
                 if i.mask is not None and i.mask != (None, None):
