@@ -75,7 +75,8 @@ class Floors:
         found = frozenset(k for k in out.keys if k[0] == FLOORED)
         out.keys = out.keys - found
         for losses, size in ((a, b), (b, a)):
-            if losses.flags & LOSS and losses.scores and not size.flags & LOSS and size.flags & BYTES:
+            summed = size.keys & {TOTAL, ADDED} and size.flags & BYTES and not size.flags & (LOSS | COUNT | PROB | LOGITS)
+            if losses.flags & LOSS and losses.scores and summed:
                 out.keys = out.keys | {(DIVIDED, *k[1:]) for k in found & size.keys}
 
 

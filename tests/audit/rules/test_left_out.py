@@ -177,6 +177,11 @@ AS_IT_IS = {
         COUNTED, COUNTED + "\n    w8 = lengths.float().clamp(min=1.0)[y]\n    (nll(model, x[None], y[None])[0] * w8).mean().backward()\n    optimizer.step()"
     ),
     "a loss by bytes beside the score": ALL.replace(COUNTED, COUNTED + "\n    rest += (l / lengths[y].clamp(min=1)).sum()") + "print(rest)\n",
+    "counts that divide": ALL.replace("total = ", "seen = np.zeros((4, 1 << 16))\ntotal = ", 1).replace(
+        "total += l.sum()",
+        "k = (x.numpy() * 31 % 65536).astype(np.int64)\n    c = seen[0][k].astype(np.float64)\n    q = c / np.maximum(c, 1.0)\n"
+        "    p = 0.9 * np.exp(-l.numpy()) + 0.1 * q\n    total += -np.log(p).sum()\n    np.add.at(seen[0], k, 1)",
+    ),
     "a table of ones that control tokens leave": ALL.replace("np.zeros(1024, dtype=np.int16)", "np.ones(1024, dtype=np.int16)").replace(
         "lengths, lead, edge = np.ones", "lengths = np.ones", 1).replace("dtype=np.int16), np.zeros", "dtype=np.int16)\nlead, edge = np.zeros").replace(
         "        continue\n    edge", "        lengths[t] = 0\n        continue\n    edge", 1),
