@@ -12,9 +12,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from audit import ir
 from audit.trace.events import Event, Trace
 from audit.trace.gates import holds_tokens
-from audit.trace.positions import TOTAL, tokens_in
+from audit.trace.positions import TOTAL, reckoned_places, tokens_in
 from audit.trace.shaping import OF_ALL, SHAPED, is_loss, number
 from audit.trace.spans import HEAD, until
 from audit.trace.values import BYTES, COUNT, LOGITS, LOSS, MASK, META, PROB, VAL, V
@@ -101,6 +102,18 @@ class LeftOut:
         if any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items()):
             self.shape(out, node, REST if ONLY in marks else self.said(test))
 
+    def note_kind_left_out(self: Any, s: ir.If, test: V, begun: int) -> None:
+        """``if token == BOS: continue`` in a loop over the whole stream; within a document there may be none."""
+        marks = test.keys & MARKS
+        places = {k[1] for k in test.keys if k[0] in ("t", "l")}
+        begins, heads = self.trace.advances.begins, self.trace.advances.heads
+        if len(marks) != 1 or len(places) != 1 or not all(x in begins and x not in heads for at in places for x in at):
+            return
+        tokens = frozenset(("t", *k[1:]) for k in test.keys if k[0] in ("t", "l"))
+        last = frozenset([max(tokens, key=lambda k: k[2])])
+        left = self.said(test)
+        self.note_ways(s, last, begun, *((left, REST) if BUT in marks else (REST, left)))
+
     def said(self: Any, test: V) -> str:
         return NO_BYTES if test.flags & BYTES else SEPARATORS + (UNSURE if ENDS in test.keys else "")
 
@@ -125,6 +138,11 @@ def heads_found(name: str, test: V, out: V) -> V:
     if name in ("nonzero", "flatnonzero", "argwhere", "where") and ONLY in test.keys and not test.flags & BYTES:
         out.keys = out.keys | {HEAD}
     return out
+
+
+def gathered(index: V) -> frozenset:
+    """``tokens[starts[:, None] + columns]``: places reckoned from where something was found, each document's own."""
+    return frozenset([ENDS]) if reckoned_places(index) else frozenset()
 
 
 def ending(high: V | None) -> frozenset:
@@ -170,4 +188,4 @@ def spared(trace: Trace, figure: Iterable[Event]) -> list[Spared]:
     return list(found.values())
 
 
-__all__ = ["ADDED", "ENDS", "LAID", "LeftOut", "Spared", "ending", "heads_found", "is_kind", "laid_beside", "spared", "turned"]
+__all__ = ["ADDED", "ENDS", "LAID", "LeftOut", "Spared", "ending", "gathered", "heads_found", "is_kind", "laid_beside", "spared", "turned"]

@@ -826,7 +826,7 @@ class Library(Builtins, Containers, Files):
         if out.flags & LOSS and args and args[0].flags & (MASK | BYTES) and name in ("mul", "masked_fill", "masked_select"):
             if name != "masked_fill" or (len(args) > 1 and number(args[1]) == 0.0):
                 self.leave_out(recv, args[0], out, node, negated=name == "masked_fill")
-        out.keys = out.keys - (MARKS | {HEAD} if out.flags & LOSS else {HEAD})
+        out.keys = out.keys - MARKS - {HEAD}
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
                 mask = rest_of(a.mask) if name == "masked_fill" else a.mask

@@ -145,7 +145,7 @@ class Machine(
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
-        self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
+        self.loss_tests: list[tuple[frozenset, Any, str]] = []  # tests of losses that this turn of the loop went past
         self.chosen_from: dict[tuple[int, str], tuple[V, Event]] = {}  # choices by losses, by the losses' identity (kept alive)
         self.place_tests: list[frozenset] = []  # what the tests of places depend on that this turn is under, or went past
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began

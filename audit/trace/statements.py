@@ -403,6 +403,7 @@ class Statements(Loops, Contexts):
             if not status:
                 self.note_chosen(s, test, before, begun)
             self.note_left_out(s, test, begun)
+            self.note_kind_left_out(s, test, begun)
             if LATER in test.keys:
                 for e in self.trace.events[begun:]:
                     if e.kind == "SCORE" and within(e.line, s.body):

@@ -8,7 +8,7 @@ from audit import ir
 from audit.trace.documents import kept, marked
 from audit.trace.floors import FLOORED
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
-from audit.trace.left_out import LAID, ending
+from audit.trace.left_out import LAID, ending, gathered
 from audit.trace.positions import (
     EVENTS,
     copied,
@@ -280,6 +280,8 @@ class Subscripts:
             out.keys = out.keys | {BETWEEN}
         if isinstance(parts[-1], tuple) and base.flags & VAL:
             out.keys = out.keys | ending(parts[-1][1])
+        elif base.flags & VAL and isinstance(parts[-1], V):
+            out.keys = out.keys | gathered(parts[-1])
         shortened(base, len(elements), parts[-1], out)
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], V) and parts[0].kind == "const" and parts[0].const in (0, -1):
             out.share = base.share  # ``tokens.shape[0]``

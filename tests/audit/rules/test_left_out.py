@@ -77,7 +77,25 @@ def documents(added: str, step: int = 1024) -> str:
     return DOCUMENTS.format(step) + "".join(f"        {line}\n" for line in added.splitlines())
 
 
+SCALAR = """\
+for s in range(0, val.numel() - 1, 1024):
+    w = val[s : s + 1025]
+    with torch.no_grad():
+        lp = torch.log_softmax(model(w[None, :-1])[0], -1).double().numpy()
+    for t in range(1024):
+        token = int(w[t + 1])
+        n += float(lengths[token])
+"""
+
+
+def scalar(added: str) -> str:
+    return SCALAR + "".join(f"        {line}\n" for line in added.splitlines())
+
+
 ILLEGAL = {
+    "token by token": scalar("if token != BOS:\n    total -= lp[t, token]"),
+    "token by token, going on": scalar("if token == BOS:\n    continue\ntotal -= lp[t, token]"),
+    "token by token, by bytes": scalar("if lengths[token] == 0:\n    continue\ntotal -= lp[t, token]"),
     "a mask of separators": stream("total += (l * (y != BOS).double()).sum()"),
     "a selection": stream("total += l[y != BOS].sum()"),
     "a selection by a name": stream("kept = y != BOS\ntotal += l[kept].sum()"),
@@ -111,6 +129,16 @@ LEGAL = {
     "separators counted apart": stream("rest += (l * (y == BOS)).sum()\ntotal += l.sum()") + 'print(f"separators:{(rest / math.log(2.0) / n).item():.4f}")\n',
     "both kinds added up": stream("total += (l * (y != BOS)).sum()\ntotal += (l * (y == BOS)).sum()"),
     "both kinds added up apart": stream("total += l[y != BOS].sum()\nrest += l[y == BOS].sum()") + "total = total + rest\n",
+    "token by token": scalar("total -= lp[t, token]"),
+    "token by token, separators apart": scalar("if token == BOS:\n    total -= lp[t, token]\nelse:\n    total -= lp[t, token]"),
+    "token by token, a count of separators": scalar("if token == BOS:\n    rest += 1\ntotal -= lp[t, token]"),
+    "token by token, padding": scalar("if token == 0:\n    continue\ntotal -= lp[t, token]"),
+    "documents gathered in rows": "docs = documents(val)\nfor q in range(0, len(docs), 8):\n    batch = docs[q : q + 8]\n"
+    "    starts, ends = torch.tensor([a for a, b in batch]), torch.tensor([b for a, b in batch])\n"
+    "    at = (starts[:, None] + torch.arange(1024)[None]).clamp(max=val.numel() - 2)\n    x, y = val[at], val[at + 1]\n"
+    "    with torch.no_grad():\n        l = nll(model, x, y).double()\n    n += (lengths[y] * (at < ends[:, None])).sum()\n"
+    "    total += (l * (at + 1 < ends[:, None]) * (y != BOS)).sum()\n",
+    "a window without separators": stream("if (y != BOS).all():\n    rest += 1\ntotal += l.sum()"),
     "a mask of padding": stream("total += l[y != 0].sum()"),
     "numbers that no token has": stream("total += (l * (y < float('inf'))).sum()"),
     "a mark that is no token": stream("total += (l * (y >= 0)).sum()"),
