@@ -27,14 +27,23 @@ MARKS = frozenset([BUT, ONLY])
 LAID, ADDED = ("laid out",), ("added up",)
 #: tokens up to a place that was found in the stream; of one document, without the next one's separator
 ENDS, WITHIN = ("ends where found",), ("within a document",)
+#: what ``tokenizer.bos_id()`` says
+ASKED = ("separator's number",)
 #: the separator's number in the contest's tokenizers, after padding and before the end of text and the unknown token
 BOS, LAST_SPECIAL = 1, 3
+#: comparisons by their methods
+COMPARES = {"eq": "==", "ne": "!=", "gt": ">", "ge": ">=", "lt": "<", "le": "<=", "not_equal": "!="}
 _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
 #: what is said of what is left, and of the rest, which may be added up elsewhere
 SEPARATORS = "the nats of separators between documents are left out of the sum"
 NO_BYTES = "the nats of tokens that no byte belongs to are left out of the sum"
 REST = "only what others leave out"
 UNSURE = "; whether there are such targets was not shown"
+
+
+def token_number(v: V) -> float | None:
+    """The number of a token; a tokenizer says which one its separator has."""
+    return float(BOS) if ASKED in v.keys else number(v)
 
 
 def turned(keys: frozenset) -> frozenset:
@@ -78,7 +87,7 @@ class LeftOut:
     def note_kind(self: Any, op: str, a: V, b: V, out: V) -> None:
         """``y != BOS``, ``bytes > 0``"""
         out.keys = out.keys - MARKS
-        for v, bound, way in ((a, number(b), op), (b, number(a), _TURNED.get(op, ""))):
+        for v, bound, way in ((a, token_number(b), op), (b, token_number(a), _TURNED.get(op, ""))):
             if bound is not None and (kind := kind_of(way, v, bound)) is not None:
                 out.keys = out.keys | {kind}
 
@@ -96,7 +105,7 @@ class LeftOut:
         """``loss[test]``, ``loss * test``, ``where(test, loss, 0)``; ``negated``: what passes the test is what goes."""
         marks = (turned(test.keys) if negated else test.keys) & MARKS
         out.keys = out.keys - MARKS
-        if len(marks) != 1 or not test.flags & (MASK | BYTES) or not is_loss(loss) or loss.flags & LOGITS or OF_ALL in loss.keys:
+        if len(marks) != 1 or not is_loss(loss) or loss.flags & LOGITS or OF_ALL in loss.keys:
             return
         mine = tokens_in(test.keys, through_tables=True)
         if any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items()):
@@ -119,7 +128,7 @@ class LeftOut:
 
     def note_ignored(self: Any, index: V | None, target: V, out: V, node: Any) -> None:
         """``cross_entropy(logits, y, ignore_index=1)``"""
-        if index is not None and number(index) == BOS and _of_tokens(target):
+        if index is not None and token_number(index) == BOS and _of_tokens(target):
             self.shape(out, node, SEPARATORS + (UNSURE if ENDS in target.keys else ""))
 
 
@@ -188,4 +197,4 @@ def spared(trace: Trace, figure: Iterable[Event]) -> list[Spared]:
     return list(found.values())
 
 
-__all__ = ["ADDED", "ENDS", "LAID", "LeftOut", "Spared", "ending", "gathered", "heads_found", "is_kind", "laid_beside", "spared", "turned"]
+__all__ = ["ADDED", "ASKED", "ENDS", "LAID", "LeftOut", "Spared", "ending", "gathered", "heads_found", "is_kind", "laid_beside", "spared", "turned"]

@@ -11,7 +11,7 @@ from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
-from audit.trace.left_out import ADDED, MARKS, heads_found, laid_beside
+from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found, laid_beside
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
@@ -44,7 +44,6 @@ from audit.trace.values import (
     GRAD,
     LOGITS,
     LOSS,
-    MASK,
     MATCH,
     META,
     ONES,
@@ -429,6 +428,8 @@ class Library(Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = out.keys - MARKS - {HEAD} - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if last in COMPARES and len(values) == 2 and not out.flags & LOSS:
+            self.note_kind(COMPARES[last], *values, out)
         if last in NUMBERS and out.flags & BYTES:
             out.keys = out.keys | {ADDED}
         if values:
@@ -823,10 +824,14 @@ class Library(Builtins, Containers, Files):
             self.note_bent(name, recv, args, kwargs, out, node)
             self.note_mean(name, recv, args, kwargs, out)
             self.note_sorted(name, recv, out)
-        if out.flags & LOSS and args and args[0].flags & (MASK | BYTES) and name in ("mul", "masked_fill", "masked_select"):
+        if out.flags & LOSS and args and args[0].keys & MARKS and name in ("mul", "masked_fill", "masked_select"):
             if name != "masked_fill" or (len(args) > 1 and number(args[1]) == 0.0):
                 self.leave_out(recv, args[0], out, node, negated=name == "masked_fill")
         out.keys = out.keys - MARKS - {HEAD}
+        if name == "bos_id" and not args and not recv.flags:
+            out.keys = frozenset([ASKED])
+        if name in COMPARES and len(args) == 1 and not out.flags & LOSS:
+            self.note_kind(COMPARES[name], recv, args[0], out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
                 mask = rest_of(a.mask) if name == "masked_fill" else a.mask

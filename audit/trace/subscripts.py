@@ -8,7 +8,7 @@ from audit import ir
 from audit.trace.documents import kept, marked
 from audit.trace.floors import FLOORED
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
-from audit.trace.left_out import LAID, ending, gathered
+from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
     copied,
@@ -271,7 +271,7 @@ class Subscripts:
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
             out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)
-        if base.flags & LOSS and len(content) == 1 and content[0].flags & (MASK | BYTES):
+        if base.flags & LOSS and len(content) == 1 and content[0].keys & MARKS:
             self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)

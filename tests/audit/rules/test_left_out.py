@@ -96,6 +96,9 @@ ILLEGAL = {
     "token by token": scalar("if token != BOS:\n    total -= lp[t, token]"),
     "token by token, going on": scalar("if token == BOS:\n    continue\ntotal -= lp[t, token]"),
     "token by token, by bytes": scalar("if lengths[token] == 0:\n    continue\ntotal -= lp[t, token]"),
+    "a selection by a method": stream("total += l[y.ne(BOS)].sum()"),
+    "a product with a function": stream("total += (l * torch.ne(y, BOS).double()).sum()"),
+    "a separator that the tokenizer names": stream("total += l[y != sp.bos_id()].sum()"),
     "a mask of separators": stream("total += (l * (y != BOS).double()).sum()"),
     "a selection": stream("total += l[y != BOS].sum()"),
     "a selection by a name": stream("kept = y != BOS\ntotal += l[kept].sum()"),
@@ -139,6 +142,8 @@ LEGAL = {
     "    with torch.no_grad():\n        l = nll(model, x, y).double()\n    n += (lengths[y] * (at < ends[:, None])).sum()\n"
     "    total += (l * (at + 1 < ends[:, None]) * (y != BOS)).sum()\n",
     "a window without separators": stream("if (y != BOS).all():\n    rest += 1\ntotal += l.sum()"),
+    "a mask of padding by a method": stream("total += (l * y.ne(0)).sum()"),
+    "padding that the tokenizer names": stream("total += l[y != sp.pad_id()].sum()"),
     "a mask of padding": stream("total += l[y != 0].sum()"),
     "numbers that no token has": stream("total += (l * (y < float('inf'))).sum()"),
     "a mark that is no token": stream("total += (l * (y >= 0)).sum()"),
