@@ -37,7 +37,7 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
     ``right``: how the papers show that a run had the right bytes, if they do. A script that was damaged afterwards had another table.
     """
     code = code_of(ctx)
-    builders = [p for p in code.places if id(p) in code.reached and _measures(p)]
+    builders = [p for p in code.places if id(p) in code.reached and measures(p)]
     if not builders:
         return
     again = _adds_space(code)
@@ -89,7 +89,7 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
 
 
 # ---------------------------------------------------------------- the table
-def _measures(place: Place) -> bool:
+def measures(place: Place) -> bool:
     """Does the function look pieces up and measure encoded text."""
     return bool(_PIECES & place.names) and _length(place) is not None
 

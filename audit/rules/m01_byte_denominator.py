@@ -13,7 +13,7 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
 source: a table that counts a leading space which the evaluation adds again, one that measures the space
 mark as three bytes (also where a damaged mark, ``piece.startswith("?")``, takes it off no piece), byte pieces measured by
-their printed name, an evaluation that adds a byte to every ordinary token, and a reported score that is divided by a written number of bytes per token.
+their printed name, a table that gives tokens without bytes one byte, an evaluation that adds a byte to every ordinary token, and a reported score that is divided by a written number of bytes per token.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right; tables
 that count the space themselves, where nothing is added to them; under-counting is wrong too but hurts its
@@ -31,6 +31,7 @@ from audit.model import Finding, Obligation
 from audit.rules.assumed_bytes import assumed_bytes
 from audit.rules.base import Example, Rule
 from audit.rules.byte_table import byte_table
+from audit.rules.floored_bytes import floored_bytes
 from audit.rules.papers import distinct
 from audit.rules.papers_checks import byte_accounting, right_bytes
 
@@ -106,6 +107,17 @@ ILLEGAL = [
         lines=(10,),
     ),
     Example(
+        name="a byte for tokens without bytes",
+        code=_TABLE.replace("size, lead, edge = torch.zeros(1024)", "size, lead, edge = torch.ones(1024)")
+        .replace("    edge[t] = sp.is_control(t)\n", "    if sp.is_control(t):\n        continue\n    edge[t] = False\n")
+        .replace("size, lead, edge = torch.ones(1024), ", "size = torch.ones(1024)\nlead, edge = ")
+        .format(
+            "    lead[t] = piece.startswith('\\u2581')\n"
+            "    size[t] = 1 if sp.is_byte(t) else len(piece.lstrip('\\u2581').encode())\n"
+        ),
+        lines=(3,),
+    ),
+    Example(
         name="a leading space counted twice: 4.386 bytes a token",
         code=_SCRIPT,
         files=(
@@ -147,11 +159,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     logged = list(distinct(byte_accounting(RULE, ctx)))
     shown = any(isinstance(item, Obligation) and item.status == "holds" for item in logged)
     if "source" in ctx.available:
+        floored = [] if shown else list(floored_bytes(RULE, ctx))
+        yield from floored
         for item in (*byte_table(RULE, ctx, right_bytes), *assumed_bytes(RULE, ctx)):
             if shown and isinstance(item, Obligation) and item.status == "undetermined":
                 continue  # the logs show that the assumed number is the right one
             stated = True
-            yield item
+            if not floored or isinstance(item, Finding) or item.status != "holds":
+                yield item
     for item in logged:
         stated = True
         yield item

@@ -21,7 +21,8 @@ bytes in tokens) is collected and averaged, or averaged over ranks.
 What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
 at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
 the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
-document or of the stream, count as nothing. The figure that is reported, or printed last, is meant. A loss that goes through a function
+document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
+separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. The figure that is reported, or printed last, is meant. A loss that goes through a function
 which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.
@@ -48,7 +49,8 @@ from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
-from audit.trace.gaps import gap_of, walked_of
+from audit.trace.gaps import gap_of, head_of, walked_of
+from audit.trace.left_out import is_kind, spared
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
@@ -281,13 +283,18 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     found: dict[tuple, tuple[Event, Event]] = {}
     for s in trace.of("SCORE", active=True):
         for k in marks(s, SHAPED) if s.id in reported and s.on_val else ():
-            if k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None:
+            if k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None and not is_kind(e.detail["how"]):
                 found.setdefault((e.path, e.line), (e, s))
     figure = _last_figure(trace)
     if (gap := gap_of(trace, figure)) is not None:
         yield event_finding(RULE, gap.score, gap.said)
+    if (head := head_of(trace, figure)) is not None:
+        yield event_finding(RULE, head.score, head.said)
     if (walked := walked_of(trace, figure)) is not None:
         yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
+    for part in spared(trace, figure):
+        made = event_finding(RULE, part.shape, part.shape.detail["how"], confidence="high" if part.sure else "low")
+        yield replace(made, trace=(*made.trace, Step(path=part.score.path, line=part.score.line, message="the score adds up what is left")))
     scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
     if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
         yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.left_out import ADDED
 from audit.trace.shaping import same_target
 from audit.trace.shares import counted
+from audit.trace.spans import HEAD, UNTIL, until
 from audit.trace.values import (
     BYTES,
     COUNT,
+    EMPTY,
     LOSS,
     META,
     PARAM,
@@ -103,7 +106,7 @@ class Builtins:
             if part.flags & LOSS and not part.scores:
                 return self.commit_score(part, node, "accumulated")
             out = derive([part])
-            out.keys = out.keys | {("total", k[1]) for k in out.keys if k[0] == "lookup"}
+            out.keys = out.keys | {("total", k[1]) for k in out.keys if k[0] == "lookup"} | ({ADDED} if part.flags & BYTES else EMPTY)
             return out
         if last in ("any", "all") and first is not None:
             part = derive([summary(first)])
@@ -223,8 +226,12 @@ class Builtins:
             out = derive([summary(args[0])])
         else:
             out = derive(args)
+        end = min((n for a in args if (n := until(a)) is not None), default=None) if last == "min" else None
+        out.keys = frozenset(k for k in out.keys if k != HEAD and k[0] != UNTIL) | (EMPTY if end is None else {(UNTIL, end)})
         if last == "max" and len(args) == 2 and len(shares := [a for a in args if a.share is not None]) == 1:
             out.share = shares[0].share  # ``max(1, share)``
+        if last == "max" and len(args) == 2:
+            self.note_raised(last, *((args[1], args[:1]) if args[0].kind == "const" else (args[0], args[1:])), {}, out, node)
         if last == "min":
             self.note_least(args, out, node)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):

@@ -10,6 +10,7 @@ from audit import ir
 from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
+from audit.trace.left_out import MARKS, turned
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
@@ -308,6 +309,15 @@ class Expressions(Subscripts):
             self.note_scaled(op, a, b, out, node)
         if out.flags & LOSS:
             self.note_arithmetic(op, a, b, out, node)
+            if op == "*" and (a.flags ^ b.flags) & LOSS:
+                self.leave_out(*((a, b) if a.flags & LOSS else (b, a)), out, node)
+            else:
+                out.keys = out.keys - MARKS
+            self.note_divided(a, b, out)
+        else:
+            if op == "+":
+                self.note_made_one(a, b, out, node)
+            self.note_marks(op, a, b, out)
         if ONE_HOT in out.keys:
             if op == "@":
                 self.note_tally("matmul", [a, b], out, node)
@@ -471,6 +481,7 @@ class Expressions(Subscripts):
             return out
         out = derive([v])
         out.mask = rest_of(v.mask) if e.op == "~" else v.mask
+        out.keys = turned(out.keys) if e.op == "~" else out.keys - MARKS
         return out
 
     def x_boolop(self: Any, e: ir.BoolOp) -> V:
@@ -548,6 +559,8 @@ class Expressions(Subscripts):
                 self.note_region(e, values[0], values[1], out)
                 self.note_comparison(e, values[0], values[1], out)
                 self.note_tested(values[0], values[1], out)
+                self.note_kind(e.ops[0], values[0], values[1], out)
+                self.trace.advances.test(e.ops[0], values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
             return out
         out = const(result)

@@ -21,6 +21,8 @@ from audit.trace.spans import OF_ROWS
 
 #: a walk that trims the stream to whole windows, or that begins after an order of n-grams, goes further than this
 NEARLY_ALL = Fraction(19, 20)
+#: so many of a document's first targets are more than an order of n-grams goes without
+MOST_CONTEXT = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +52,18 @@ class Walked:
     @property
     def said(self) -> str:
         return f"the loop ends after {float(self.share):.3g} of the stream; the rest is never scored"
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The first ``missing`` targets of each document are never scored."""
+
+    score: Event
+    missing: int
+
+    @property
+    def said(self) -> str:
+        return f"the first {self.missing:,} targets of each document are never scored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +97,21 @@ def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
         far.append(Walked(e, share * tokens / step, chosen))
     most = max(far, key=lambda w: w.share, default=None)
     return most if most is not None and most.share < NEARLY_ALL else None
+
+
+def head_of(trace: Trace, scores: Iterable[Event]) -> Head | None:
+    """What walks through documents leave out at the beginning of each, where all of these scores are such walks."""
+    heads, found = trace.advances.heads, []
+    for e in scores:
+        span = e.detail.get("span")
+        symbols, first = span[0] if span is not None else ((), 0)
+        steps = [s for s in symbols if s in heads]
+        if len(steps) != 1 or symbols != tuple(sorted((*heads[steps[0]], steps[0]))) or OF_ROWS in e.detail["keys"]:
+            return None
+        later = trace.advances.per_turn[steps[0]][1] if "later" in e.detail else 0
+        found.append(Head(e, first - 1 + later))
+    least = min(found, key=lambda h: h.missing, default=None)
+    return least if least is not None and least.missing >= MOST_CONTEXT else None
 
 
 def _parts(trace: Trace, scores: Iterable[Event]) -> list[tuple[Event, _Part]]:
@@ -140,4 +169,4 @@ def _covered(step: int, parts: list[_Part]) -> int:
     return total
 
 
-__all__ = ["Gap", "Walked", "gap_of", "walked_of"]
+__all__ = ["Gap", "Head", "Walked", "gap_of", "head_of", "walked_of"]

@@ -11,6 +11,7 @@ from audit.trace.builtin import Builtins
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
+from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found, laid_beside
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
 from audit.trace.selection import listed
@@ -26,10 +27,11 @@ from audit.trace.shaping import (
     STACKED,
     found_at,
     is_loss,
+    number,
     same_target,
 )
 from audit.trace.shares import counted
-from audit.trace.spans import LAYOUT, WINDOWS, laid_out
+from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
 from audit.trace.values import (
@@ -223,7 +225,9 @@ class Library(Builtins, Containers, Files):
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
             return V("iter", data=("loader", held))
         if last == "CrossEntropyLoss":
-            return V("lib", data="torch.nn.functional.cross_entropy")
+            loss = V("lib", data="torch.nn.functional.cross_entropy")
+            ignored = {k: v for k, v in kwargs.items() if k == "ignore_index"}
+            return V("partial", data=(loss, [], ignored)) if ignored else loss
         if name.endswith("autograd.grad") and first is not None:
             return self.autograd_grad(first, args, node)
         if last in ("value_and_grad", "grad_and_value") and first is not None:
@@ -389,7 +393,7 @@ class Library(Builtins, Containers, Files):
             if name.startswith(("numpy.", "torch.", "np.")) and isinstance(first.const, (int, float)):
                 return first
         if (last in PLACES or (last == "where" and len(args) == 1)) and first is not None and (name.startswith(("torch.", "numpy.", "np.")) or last == "bisect"):
-            return found_places(args)
+            return heads_found(last, args[0], found_places(args))
         if last == "log2" and first is not None and first.flags & LOSS and first.flags & VAL:
             return self.to_bits(derive(args), node)
         if last in LOGGERS or name in ("builtins.print",):
@@ -426,9 +430,14 @@ class Library(Builtins, Containers, Files):
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
-        out.keys = out.keys - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        out.keys = out.keys - MARKS - {HEAD} - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        if last in COMPARES and len(values) == 2 and not out.flags & LOSS:
+            self.note_kind(COMPARES[last], *values, out)
+        if last in NUMBERS and out.flags & BYTES:
+            out.keys = out.keys | {ADDED}
         if values:
             self.note_size(last, values[0], out)
+            self.note_raised(last, values[0], values[1:], kwargs, out, node)
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
@@ -464,6 +473,7 @@ class Library(Builtins, Containers, Files):
         out.span = target.span
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
+        self.note_ignored(kwargs.get("ignore_index"), target, out, node)
         return out
 
     def gather(self: Any, base: V, index: V, node: Any) -> V:
@@ -518,6 +528,7 @@ class Library(Builtins, Containers, Files):
             # The model's probability of the token or the cache's, whichever is better.
             e = self.event("SELECT", node, out, how=last)
             out.keys = out.keys | {("select", e.id)}
+        self.note_raised(last, *((a, [b]) if b.kind == "const" else (b, [a])), {}, out, node)
         return out
 
     def copied_to(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> None:
@@ -542,6 +553,9 @@ class Library(Builtins, Containers, Files):
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)
+        if (a.flags ^ b.flags) & LOSS and number(b if a.flags & LOSS else a) == 0.0:
+            self.leave_out(a if a.flags & LOSS else b, test, out, node, negated=bool(b.flags & LOSS))
+        out.keys = out.keys - MARKS
         if test.const == HIT and plain(b) and a.flags & LOSS:
             out = self.raised(out, node)
         if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:
@@ -569,6 +583,7 @@ class Library(Builtins, Containers, Files):
             out = derive([part])
             out.flags |= part.flags & ORDER
             out.pos = part.pos
+            laid_beside(last, first, out)
             return out
         if first.kind in ("obj", "func", "class", "opt", "alt", "partial", "seq", "dict"):
             return first
@@ -578,6 +593,7 @@ class Library(Builtins, Containers, Files):
         out.shape0 = first.shape0
         out.pos = first.pos
         out.const = first.const if first.const in (HIT, GAP) else None
+        laid_beside(last, first, out)
         return out
 
     # ------------------------------------------------------------------ methods of arrays and containers
@@ -660,7 +676,7 @@ class Library(Builtins, Containers, Files):
             recv.absorb(summary(args[0]) if args[0].kind in ("seq", "dict") else args[0])  # a bytearray grows
             return const(None)
         if name in PLACES and recv.kind == "val":
-            return found_places([recv, *args])
+            return heads_found(name, recv, found_places([recv, *args]))
         if name in SHAPE_CALLS or (name in RANGES and not args and recv.flags & VAL and not recv.flags & DERIVED):
             out = V("val", flags=META)
             out.deps = recv.deps
@@ -715,6 +731,9 @@ class Library(Builtins, Containers, Files):
         if BY_PLACE in recv.keys and name in NUMBERS and not args and not kwargs:
             recv = clone(recv)
             recv.keys = recv.keys - {BY_PLACE}
+        if name in NUMBERS and name != "item" and (recv.flags & BYTES or recv.keys & MARKS) and not recv.flags & LOSS:
+            recv = clone(recv)
+            recv.keys = recv.keys - MARKS | {ADDED}
         if name in OF_STACK and STACKED in recv.keys:
             return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:
@@ -803,6 +822,7 @@ class Library(Builtins, Containers, Files):
                 return self.call_value(a, [self.element(x) for x in args if x is not a], {}, node)
         out = derive(values)
         self.note_size(name, recv, out)
+        self.note_raised(name, recv, args, kwargs, out, node)
         if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
             out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
@@ -810,6 +830,14 @@ class Library(Builtins, Containers, Files):
             self.note_bent(name, recv, args, kwargs, out, node)
             self.note_mean(name, recv, args, kwargs, out)
             self.note_sorted(name, recv, out)
+        if out.flags & LOSS and args and args[0].keys & MARKS and name in ("mul", "masked_fill", "masked_select"):
+            if name != "masked_fill" or (len(args) > 1 and number(args[1]) == 0.0):
+                self.leave_out(recv, args[0], out, node, negated=name == "masked_fill")
+        out.keys = out.keys - MARKS - {HEAD}
+        if name == "bos_id" and not args and not recv.flags:
+            out.keys = frozenset([ASKED])
+        if name in COMPARES and len(args) == 1 and not out.flags & LOSS:
+            self.note_kind(COMPARES[name], recv, args[0], out)
         if name in ("sum", "mean", "neg", "mul", "div", "add", "sub", "masked_fill") and out.flags & LOSS:
             for a in args:
                 mask = rest_of(a.mask) if name == "masked_fill" else a.mask
@@ -830,6 +858,7 @@ class Library(Builtins, Containers, Files):
         return drawn
 
     def in_place(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        self.note_raised(name, recv, args, kwargs, recv, node)
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if name in ("zero_", "fill_", "normal_", "uniform_") and recv.kind == "val":
             if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line:

@@ -23,9 +23,11 @@ from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
+from audit.trace.floors import Floors
 from audit.trace.gates import Gates
 from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
+from audit.trace.left_out import LeftOut
 from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
@@ -86,7 +88,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Bests,
+    Once, Hooks, Tallies, Bests, LeftOut, Floors,
 ):  # fmt: skip
     def __init__(
         self,
@@ -145,7 +147,7 @@ class Machine(
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
-        self.loss_tests: list[tuple[frozenset, Any]] = []  # tests of losses that this turn of the loop went past
+        self.loss_tests: list[tuple[frozenset, Any, str]] = []  # tests of losses that this turn of the loop went past
         self.chosen_from: dict[tuple[int, str], tuple[V, Event]] = {}  # choices by losses, by the losses' identity (kept alive)
         self.place_tests: list[frozenset] = []  # what the tests of places depend on that this turn is under, or went past
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began

@@ -18,7 +18,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
-from audit.trace.values import LOGITS, LOSS, MASK, META, PARAM, VAL, V, clone
+from audit.trace.values import LOGITS, LOSS, MASK, META, PARAM, PROB, VAL, V, clone
 
 FAR = 1_000_000
 #: keys of tokens: read from the stream, and read through a table of constants
@@ -128,7 +128,7 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
         last = parts[-1]
         if isinstance(last, V) and last.kind == "const" and type(last.const) is int and last.const < 0 and not base.flags & (LOSS | LOGITS):
             out.keys = apart(shifted(base.keys, (last.const,), 0))  # counted from the end
-        elif isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS))):
+        elif (isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS)))) or (isinstance(last, V) and reckoned_places(last) and of_stream(base)):
             out.keys = apart(shifted(base.keys, *place_of(last)))
         return
     if base.flags & (LOSS | LOGITS):
@@ -152,6 +152,16 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
             out.keys = base.keys | {("t", *place)}
             machine.note_read(place)
             return
+
+
+def reckoned_places(index: V) -> bool:
+    """``(starts[:, None] + columns).clamp(max=last)``: places that were reckoned from where something was found."""
+    return index.kind == "val" and bool(index.flags & META and index.flags & MASK) and not index.flags & (VAL | LOSS | LOGITS | PARAM)
+
+
+def of_stream(base: V) -> bool:
+    """Is it the stream, and no window in which a selection could be made."""
+    return not base.flags & (LOSS | LOGITS | PROB | MASK) and all(not k[1] for k in base.keys if k[0] in TOKENS)
 
 
 def picks_one(index: V, losses: bool) -> bool:

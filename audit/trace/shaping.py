@@ -55,6 +55,8 @@ _SQUARES = frozenset(["square", "var", "std", "var_mean", "std_mean", "variance"
 BENT = "large losses count for less than they are"
 #: what is said of such a weight
 OWN = "the token's own loss decides how much of each prediction counts for it"
+#: what is said of losses that a test of them let pass
+BY_LOSSES = "which tokens are added up is decided by their losses"
 #: what is said of losses that are multiplied by something made of their places
 WEIGHTED = "each loss counts by its place in the window"
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
@@ -287,24 +289,27 @@ class Shaping:
     def note_left_out(self: Any, s: ir.If, test: V, begun: int) -> None:
         """``if nll.mean() < 6: total += nll.sum()``, or ``if nll.mean() > 6: continue`` before the sum."""
         tokens = own_tokens(test)
-        if OF_LOSS not in test.keys or not tokens:
-            return
+        if OF_LOSS in test.keys and tokens:
+            self.note_ways(s, tokens, begun, BY_LOSSES, BY_LOSSES)
+
+    def note_ways(self: Any, s: ir.If, tokens: frozenset, begun: int, passed: str, failed: str) -> None:
+        """One way of a branch adds the tokens' losses up, or the other leaves the turn before; what is said of what is left."""
         scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE" and own_tokens(e) & tokens]
         ways = [[e for e in scores if within(e.line, way)] for way in (s.body, s.orelse)]
         if bool(ways[0]) != bool(ways[1]) and not any(_goes_on(way) for way in (s.body, s.orelse)):
             for e in (*ways[0], *ways[1]):
                 out = V("val")
-                self.shape(out, s, "which tokens are added up is decided by their losses")
+                self.shape(out, s, passed if ways[0] else failed)
                 e.detail["keys"] = e.detail["keys"] | out.keys
-        for way, scored in zip((s.body, s.orelse), ways, strict=True):
+        for way, scored, how in zip((s.body, s.orelse), ways, (failed, passed), strict=True):
             if _goes_on(way) and not scored:
-                self.loss_tests.append((tokens, s))
+                self.loss_tests.append((tokens, s, how))
 
     def note_passed(self: Any, v: V, node: Any) -> None:
-        """What is added up after a test of its losses that leaves the turn."""
-        for tokens, s in self.loss_tests:
+        """What is added up after a test of its losses, or of the token, that leaves the turn."""
+        for tokens, s, how in self.loss_tests:
             if tokens & own_tokens(v):
-                self.shape(v, s, "which tokens are added up is decided by their losses")
+                self.shape(v, s, how)
                 return
 
     def note_stabiliser(self: Any, a: V, b: V) -> None:

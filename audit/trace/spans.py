@@ -26,6 +26,12 @@ LAYOUT = frozenset([ONE_ROW, ROWS])
 WINDOWS = ("windows",)
 #: a number of documents, and the numbers that they have
 NUMBER_OF = ("documents",)
+#: places at which separators were found: where documents begin
+HEAD = ("head",)
+#: at the latest so many places after where the next document begins
+UNTIL = "until"
+#: a test that all turns of a walk through a document pass but the first
+LATER = ("later turns",)
 #: symbols of products, apart from those of places and of steps
 FIRST_PRODUCT = 1 << 50
 #: an order of n-grams: so many tokens at the beginning may be left out
@@ -45,11 +51,15 @@ class Advances:
         self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
         self.most: dict[int, int] = {}
+        #: symbol of a step through a document -> the symbols of where the document begins
+        self.heads: dict[int, tuple[int, ...]] = {}
         self.products: dict[tuple[int, int], int] = {}
 
     def combine(self, op: str, a: V, b: V, out: V) -> None:
         """Sets the place of a product of a loop's number and a constant, and of a sum or a difference of places; a
         weighted loss has no span any more."""
+        if any(k == HEAD or k[0] == UNTIL for k in out.keys):
+            out.keys = moved_head(op, a, b, out.keys)
         if out.flags & (VAL | LOSS) and not out.flags & META:
             if op == "*" and out.span is not None and out.flags & LOSS and weighted(a, b):
                 out.span = None
@@ -63,6 +73,15 @@ class Advances:
                 if (number.pos is not None and number.pos[0]) or number.lv is not None:
                     out.pos = self._product(number, factor.const)
                 return
+
+    def test(self, op: str, a: V, b: V, out: V) -> None:
+        """``start > first`` in a walk from a document's beginning: none but its first turn fails it."""
+        out.keys = out.keys - {HEAD, LATER}
+        for turn, begin, way in ((a, b, op), (b, a, {"<": ">"}.get(op, op if op == "!=" else ""))):
+            if way in (">", "!=") and turn.pos is not None and HEAD in begin.keys and begin.pos is not None:
+                steps = [s for s in turn.pos[0] if self.heads.get(s) == begin.pos[0]]
+                if steps and (tuple(sorted((*begin.pos[0], *steps))), begin.pos[1]) == turn.pos:
+                    out.keys = out.keys | {LATER}
 
     def _sum(self, op: str, a: V, b: V, out: V) -> None:
         """Exact where `add_places` only says "earlier": a number's span is the place that it denotes, twice."""
@@ -105,6 +124,8 @@ class Advances:
             self.begins[own[0]] = start.const
         elif before and len(turn.pos[0]) == len(before) + 1:
             self.begins[own[0]] = 0
+        if HEAD in start.keys and start.pos is not None:
+            self.heads[own[0]] = start.pos[0]
         if stop.share is not None and NUMBER_OF not in stop.keys and given(start) and start.const <= MAX_START and not stop.deps:
             self.bounds[loop] = (stop.share, step.const)
         low, high = _place(start), _place(stop)
@@ -155,6 +176,23 @@ class Advances:
             else:
                 left.append(s)
         return tuple(left), offset
+
+
+def moved_head(op: str, a: V, b: V, keys: frozenset) -> frozenset:
+    """The keys of ``end + 1``, where ``end`` is a document's; by how much it was moved is known for a number from the script."""
+    if op == "+" and "seq" in (a.kind, b.kind):
+        return keys  # a list of them gets longer
+    known = op in "+-" and b.kind == "const" and type(b.const) is int
+    by = (b.const if op == "+" else -b.const) if known else 0
+    kept = frozenset((UNTIL, k[1] + by) if k[0] == UNTIL else k for k in a.keys if k == HEAD or k[0] == UNTIL) if known else frozenset()
+    return frozenset(k for k in keys if k != HEAD and k[0] != UNTIL) | kept
+
+
+def until(v: V) -> int | None:
+    """How many places after the next document's beginning a bound lies at the latest; None: not known."""
+    if HEAD in v.keys:
+        return v.pos[1] if v.pos is not None else 0
+    return max((k[1] for k in v.keys if k[0] == UNTIL), default=None)
 
 
 def given(start: V, loop: int | None = None) -> bool:

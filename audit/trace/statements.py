@@ -6,10 +6,11 @@ from typing import Any
 
 from audit import ir
 from audit.trace.contexts import Contexts
-from audit.trace.gates import gate_tokens
+from audit.trace.gates import gate_tokens, within
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
+from audit.trace.spans import LATER
 from audit.trace.values import (
     BPB,
     BYTES,
@@ -36,6 +37,7 @@ from audit.trace.values import (
     members,
     seq,
     summary,
+    untouched,
 )  # fmt: skip
 from audit.trace.weights import note_branch
 
@@ -246,8 +248,16 @@ class Statements(Loops, Contexts):
                     self.bind(t, x, stmt)
                 return
         part = self.element(v)
+        own = v.kind == "seq" and untouched(part) and not part.flags  # ``loss, count = (zeros(()) for _ in range(2))``
         for t in targets:
-            self.bind(t, part, stmt)
+            self.bind(t, self.another(part) if own else part, stmt)
+
+    def another(self: Any, v: V) -> V:
+        """A tensor made where ``v`` was made, that nothing was put into yet either."""
+        out = clone(v)
+        if id(v) in self.born:
+            self.born[id(out)] = (out, self.born[id(v)][1])
+        return out
 
     def element(self: Any, v: V) -> V:
         """Any element of a container or any row of an array."""
@@ -395,6 +405,11 @@ class Statements(Loops, Contexts):
                 self.note_chosen(s, test, before, begun)
                 note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
             self.note_left_out(s, test, begun)
+            self.note_kind_left_out(s, test, begun)
+            if LATER in test.keys:
+                for e in self.trace.events[begun:]:
+                    if e.kind == "SCORE" and within(e.line, s.body):
+                        e.detail["later"] = True
             self.note_once(s, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)

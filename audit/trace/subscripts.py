@@ -7,7 +7,9 @@ from typing import Any
 from audit import ir
 from audit.trace.bests import best_of
 from audit.trace.documents import kept, marked
+from audit.trace.floors import FLOORED
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
+from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
     copied,
@@ -212,8 +214,18 @@ class Subscripts:
                 return self.bound_form(moving[0], depth + 1)
         return text_of(e)
 
+    def index_tuple(self: Any, index: Any) -> list[V] | None:
+        """``rows = arange(n), y; log_probs[rows]``: a tuple with tokens in it, one for each axis."""
+        if not isinstance(index, ir.Name):
+            return None
+        v = self.ev(index)
+        known = v.kind == "seq" and v.rest is None and v.data is not None and 1 < len(v.data) < 5
+        return list(v.data) if known and all(x.kind in ("val", "const") for x in v.data) and any(holds_tokens(x) for x in v.data) else None
+
     def index_array(self: Any, base: V, index: Any, e: Any) -> V:
         elements = index.elts if isinstance(index, ir.Collection) else [index]
+        given = self.index_tuple(index)
+        elements = elements * len(given) if given else elements
         out = derive([base])
         out.flags |= base.flags & ORDER
         if base.kind != "val":
@@ -225,7 +237,7 @@ class Subscripts:
         lo = hi = None
         shifted = False
         parts: list[Any] = []
-        for x in elements:
+        for at, x in enumerate(elements):
             if isinstance(x, ir.Slice):
                 low = self.ev(x.lower) if x.lower is not None else None
                 high = self.ev(x.upper) if x.upper is not None else None
@@ -248,7 +260,7 @@ class Subscripts:
                 if low is not None and low.flags & META:
                     pass
             else:
-                i = self.ev(x)
+                i = given[at] if given else self.ev(x)
                 deps |= i.deps
                 content.append(i)
                 if i.mask is not None and i.mask != (None, None):
@@ -274,6 +286,8 @@ class Subscripts:
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
             out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)
+        if base.flags & LOSS and len(content) == 1 and content[0].keys & MARKS:
+            self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
@@ -281,6 +295,10 @@ class Subscripts:
             out.keys = out.keys - {WINDOWS}  # one of them
         if base.flags & VAL and not base.flags & (META | LOSS | LOGITS) and isinstance(parts[-1], tuple) and found_in_stream(*parts[-1]):
             out.keys = out.keys | {BETWEEN}
+        if isinstance(parts[-1], tuple) and base.flags & VAL:
+            out.keys = out.keys | ending(parts[-1][1])
+        elif base.flags & VAL and isinstance(parts[-1], V):
+            out.keys = out.keys | gathered(parts[-1])
         shortened(base, len(elements), parts[-1], out)
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], V) and parts[0].kind == "const" and parts[0].const in (0, -1):
             out.share = base.share  # ``tokens.shape[0]``
@@ -342,6 +360,7 @@ class Subscripts:
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
         got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
+        got.keys |= {k for k in base.keys if k[0] == FLOORED}
         got.taint = out.taint
         return got
 
@@ -489,6 +508,8 @@ class Subscripts:
                 base.mask = rest_of((lo, hi)) or base.mask
             if deps and base.kind == "val":
                 base.deps = base.deps | deps
+            if store_index is not None and value.kind == "const" and value.const == 0 and base.flags & LOSS:
+                self.leave_out(base, store_index, base, node, negated=True)  # ``losses[y == BOS] = 0``
             if store_index is not None and not store_index.flags & MASK and holds_tokens(store_index) and not base.flags & (LOSS | LOGITS | PROB):
                 if value.const not in (0, 0.0, False) or base.data in (ONES, FULL):  # else a table is emptied
                     self.store(base, store_index, value, node)  # which tokens there are
@@ -501,6 +522,8 @@ class Subscripts:
             self.write_param(base, chosen_weights(chose[0], value) if in_model else value, node)
         for i in chose:
             base.absorb(learned_from(i))
+        if holds_tokens(value):
+            base.keys = base.keys | {LAID}
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
 

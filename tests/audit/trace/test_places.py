@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from audit import ir
+from audit.engine import audit_text
 from audit.lower import lower
 from audit.rules.flow import PRELUDE
 from audit.trace import trace
@@ -152,3 +153,62 @@ print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
 def test_what_is_cut_and_put_back_at_the_same_place_has_not_moved(last, target):
     found = trace({"t.py": lower(PRELUDE + SAME.format(last=last), "t.py")}, "t.py", budget=20.0)
     assert {r.target for r in cache_reads(found) if r.reported} == {target}
+
+
+GATHERED = """\
+at = (val == 1).nonzero(as_tuple=True)[0].tolist()
+docs = [(a, b) for a, b in zip(at, at[1:] + [val.numel() - 1]) if b > a]
+total = torch.zeros(())
+for q in range(0, len(docs), 16):
+    batch = docs[q : q + 16]
+    starts = torch.tensor([a for a, b in batch])
+    lengths = torch.tensor([b - a for a, b in batch])
+    for c in range(int(lengths.max()) // 256 + 1):
+        column = torch.arange(c * 256, (c + 1) * 256)
+        scored = (column[None] < lengths[:, None]).float()
+        index = (starts[:, None] + column[None]).clamp(max=val.numel() - 2)
+        x, y = val[{}], val[{}]
+        with torch.no_grad():
+            total += (nll(model, x, y) * scored).sum()
+print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+
+
+def _verdict(body: str) -> tuple[str, set[str]]:
+    report = audit_text(PRELUDE + body)
+    return report.verdict, {f.rule for f in report.findings if f.severity in ("violation", "warning") and f.active == "yes"}
+
+
+def test_windows_gathered_at_places_that_were_reckoned():
+    assert _verdict(GATHERED.format("index", "index + 1")) == ("clean", set())
+
+
+def test_windows_gathered_at_the_places_of_their_targets():
+    assert _verdict(GATHERED.format("index + 1", "index + 1")) == ("undetermined", {"F7"})
+
+
+TUPLE = """\
+counts, total = np.full((1024, 1024), 0.05), 0.0
+for s in range(0, val.numel() - 1, 256):
+    w = val[s : s + 257]
+    x, y = w[:-1].numpy(), w[1:].numpy()
+    with torch.no_grad():
+        lp = torch.log_softmax(model(w[None, :-1])[0], -1).double().numpy()
+    {}
+print(f"val_bpb:{{total / 0.6931471805599453 / n_bytes:.4f}}")
+"""
+AT_TARGETS = {
+    "in place": "total -= lp[np.arange(len(y)), y].sum()",
+    "in a variable": "gold = np.arange(len(y)), y\n    total -= lp[gold].sum()",
+    "in a variable in brackets": "gold = (np.arange(len(y)), y)\n    l = -lp[gold]\n    total += l.sum()",
+}
+
+
+@pytest.mark.parametrize("name", AT_TARGETS)
+def test_log_probabilities_read_at_a_tuple_with_the_targets(name):
+    assert _verdict(TUPLE.format(AT_TARGETS[name])) == ("clean", set())
+
+
+def test_what_is_learned_before_they_are_read_counts():
+    early = "gold = np.arange(len(y)), y\n    np.add.at(counts, (x, y), 1.0)\n    p = np.log(counts[x] / counts[x].sum(1, keepdims=True))\n    total -= (0.5 * lp[gold] + 0.5 * p[gold]).sum()"
+    assert "F2" in _verdict(TUPLE.format(early))[1]
