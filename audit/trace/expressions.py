@@ -48,6 +48,7 @@ from audit.trace.values import (
     untouched,
 )  # fmt: skip
 from audit.trace.walks import marked
+from audit.trace.weights import rows_of, unowned
 from audit.trace.words import WHOLE
 
 FOLD = {
@@ -283,6 +284,10 @@ class Expressions(Subscripts):
             self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
+        if op == "*" and (a.flags | b.flags) & LOGITS:
+            self.note_product(a, b, out, node)
+        elif op == "@":
+            out = unowned(unowned(out), row=True)
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
@@ -371,10 +376,13 @@ class Expressions(Subscripts):
         """Are these losses of what earlier turns of the open loops were about, and nothing of the present one's."""
         if not v.flags & LOSS or not v.atoms:
             return False
-        now = dict(self.loops)
-        return all(any(loop in now and turn < now[loop] for loop, turn in chosen) for chosen, _, _ in v.atoms) and not any(
-            loop in now and turn == now[loop] for chosen, _, _ in v.atoms for loop, turn in chosen
-        )
+        now, depth = dict(self.loops), {loop: n for n, (loop, _) in enumerate(self.loops)}
+        for chosen, _, _ in v.atoms:
+            earlier = [depth[loop] for loop, turn in chosen if loop in now and turn < now[loop]]
+            present = [depth[loop] for loop, turn in chosen if loop in now and turn == now[loop]]
+            if not earlier or max(present, default=-1) > max(earlier):  # an earlier token of the same window is earlier
+                return False
+        return True
 
     def is_ln2(self: Any, a: V, b: V, op: str) -> bool:
         for v in (a, b):
@@ -536,6 +544,7 @@ class Expressions(Subscripts):
                 self.note_region(e, values[0], values[1], out)
                 self.note_comparison(e, values[0], values[1], out)
                 self.note_tested(values[0], values[1], out)
+                self.note_compared(values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
             return out
         out = const(result)
@@ -623,6 +632,8 @@ class Expressions(Subscripts):
                 out.const = HIT if test.const == HIT and not b.const else None
                 return out
             out = self.either(e, test, a, b)
+            if rows_of(a) or rows_of(b):
+                self.weigh(a if rows_of(a) else b, test, out, e)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
             elif a is not b and BY_LOSS in test.keys and test.rest is not None:

@@ -67,6 +67,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )  # fmt: skip
+from audit.trace.weights import rows_of
 from audit.trace.words import (
     DERIVED,
     FRESH,
@@ -471,6 +472,7 @@ class Library(Builtins, Containers, Files):
             out.span = index.span
             if any(k[0] in PROPOSALS for k in index.keys):
                 out.keys = out.keys | {NORM}
+            out.keys = out.keys | self.owned(index)
             self.told(base, index, out, node)
             return out
         return self.lookup(base, index, derive([base]), node)
@@ -535,6 +537,8 @@ class Library(Builtins, Containers, Files):
             out.flags |= test.flags & BYTES  # a weight that a property of a token decides
         self.gate_value(out, test, a.keys | b.keys, node)
         self.gate_agreement(out, test, a, b, node)
+        if rows_of(a) or rows_of(b):
+            self.weigh(a if rows_of(a) else b, test, out, node)
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)

@@ -392,6 +392,7 @@ class Statements(Loops, Contexts):
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
             if not status:
                 self.note_chosen(s, test, before, begun)
+                self.note_branch_weights(s, test, before)
             self.note_left_out(s, test, begun)
             self.note_once(s, begun)
             return status
