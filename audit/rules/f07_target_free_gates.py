@@ -3,7 +3,8 @@
 **What.** An n-gram helper proposes a token for each position, and its probability is tilted. Whether the proposal is
 made is decided by a property of the token that stands at that position: does it start a word, is it a boundary. Or,
 plainer: the prediction is changed at the token itself before its loss is taken (its logit raised, a one added, a table
-of true tokens looked up).
+of true tokens looked up). Or the weight with which two whole predictions are mixed is made of the token: of its
+probability, of its rank, of whether a cache had it.
 
 **Why.** Knowing that the next token does not start a word is knowledge about the next token. The gain of the word
 experts was 0.0029 bits per byte with the leak and 0.00014 without (#1420, #1437).
@@ -14,7 +15,8 @@ experts switched off. The authors of the leaky kernels withdrew or repaired them
 
 **Look-alikes that are legal.** The same lines with the previous token; the current token in an *update* that follows
 the hint; comparing the token with the hint in order to score it; a leaky expert whose threshold no probability can
-reach (it is present, and a note).
+reach (it is present, and a note); weights made of the entropy, the largest probability, the counts of the context, or
+of what an earlier token got.
 
 **How it is decided.** C and C++ helpers are read with tree-sitter: for each loop that fills an array by position,
 which outputs depend, by value or by a branch, on the token at the same position. In Python the same for elements

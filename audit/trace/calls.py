@@ -91,7 +91,12 @@ class Calls:
         met = self.trace.reach.met.get(id(e))
         if met is None or met.active != "yes":
             self.note_met(e, args)
-        return self.call_value(f, args, kwargs, e)
+        out = self.call_value(f, args, kwargs, e)
+        # What the script's own functions did was followed.
+        own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
+        if own or out.kind not in ("val", "seq"):
+            return out
+        return self.after_call(e, f, args, out) if out.keys or out.kind == "seq" else out
 
     def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         k = f.kind

@@ -50,6 +50,7 @@ from audit.trace.values import (
     untouched,
 )  # fmt: skip
 from audit.trace.walks import marked
+from audit.trace.weights import rows_of, unowned
 from audit.trace.words import WHOLE
 
 FOLD = {
@@ -287,6 +288,10 @@ class Expressions(Subscripts):
             self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
+        if op == "*" and (a.flags | b.flags) & LOGITS:
+            self.note_product(a, b, out, node)
+        elif op == "@":
+            out = unowned(unowned(out), row=True)
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
@@ -561,6 +566,7 @@ class Expressions(Subscripts):
                 self.note_tested(values[0], values[1], out)
                 self.note_kind(e.ops[0], values[0], values[1], out)
                 self.trace.advances.test(e.ops[0], values[0], values[1], out)
+                self.note_compared(values[0], values[1], out)
                 out.rest = seq([values[0], values[1]])
             return out
         out = const(result)
@@ -648,6 +654,8 @@ class Expressions(Subscripts):
                 out.const = HIT if test.const == HIT and not b.const else None
                 return self.by_side(out, test, e)
             out = self.either(e, test, a, b)
+            if rows_of(a) or rows_of(b):
+                self.weigh(a if rows_of(a) else b, test, out, e)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):
                 out = self.picked(out, e)
             elif a is not b:

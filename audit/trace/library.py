@@ -8,6 +8,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.builtin import Builtins
+from audit.trace.chosen_weights import chosen_weights, decides_weights
 from audit.trace.containers import Containers
 from audit.trace.files import Files
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
@@ -71,7 +72,7 @@ from audit.trace.values import (
     summary,
     with_deps,
 )  # fmt: skip
-from audit.trace.weights import chosen_weights, decides_weights
+from audit.trace.weights import rows_of
 from audit.trace.words import (
     DERIVED,
     FRESH,
@@ -485,6 +486,7 @@ class Library(Builtins, Containers, Files):
             out.span = index.span
             if any(k[0] in PROPOSALS for k in index.keys):
                 out.keys = out.keys | {NORM}
+            out.keys = out.keys | self.owned(index)
             self.told(base, index, out, node)
             return out
         return self.lookup(base, index, found_at(index, derive([base])), node)
@@ -550,6 +552,8 @@ class Library(Builtins, Containers, Files):
             out.flags |= test.flags & BYTES  # a weight that a property of a token decides
         self.gate_value(out, test, a.keys | b.keys, node)
         self.gate_agreement(out, test, a, b, node)
+        if rows_of(a) or rows_of(b):
+            self.weigh(a if rows_of(a) else b, test, out, node)
         if test.flags & COUNT and a.flags & LOSS and b.flags & LOSS and mixed(a) != mixed(b):
             out = self.split(out, test, node)
         self.note_replaced(test, a, b, out, node)

@@ -39,6 +39,7 @@ from audit.trace.statements import Statements
 from audit.trace.tallies import Tallies
 from audit.trace.values import TRAIN, VAL, V, const
 from audit.trace.walks import Walks
+from audit.trace.weights import Weights
 
 VAL_PATH = re.compile(r"fineweb_val|(?<![a-z])val(?:id|idation)?(?![a-z]).*(?:\.bin|\*|\.npy|\.pt)|(?:\.bin|/).*(?<![a-z])val(?:id|idation)?_(?:\*|0)")
 TRAIN_PATH = re.compile(r"fineweb_train|(?<![a-z])train(?:ing)?(?![a-z]).*(?:\.bin|\*|\.npy)")
@@ -87,7 +88,7 @@ class Scope:
 
 
 class Machine(
-    Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
+    Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Once, Hooks, Tallies, Bests, LeftOut, Floors,
 ):  # fmt: skip
     def __init__(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.chosen_weights import note_branch
 from audit.trace.contexts import Contexts
 from audit.trace.gates import gate_tokens, within
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
@@ -39,7 +40,6 @@ from audit.trace.values import (
     summary,
     untouched,
 )  # fmt: skip
-from audit.trace.weights import note_branch
 
 KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
@@ -404,6 +404,7 @@ class Statements(Loops, Contexts):
             if not status:
                 self.note_chosen(s, test, before, begun)
                 note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
+                self.note_branch_weights(s, test, before)
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)
             if LATER in test.keys:

@@ -6,6 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.bests import best_of
+from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
 from audit.trace.floors import FLOORED
 from audit.trace.gates import NORM, PROPOSALS, holds_tokens
@@ -57,7 +58,8 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
-from audit.trace.weights import chosen_weights, decides_weights, learned_from
+from audit.trace.weights import same_places, unowned
+from audit.trace.words import ROW
 
 
 def found_in_stream(low: V | None, high: V | None) -> bool:
@@ -282,6 +284,10 @@ class Subscripts:
             out.atoms = restrict(out.atoms, deps, lo, hi)
         if shifted and base.flags & (VAL | out.flags) and not base.flags & (LOSS | LOGITS):
             out.flags |= TGT
+        if not same_places(elements):
+            out = unowned(out)
+        if ROW in out.keys and picks_entry(parts):
+            out = unowned(out, row=True)
         self.note_prefix(base, elements, parts, out, e)
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
             out = self.note_first_documents(base, out, [*parts[0], None], e)
@@ -348,7 +354,7 @@ class Subscripts:
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
                            table_flags=base.flags, made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
-            got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)}
+            got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
             return got
         if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
             return out
@@ -563,6 +569,14 @@ class Subscripts:
             at < turns[loop] and all(k[2] <= place_of(self.turn_of[loop, at])[1] + 1 for k in store.detail["keys"] if k[0] == "t")
             for loop, at in store.loops if loop in turns
         )  # fmt: skip
+
+
+def picks_entry(parts: list[Any]) -> bool:
+    """``probs[row, hint]``, ``row[token]``: one probability of a row."""
+    last = parts[-1]
+    if not isinstance(last, V) or (last.kind == "const" and (last.const is None or last.const is Ellipsis)):
+        return False
+    return len(parts) > 1 or (bool(last.flags & (VAL | LOGITS | COUNT)) and not last.flags & (META | MASK))
 
 
 #: the key under which a dictionary by file name keeps what belongs to validation shards

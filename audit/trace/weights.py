@@ -1,43 +1,173 @@
-"""Weights that a test chooses: rounded ones of several scales, row by row, those that give the smaller error.
+"""Weights of a mixture that are made of the token to be scored.
 
-Each candidate is made of the weights alone. Where the error is measured with what the model makes of validation tokens (a
-Hessian, activations), the choice is learned from these tokens all the same: what was chosen is made of them.
+``(1 - w) * p + w * q`` over whole rows is a distribution only if ``w`` was there before the token was read. What a model
+or a table gave the token itself (its probability, its rank, whether it was the likeliest, whether it was seen) carries the
+token's place as ``("own", symbols, offset, loops)`` for as long as it goes through operations on each position by itself; where it
+then weighs or chooses rows of predictions whose own context ends before that place, the row was made for the token.
+
+What is moved along the window (a slice, a pad, a running sum) may belong to an earlier token and loses the mark: the place
+of a part put behind others (``cat([zeros, hit[:-1]])``) is moved back instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Any
 
-from audit.trace.values import BPB, GRAD, LOGITS, LOSS, MASK, META, PARAM, PROB, VAL, V, clone, derive
+from audit import ir
+from audit.trace.gates import AGREE, PROPOSALS, holds_tokens
+from audit.trace.positions import shifted, tokens_in
+from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, seq
+from audit.trace.words import ROW
+
+OWN_PLACE = "own"
+#: what is said of such a weight
+OWN_TOKEN = "how much each prediction counts for a token is decided by that token itself"
+#: functions of each position by itself, or of all that a position has
+_STAYS = frozenset(
+    """float double half bfloat16 to type long int bool cpu cuda numpy item tolist detach clone contiguous astype copy
+    view reshape unsqueeze squeeze expand expand_as flatten ravel clamp clip clamp_ clamp_min clamp_max clamp_min_ clamp_max_
+    sigmoid exp expm1 exp2 log log1p log2 log10 pow sqrt rsqrt tanh relu abs neg square round floor ceil nan_to_num
+    mul add sub div mul_ add_ sub_ div_ multiply divide true_divide lerp minimum maximum where sum mean max min amax amin any all
+    logical_and logical_or logical_not eq ne gt lt ge le greater less isin gather take_along_dim take_along_axis
+    tensor as_tensor asarray array from_numpy float32 float64 str get softmax log_softmax broadcast_to argmax topk""".split()
+)  # fmt: skip
+#: of these, what leaves no row of predictions
+_REDUCES = frozenset("item tolist sum mean max min amax amin any all argmax topk gather take_along_dim take_along_axis get isin".split())
+_MAKES_ROWS = frozenset(["softmax", "log_softmax"])
+_PAIRS = frozenset(["max", "min", "topk", "sort", "median", "kthvalue"])
+_PUT_TOGETHER = frozenset(["cat", "concat", "concatenate", "hstack"])
+_WEIGHS = frozenset(["mul", "mul_", "multiply", "lerp", "lerp_"])
 
 
-def decides_weights(test: V, *weights: V) -> bool:
-    """Is ``test`` made of what a model makes of validation tokens, and are the weights that it chooses not."""
-    if test.kind != "val" or test.flags & (META | GRAD | BPB | LOSS) or not any(w.flags & PARAM for w in weights):
-        return False
-    if any(w.kind not in ("val", "bound") or w.flags & (VAL | LOSS | LOGITS | PROB | GRAD) for w in weights):
-        return False
-    return bool(test.flags & VAL and test.flags & LOGITS) or any(k[0] == "calibrated" for k in test.keys)
+def rows_of(v: V) -> bool:
+    """Predictions for all tokens of the alphabet, and no figure that was made of them."""
+    return v.kind == "val" and ROW in v.keys and bool(v.flags & LOGITS) and not v.flags & LOSS
 
 
-def learned_from(test: V) -> V:
-    """What weights get from the test that chose them."""
-    out = clone(test)
-    out.flags &= ~MASK
-    out.mask = out.pos = out.span = None
+class Weights:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def owned(self: Any, tokens: V) -> frozenset:
+        """The marks of what was read for these tokens, in these turns of the open loops."""
+        if not holds_tokens(tokens) or not tokens.flags & VAL or any(k[0] in PROPOSALS for k in tokens.keys):
+            return frozenset()
+        return frozenset((OWN_PLACE, *k[1:], tuple(self.loops)) for k in tokens.keys if k[0] == "t")
+
+    def own_places(self: Any, v: V) -> frozenset:
+        """The marks that other turns did not leave behind: a rate of hits so far, the token before."""
+        now = dict(self.loops)
+        return frozenset(k for k in v.keys if k[0] == OWN_PLACE and all(now.get(loop, turn) == turn for loop, turn in k[3]))
+
+    def note_compared(self: Any, a: V, b: V, out: V) -> None:
+        """``rows.argmax(1) == y``, ``rank_of == y``: is the token what a model or a table proposes."""
+        for guess, token in ((a, b), (b, a)):
+            if guess.flags & (LOGITS | PROB | COUNT) and not guess.flags & LOSS and all(k[0] != "candidates" for k in guess.keys):
+                out.keys = out.keys | self.owned(token)
+
+    def weigh(self: Any, rows: V, weight: V, out: V, node: Any) -> None:
+        """``out`` are ``rows`` that were multiplied with ``weight``, or taken because of it."""
+        mine = self.own_places(weight)
+        if not mine or not rows_of(rows) or (("exp",) in weight.keys and AGREE in weight.keys):
+            return  # the last is the tilt of a hint, whose normaliser is divided by
+        context = tokens_in(rows.keys)
+        ahead = frozenset(("t", k[1], k[2]) for k in mine if k[1] in context and k[2] > max(context[k[1]]))
+        if ahead:
+            e = self.event("GATE", node, out, keys=ahead, anchored=False, edit=OWN_TOKEN)
+            out.keys = out.keys | {("gate", e.id)}
+
+    def note_product(self: Any, a: V, b: V, out: V, node: Any) -> None:
+        self.weigh(a, b, out, node)
+        self.weigh(b, a, out, node)
+
+    def note_branch_weights(self: Any, s: ir.If, test: V, before: dict[str, V]) -> None:
+        """``if row.argmax() == t: share = 0.0``: a number, or a row, that such a test chose."""
+        mine = self.own_places(test)
+        if not mine:
+            return
+        names = self.scope.names
+        for name, now in list(names.items()):
+            if now is before.get(name) or now.kind not in ("val", "const"):
+                continue
+            if rows_of(now):
+                out = clone(now)
+                old = before.get(name)
+                self.weigh(old if old is not None and rows_of(old) else now, test, out, s)
+                names[name] = out
+            elif not now.flags & (LOSS | LOGITS | COUNT) and name in before:
+                out = clone(now)
+                out.keys = now.keys | mine
+                names[name] = out
+
+    def after_call(self: Any, e: ir.Call, f: V, args: list[V], out: V) -> V:
+        """A library function returned ``out``: does it still belong to the same token."""
+        name = e.func.attr if isinstance(e.func, ir.Attr) else e.func.id if isinstance(e.func, ir.Name) else ""
+        if out.kind == "seq":  # ``best, at = probs.max(1)``
+            if name in _PAIRS and out.data and all(x.kind == "val" for x in out.data):
+                return seq([self.after_call(e, f, args, x) for x in out.data], out.rest)
+            return out
+        if name in _PUT_TOGETHER:
+            return moved_on(e, out)
+        if ROW in out.keys and name not in _STAYS - _REDUCES and name not in _MAKES_ROWS:
+            out = unowned(out, row=True)
+        if not any(k[0] == OWN_PLACE for k in out.keys):
+            return out
+        values = [f.data[0], *args] if f.kind == "bound" and isinstance(f.data, tuple) else args
+        if name not in _STAYS:
+            return out if any(out is v for v in values) else unowned(out)  # an array that was changed in place stays itself
+        if name in _WEIGHS:
+            for rows in values:
+                for weight in values:
+                    if weight is not rows:
+                        self.weigh(rows, weight, out, e)
+        return out
+
+
+def unowned(v: V, row: bool = False) -> V:
+    """Without the marks of tokens, or no row any more."""
+    out = clone(v)
+    out.keys = frozenset(k for k in v.keys if k != ROW) if row else frozenset(k for k in v.keys if k[0] != OWN_PLACE)
+    out.origin = v.origin
     return out
 
 
-def chosen_weights(test: V, *weights: V) -> V:
-    return derive([*weights, learned_from(test)])
+def same_places(elements: list[Any]) -> bool:
+    """Does an index leave each position where it is."""
+    return all(
+        (isinstance(x, ir.Const) and (x.value is None or x.value is Ellipsis or isinstance(x.value, int)))
+        or (isinstance(x, ir.Slice) and x.lower is None and x.upper is None and x.step is None)
+        or (isinstance(x, ir.Attr) and x.attr == "newaxis")
+        for x in elements
+    )
 
 
-def note_branch(scope: Any, test: V, assigned: Iterable[str]) -> None:
-    """``if error < least: best = rounded``"""
-    for name in assigned:
-        if (now := scope.names.get(name)) is not None and decides_weights(test, now):
-            scope.names[name] = chosen_weights(test, now)
+def moved_on(e: ir.Call, out: V) -> V:
+    """``cat([zeros, v[:, :-1]], 1)``: each position holds what stood one before."""
+    parts = e.args[0].elts if e.args and isinstance(e.args[0], ir.Collection) else []
+    given = next((x for k, x in e.keywords if k in ("dim", "axis")), e.args[1] if len(e.args) > 1 else None)
+    dim = given.value if isinstance(given, ir.Const) else -1 if isinstance(given, ir.UnaryOp) else 0 if given is None else None
+    if len(parts) == 2 and type(dim) is int and _blank(parts[0]) and isinstance(parts[1], ir.Sub):
+        index = parts[1].index
+        elements = index.elts if isinstance(index, ir.Collection) else [index]
+        at = len(elements) - 1 if dim == -1 and len(elements) == 1 else dim
+        by = _cut_off(elements[at]) if 0 <= at < len(elements) and same_places([x for n, x in enumerate(elements) if n != at]) else 0
+        if by:
+            out = unowned(out)
+            out.keys = shifted(out.keys, (), -by)
+            return out
+    return unowned(out) if any(k[0] == OWN_PLACE for k in out.keys) else out
 
 
-__all__ = ["chosen_weights", "decides_weights", "learned_from", "note_branch"]
+def _blank(e: Any) -> bool:
+    """``torch.zeros_like(v[:, :1])``: made of no tokens."""
+    name = e.func.attr if isinstance(e, ir.Call) and isinstance(e.func, ir.Attr) else ""
+    return name in ("zeros", "zeros_like", "new_zeros", "ones", "ones_like", "new_ones", "full", "full_like", "new_full")
+
+
+def _cut_off(x: Any) -> int:
+    """How many elements ``[:-n]`` leaves out at the end."""
+    if isinstance(x, ir.Slice) and x.lower is None and x.step is None and isinstance(x.upper, ir.UnaryOp) and x.upper.op == "-":
+        n = x.upper.operand
+        return n.value if isinstance(n, ir.Const) and type(n.value) is int else 0
+    if isinstance(x, ir.Slice) and x.lower is None and x.step is None and isinstance(x.upper, ir.Const) and type(x.upper.value) is int:
+        return max(-x.upper.value, 0)
+    return 0

@@ -52,6 +52,8 @@ LOGGERS = frozenset(["info", "warning", "debug", "error", "write", "log", "log_m
 CASTS: dict[str, Callable[..., Any]] = {"int": int, "float": float, "bool": bool, "str": str, "abs": abs, "round": round, "len": len}
 #: of probabilities that sum to one as they are: nothing was taken off them to make room for something else
 WHOLE = ("whole",)
+#: of probabilities, or their logarithms, of all tokens side by side
+ROW = ("row",)
 #: of a figure made of losses that may be a weight
 WEIGHT = ("weight",)
 #: methods that leave them so
@@ -67,7 +69,7 @@ def normalised(name: str, out: V) -> V:
     if name.endswith("softmax"):
         out.flags |= PROB
         out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "raised", "flat"))
-        out.keys = out.keys | {("logp",) if name == "log_softmax" else WHOLE}
+        out.keys = out.keys | {("logp",) if name == "log_softmax" else WHOLE, ROW}
     elif name in ("exp", "exp2", "exp_"):
         out.keys = (out.keys - {("logp",)}) | {("exp",)}
     elif name in ("log", "log2", "log_"):
