@@ -20,7 +20,7 @@ from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.filters import OVERHANG, PADDED, Taps, same_text
-from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, repeated
+from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, rearranged, repeated, unfolded
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
@@ -32,6 +32,8 @@ BATCH = "attention over the batch: each window sees the others"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 TURNED = "the attention's mask leaves later positions in sight"
 
+#: into how many pieces activations are cut at most, for what is done to each of them
+_PIECES = 9
 #: what is done to a learned scale before it is used
 _ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
 
@@ -195,7 +197,12 @@ class Expressions:
         """``(t.view(B, T, H, D).transpose(1, 2) for t in (q, k, v))``"""
         if len(node.generators) != 1 or node.generators[0].ifs or not isinstance(node.generators[0].target, ir.Name):
             return None
-        over = self.known(node.generators[0].iter)
+        walked = node.generators[0].iter
+        over = self.known(walked)
+        if isinstance(over, Value) and isinstance(walked, ir.Call) and called(walked) == "chunk":
+            library = self.code.dotted(self.place, walked.func) == "torch.chunk"
+            pieces = ax.number(ax.argument(walked.args[library:], 0, walked.keywords, "chunks"))
+            over = (over,) * pieces if pieces is not None and 0 < pieces < _PIECES else None
         if not isinstance(over, tuple):
             one = self.known(node.elt) if isinstance(node.generators[0].iter, ir.Attr) else None
             return (one,) if isinstance(one, Value) and one.axes == ("b", "g", "c") else None
@@ -319,7 +326,7 @@ class Expressions:
         if name in ("add", "mul", "sub") and len(rest) == 1 and isinstance(mask := self.known(rest[0]), Grid):
             return hide.added(v, mask, {"add": "+", "sub": "-", "mul": "*"}[name])
         if name in ("view", "reshape"):
-            folded = grouped(v, rest, self.place, self.known)
+            folded = unfolded(v, rest, self.known) or grouped(v, rest, self.place, self.known)
             if folded is not None:
                 return put_back(v, node, ("b", "t", "c"), self.place) if folded is v else folded
             return ax.viewed(v, rest, self.known) if v.state != "fill" and not {"g", "p", "r"} & set(v.axes) else None
@@ -339,7 +346,7 @@ class Expressions:
         if name in ("transpose", "swapaxes", "permute"):
             return ax.turned(v, node, name, rest)
         if name == "rearrange":
-            return ax.rearranged(v, rest[0] if rest else None)
+            return (rearranged(v, rest[0]) or ax.rearranged(v, rest[0])) if rest else None
         if name in ("unbind", "chunk", "split", "tensor_split"):
             return ax.parts_of(v, name, rest, words)
         if name in ("matmul", "bmm"):
@@ -490,7 +497,7 @@ def called(node: ir.Call) -> str:
 
 
 def projected(v: Value) -> Value | None:
-    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "flip", "wrap", slots.SLOTS) else None
+    return replace(v, axes=(*v.axes[:-1], "c")) if v.axis(-1) != "t" and v.state in ("", "fill", "flip", "wrap", slots.SLOTS) else None
 
 
 def binds(target: Any, name: str) -> bool:

@@ -1,44 +1,48 @@
 """F17 causal model: no score depends on later tokens through the architecture.
 
 **What.** Attention without a causal mask, or with one whose direction lets positions see later ones, in the library's
-spellings, its encoder and decoder layers among them, or written out, a recurrence that also runs backwards or whose last state is put back on every position, a filter padded on
-both sides or around the window, states or token ids moved back by one position, ids moved on by one around the window's
-end (its last token stands before the first), a statistic over the whole window (its mean, its last state) or over its
-beginning fed back to every position, in the model or in a wrapper around it, neighbours merged into groups whose
-summary each of them gets back, slots that attend to the window or are filled by a softmax over time and that every position reads, a layer that only
-the highest ranked positions of the window pass through (mixture of depths, experts that choose their tokens), experts
-that get fixed shares of the positions in the order of their classes.
+spellings, its encoder and decoder layers among them, or written out, a recurrence that also runs backwards or whose
+last state is put back on every position, a filter padded on both sides or around the window, states or token ids moved
+back by one position, ids moved on by one around the window's end (its last token stands before the first), a statistic
+over the whole window (its mean, its last state) or over its beginning fed back to every position, in the model or in a
+wrapper around it, neighbours merged into groups whose summary each of them gets back, blocks of linear attention whose
+state holds the block itself, slots that attend to the window or are filled by a softmax over time and that every
+position reads, a layer that only the highest ranked positions of the window pass through, or those above a threshold
+that the whole window has a part in (mixture of depths, experts that choose their tokens), experts that get fixed shares
+of the positions in the order of their classes.
 
-**Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end
-has seen the token that it is asked for.
+**Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end has seen the
+token that it is asked for.
 
-**Ruling.** Condition C1 of the community's text (#1017). #1047 and #1028 carried the last state of a
-sequence into the next round over the same sequence, behind a knob.
+**Ruling.** Condition C1 of the community's text (#1017). #1047 and #1028 carried the last state of a sequence into the
+next round over the same sequence, behind a knob.
 
 **Look-alikes that are legal.** ``is_causal=True``, or a mask under whatever name the library gives it (MLX says
 ``mask="causal"``); attention to kept earlier keys, to a memory, within the pieces of one token; a running mean
-(``cumsum``); a filter padded on the left, or on both sides with its overhang cut off at the end, or over positions
-that were moved on before; groups that are moved on by one before they are put back; states moved on by
-one position, with the first one overwritten; statistics of weights or over channels; the last position alone, to draw a
-token; a last state kept for the next window; experts whose tokens are sorted and cut at the true counts, or whose
-capacity is counted in the order of the text; sorted positions that all go through one layer.
+(``cumsum``); a filter padded on the left, or on both sides with its overhang cut off at the end, or over positions that
+were moved on before; groups that are moved on by one before they are put back; blocks that are given the state before
+them; a threshold per position, or one that was learned; states moved on by one position, with the first one
+overwritten; statistics of weights or over channels; the last position alone, to draw a token; a last state kept for the
+next window; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of
+the text; sorted positions that all go through one layer.
 
-**How it is decided.** The axes are followed from the token embedding: only what is taken along the time
-axis of activations and put back on all positions counts, also through einsum, a layer's own methods and what one
-layer leaves for the next. Where time stands after heads were split off and channels turned is followed through views
-and transposes; where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its
-result goes on through the model, not in a loss beside it. A padding that is written by names is tried with a few
-numbers of taps; the batch's statistics count where nothing in the program puts a model into evaluation mode. Branches
-that the module's settings keep closed are left out. Library layers attend over the batch unless they are built with ``batch_first=True`` or given time in front: that
-leaves doubt, as does a model that embeds more than the window, whose encoder may read a memory. A mask's direction is
-worked out on a few positions, where ones, infinities, halves of a square and compared positions alone make it and what
-it hides is written out; one that documents, or what is handed in from elsewhere, have a part in counts as causal. A loop's last state
-counts where it starts without a time axis and each step makes it of itself and of the next position; a share is fixed
-where its bounds are made of lengths and settings alone, and counts where each meets weights of its own. Attention
-without a mask accuses where queries, keys and values are made of the same input; where they are not,
-where a branch before it is not decided, or where a random part of the input is hidden (masked diffusion), the
-obligation is undetermined. A knob's branch decides whether it is active.
-A static reading is weak here; flipping later tokens in a run is the proof.
+**How it is decided.** The axes are followed from the token embedding: only what is taken along the time axis of
+activations and put back on all positions counts, also through einsum, a layer's own methods and what one layer leaves
+for the next. Where time stands after heads were split off and channels turned is followed through views and transposes;
+where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its result goes on
+through the model, not in a loss beside it. A padding that is written by names is tried with a few numbers of taps; the
+batch's statistics count where nothing in the program puts a model into evaluation mode. Branches that the module's
+settings keep closed are left out. Library layers attend over the batch unless they are built with ``batch_first=True``
+or given time in front: that leaves doubt, as does a model that embeds more than the window, whose encoder may read a
+memory. A mask's direction is worked out on a few positions, where ones, infinities, halves of a square and compared
+positions alone make it and what it hides is written out, and documents that are told by a certain token among the ids,
+which then stand for one text; one that something handed in from elsewhere has a part in counts as causal. A loop's last
+state counts where it starts without a time axis and each step makes it of itself and of the next position; a share is
+fixed where its bounds are made of lengths and settings alone, and counts where each meets weights of its own. Attention
+without a mask accuses where queries, keys and values are made of the same input; where they are not, where a branch
+before it is not decided, or where a random part of the input is hidden (masked diffusion), the obligation is
+undetermined. A knob's branch decides whether it is active. A static reading is weak here; flipping later tokens in a
+run is the proof.
 
 **See also.** F12 (previous token across documents), F16 (other ranks).
 """

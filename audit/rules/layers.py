@@ -78,6 +78,9 @@ class Layers:
             over = [n.iter for n in place.nodes(ir.For, ir.CompFor) if any(isinstance(x, ir.Name) and x.id == func.id for x in ir.walk(n.target))]
             lists = [self._only(place, x) for x in ir.walk(over) if isinstance(x, ir.Attr)] if len(over) == 1 else []
             call = self._element(place, lists[0]) if len(lists) == 1 else None
+            kinds = {self.kind(place, x) if x is not None else "" for x in lists}
+            if len(lists) > 1 and isinstance(over[0], ir.Collection) and len(over[0].elts) == len(lists) and kinds == {"Linear"}:
+                call = lists[0]  # ``f(x) for f in (self.q, self.k, self.v)``
         elif call is not None and self.kind(place, call) == "Sequential":
             call = self._element(place, call) or call
         return call if call is not None and self.kind(place, call) else None

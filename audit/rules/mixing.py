@@ -12,7 +12,8 @@ from typing import Any
 from audit import ir
 from audit.rules.axes import Known, Value, argument, number, numbers
 from audit.rules.filters import PADDED, moved_on, same_text
-from audit.rules.groups import GROUPED
+from audit.rules.groups import BLOCK, BLOCKED, GROUPED, multiplied
+from audit.rules.groups import contracted as over_blocks
 from audit.rules.masks import ahead
 from audit.rules.slots import POOL, READ, SLOTS, contracted, pooled, reduced, weighed
 from audit.rules.window import STATISTICS
@@ -46,8 +47,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         return None
     if a is None or b is None:
         return _alone(a or b, node.op, plain)  # type: ignore[arg-type]
-    if node.op not in "+-*/":
-        return None
+    if node.op not in "+-*/" or (node.op == "-" and any(v.ahead is not None and v.ahead[1] == BLOCKED for v in (a, b))):
+        return None  # a block's own share may be what is taken away
     ahead = a.ahead or b.ahead
     states = {a.state, b.state}
     late = min((v.late for v in (a, b) if "t" in v.axes), default=0)
@@ -83,6 +84,8 @@ def _alone(v: Value, op: str, plain: bool) -> Value | None:
         return v if op in "*/" or plain else None
     if v.state in ("share", "zeroed"):
         return v if plain and op in "*/" else None
+    if v.ahead is not None and v.ahead[1] == BLOCKED and (op == "-" or v.state == BLOCK):
+        return v if plain or op == "/" else None
     if v.state == SLOTS:
         return v if op in "+-*/" else None
     if v.state == "wrap":  # perhaps times a mask of the first position
@@ -96,6 +99,8 @@ def product(left: Known, right: Known, node: Any) -> Value | None:
     if a is None:
         return None
     if (made := weighed(a, b, node)) is not None:
+        return made
+    if b is not None and (made := multiplied(a, b, node)) is not None:
         return made
     if a.state in _SCORES:
         return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None, sees=None) if attended(a, b) else None
@@ -130,6 +135,9 @@ def einsum(call: ir.Call, operands: list[Known], turned: bool = False) -> tuple[
     a, b = operands
     if arrow and len(letters) == 2 and "." not in spec.value and (made := contracted(letters, output, a, b, call)) is not None:
         return made, False
+    if arrow and len(letters) == 2 and "." not in spec.value and isinstance(a, Value) and isinstance(b, Value):
+        if (made := over_blocks(letters, output, a, b, call)) is not None:
+            return made, False
     if not arrow or len(letters) != 2 or "." in spec.value or not isinstance(a, Value) or len(letters[0]) != len(a.axes):
         return None, False
     kinds = dict(zip(letters[0], a.axes, strict=True))
@@ -238,6 +246,8 @@ def flipped(v: Value, dims: list[Any]) -> Value | None:
 def summed_up(v: Value, call: ir.Call, over: Any) -> Value | None:
     """``cumsum`` and its like; from the end where time runs backwards."""
     dim = number(over)
+    if dim is not None and v.state == BLOCK and v.axis(dim) == "g":
+        return v  # with its own and all blocks before it
     if dim is None or v.state not in ("", "flip"):
         return None
     back = v.state == "flip" and v.axis(dim) == "t"

@@ -9,6 +9,7 @@ from tests.audit.rules.causal_models import audited, indent
 
 MODEL = """\
 import math
+from einops import rearrange
 
 class Mixer(nn.Module):
     def __init__(self, dim, k=4, heads=4, width=128):
@@ -97,6 +98,36 @@ return self.out(g).repeat_interleave(self.k, dim=1)[:, :T]"""
     return model(body, f"self.coarse = {layer}")
 
 
+def blocks(change: str = "pass", state: str = "torch.einsum('bncd,bnce->bnde', k, v).cumsum(1)", inter: str = "q @ state") -> str:
+    """Linear attention in blocks of positions: a state between them, a masked product inside."""
+    body = f"""\
+pad = (-T) % self.width
+h = F.pad(h, (0, 0, 0, pad))
+q, k, v = (f(h).view(B, -1, self.width, D) for f in (self.q, self.key, self.v))
+q, k = F.elu(q) + 1.0, F.elu(k) + 1.0
+state = {state}
+{change}
+inter = {inter}
+intra = torch.tril(q @ k.transpose(-1, -2)) @ v
+return self.out(F.rms_norm(inter + intra, (D,)).reshape(B, -1, D)[:, :T])"""
+    return model(body, "self.q, self.key, self.v = (nn.Linear(dim, dim, bias=False) for _ in range(3))")
+
+
+def heads_of_blocks(change: str, fold: str = "x.view(B, T, self.heads, -1).transpose(1, 2).view(B, self.heads, N, C, D // self.heads)") -> str:
+    body = f"""\
+C = self.width
+N = T // C
+q, k, v = ({fold} for x in self.qkv(h).chunk(3, dim=-1))
+state = (k.transpose(-1, -2) @ v).cumsum(2)
+{change}
+y = q @ state + torch.tril(q @ k.mT) @ v
+return self.out(y.reshape(B, self.heads, T, D // self.heads).transpose(1, 2).reshape(B, T, D))"""
+    return model(body)
+
+
+#: the same blocks in the words of einops
+WORDS = "rearrange(x, 'b (n c) (h d) -> b h n c d', c=C, h=self.heads)"
+
 SEEN = {
     "the last token stands before the first": before("pass"),
     "scaled per channel": before("pass", "nn.Parameter(0.02 * torch.randn(1, 1, dim))", "self.table(bucket) * self.scale.to(h.dtype)"),
@@ -128,6 +159,11 @@ SEEN = {
     "blocks are run through a GRU": pooled(),
     "the same, without its last state": pooled(run="g = self.coarse(g)[0]"),
     "blocks are run through an LSTM": pooled("g = F.rms_norm(g, (D,))", layer="nn.LSTM(dim, dim, num_layers=2, batch_first=True)"),
+    "blocks are given their own state": blocks("state = state / math.sqrt(self.width)"),
+    "the same, by einsum": blocks(inter="torch.einsum('bncd,bnde->bnce', q, state)"),
+    "the same, without those before": blocks(state="k.transpose(-1, -2) @ v"),
+    "heads of blocks": heads_of_blocks("pass"),
+    "heads of blocks, rearranged": heads_of_blocks("pass", WORDS),
 }
 CLEAN = {
     "the first is overwritten": before("last[:, 0] = 0"),
@@ -151,6 +187,17 @@ CLEAN = {
     "positions that moved on before": filtered("[..., self.k - 1 :]", call="self.conv(F.pad(h.transpose(1, 2), (self.k - 1, 0)))[..., :-self.k]"),
     "blocks are moved on by one": pooled("g = F.pad(g, (0, 0, 1, 0))[:, :-1]"),
     "blocks are moved on by one, first": pooled(run="g = F.pad(g[:, :-1], (0, 0, 1, 0))\ng, _ = self.coarse(g)"),
+    "blocks are given the state before": blocks("state = torch.cat([torch.zeros_like(state[:, :1]), state[:, :-1]], 1)"),
+    "the same, padded": blocks("state = F.pad(state, (0, 0, 0, 0, 1, 0))[:, :-1]"),
+    "the same, rolled": blocks("state = state.roll(1, 1)\nstate[:, 0] = 0"),
+    "their own is taken away": blocks(state="k.transpose(-1, -2) @ v", change="state = state.cumsum(1) - state"),
+    "their own is taken away from what is read": blocks(inter="q @ state - q @ (k.transpose(-1, -2) @ v)"),
+    "what came before is carried along": blocks(
+        "held, parts = torch.zeros_like(state[:, 0]), []\nfor n in range(state.size(1)):\n    parts.append(held)\n"
+        "    held = 0.9 * held + k[:, n].transpose(-1, -2) @ v[:, n]\nstate = torch.stack(parts, 1)"
+    ),
+    "heads of blocks, given the state before": heads_of_blocks("state = F.pad(state, (0, 0, 0, 0, 1, -1))"),
+    "heads of blocks, rearranged, given the state before": heads_of_blocks("state = F.pad(state[:, :, :-1], (0, 0, 0, 0, 1, 0))", WORDS),
     "a threshold that was learned": depths("limit = self.limit"),
     "a threshold that is written out": depths("limit = torch.zeros_like(score[:, :1])"),
     "a threshold per position": depths("limit = h.mean(-1)"),
