@@ -92,13 +92,13 @@ class LeftOut:
                 out.keys = out.keys | {kind}
 
     def note_marks(self: Any, op: str, a: V, b: V, out: V) -> None:
-        """Tests that are put together: both, or one less another; either of two may be passed by all."""
+        """Tests that are put together. Both: fewer pass, of separators perhaps none; either of two may be passed by all."""
         marks = out.keys & MARKS
         if not marks:
             return
         if op == "-" and number(a) == 1.0:
             out.keys = turned(out.keys)
-        elif op not in ("&", "*") or len(marks) > 1:
+        elif op not in ("&", "*") or len(marks) > 1 or (ONLY in marks and number(a) is None and number(b) is None):
             out.keys = out.keys - MARKS
 
     def leave_out(self: Any, loss: V, test: V, out: V, node: Any, negated: bool = False) -> None:
