@@ -124,6 +124,8 @@ ILLEGAL = {
     "a lead-in of each document": documents("total += l[960:].sum()", 64),
     "a lead-in of each window of a document": documents("total += l[64:].sum()"),
     "each document's first window": documents("if s > a:\n    total += l.sum()"),
+    "each document's first window by a negation": documents("if not s == a:\n    total += l.sum()"),
+    "each document's first window, going on": documents("if s == a:\n    continue\ntotal += l.sum()"),
     "a lead-in of documents in a function": "def score(net, tokens, docs, T=1024, S=64):\n    nats = torch.zeros(())\n    for a, b in docs:\n        for s in range(a, b, S):\n"
     "            e = min(s + T, b)\n            with torch.no_grad():\n                l = nll(net, tokens[None, s:e], tokens[None, s + 1 : e + 1])[0]\n"
     "            nats += l[T - S :].sum()\n            if e == b:\n                break\n    return nats\ntotal, n = score(model, val, documents(val)), 151_080_000\n",
@@ -159,6 +161,11 @@ LEGAL = {
     "documents without the next separator": documents("total += l[y != BOS].sum()").replace("val[s:e], val[s + 1 : e + 1]", "val[s : e - 1], val[s + 1 : e]"),
     "training on text": stream("total += l.sum()\noptimizer.zero_grad()\nz = nll(model, x[None], y[None])[0]\n(z * (y != BOS)).mean().backward()\noptimizer.step()"),
     "each document's first window in full": documents("new = 0 if s == a else 960\ntotal += l[new:].sum()", 64),
+    "each document's first window apart, going on": documents("if s == a:\n    total += l.sum()\n    continue\ntotal += l[960:].sum()", 64),
+    "each document's first window counted": documents("if s == a:\n    rest += 1\ntotal += l.sum()"),
+    "each document's first window or all": documents("if s > a or s == a:\n    total += l.sum()"),
+    "token by token, separators or not": scalar("if token != BOS or t > 0:\n    total -= lp[t, token]"),
+    "token by token, some separators": scalar("if token == BOS and t < 0:\n    continue\ntotal -= lp[t, token]"),
     "each document's first window apart": documents("if s > a:\n    total += l[960:].sum()\nelse:\n    total += l.sum()", 64),
     "a document's first token": documents("total += l[1:].sum()", 1023),
     "context from before the document": documents("total += l[960:].sum()", 64).replace("range(a, b, 64)", "range(max(a - 960, 0), b, 64)"),
