@@ -10,7 +10,7 @@ from audit import ir
 from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
-from audit.trace.left_out import MARKS, turned
+from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
@@ -476,7 +476,9 @@ class Expressions(Subscripts):
                 out = const(not t)
                 out.knobs, out.deps = v.knobs, v.deps
                 return out
-            return derive([v])
+            out = derive([v])
+            out.keys = turned(out.keys)
+            return out
         if v.kind == "const" and isinstance(v.const, (int, float)):
             out = clone(v)
             try:
@@ -528,8 +530,12 @@ class Expressions(Subscripts):
             out = seen[0]
             for s in seen[1:]:
                 out = join(out, s)
+            if out.keys & TESTS:
+                out = clone(out)
+                out.keys = out.keys - TESTS
             return out
         out = derive(seen)
+        out.keys = of_both(out.keys)
         if not stop and any(s.const == HIT for s in seen):
             out.const = HIT
         return out

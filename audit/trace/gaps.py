@@ -108,7 +108,7 @@ def head_of(trace: Trace, scores: Iterable[Event]) -> Head | None:
         steps = [s for s in symbols if s in heads]
         if len(steps) != 1 or symbols != tuple(sorted((*heads[steps[0]], steps[0]))) or OF_ROWS in e.detail["keys"]:
             return None
-        later = trace.advances.per_turn[steps[0]][1] if "later" in e.detail else 0
+        later = trace.advances.per_turn[steps[0]][1] if e.detail.get("later") else 0
         found.append(Head(e, first - 1 + later))
     least = min(found, key=lambda h: h.missing, default=None)
     return least if least is not None and least.missing >= MOST_CONTEXT else None

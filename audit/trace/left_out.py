@@ -14,15 +14,18 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Event, Trace
-from audit.trace.gates import holds_tokens
+from audit.trace.gates import holds_tokens, within
 from audit.trace.positions import TOTAL, reckoned_places, tokens_in
 from audit.trace.shaping import OF_ALL, SHAPED, is_loss, number
-from audit.trace.spans import HEAD, until
-from audit.trace.values import BYTES, COUNT, LOGITS, LOSS, MASK, META, PROB, VAL, V
+from audit.trace.spans import FIRST, HEAD, LATER, until
+from audit.trace.values import BYTES, COUNT, EMPTY, LOGITS, LOSS, MASK, META, PROB, VAL, V
 
 #: a test that separators (or tokens without bytes) do not pass; one that only they pass
 BUT, ONLY = ("but separators",), ("separators alone",)
 MARKS = frozenset([BUT, ONLY])
+#: all tests whose passing says something
+TESTS = MARKS | {LATER, FIRST}
+_NOT = {BUT: ONLY, ONLY: BUT, LATER: FIRST, FIRST: LATER}
 #: tokens put into an array, perhaps beside padding; several numbers of bytes added up
 LAID, ADDED = ("laid out",), ("added up",)
 #: tokens up to a place that was found in the stream; of one document, without the next one's separator
@@ -38,6 +41,7 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
 SEPARATORS = "the nats of separators between documents are left out of the sum"
 NO_BYTES = "the nats of tokens that no byte belongs to are left out of the sum"
 REST = "only what others leave out"
+LATER_TURNS = "all but the first"
 UNSURE = "; whether there are such targets was not shown"
 
 
@@ -48,8 +52,14 @@ def token_number(v: V) -> float | None:
 
 def turned(keys: frozenset) -> frozenset:
     """The keys of a test's negation."""
-    marks = keys & MARKS
-    return (keys - MARKS) | ({ONLY} if BUT in marks else {BUT}) if len(marks) == 1 else keys - MARKS
+    told = keys & TESTS
+    return (keys - TESTS) | {_NOT[next(iter(told))]} if len(told) == 1 else keys - TESTS
+
+
+def of_both(keys: frozenset) -> frozenset:
+    """The keys of two tests that must both be passed: who passes none but one of a kind may pass neither."""
+    told = keys & TESTS
+    return keys if len(told) == 1 and told & {BUT, LATER} else keys - TESTS
 
 
 def _of_tokens(v: V) -> bool:
@@ -92,19 +102,19 @@ class LeftOut:
                 out.keys = out.keys | {kind}
 
     def note_marks(self: Any, op: str, a: V, b: V, out: V) -> None:
-        """Tests that are put together: both, or one less another; either of two may be passed by all."""
+        """Tests that are put together. Both: fewer pass, of separators perhaps none; either of two may be passed by all."""
         marks = out.keys & MARKS
         if not marks:
             return
         if op == "-" and number(a) == 1.0:
             out.keys = turned(out.keys)
-        elif op not in ("&", "*") or len(marks) > 1:
+        elif op not in ("&", "*") or len(marks) > 1 or (ONLY in marks and number(a) is None and number(b) is None):
             out.keys = out.keys - MARKS
 
     def leave_out(self: Any, loss: V, test: V, out: V, node: Any, negated: bool = False) -> None:
         """``loss[test]``, ``loss * test``, ``where(test, loss, 0)``; ``negated``: what passes the test is what goes."""
         marks = (turned(test.keys) if negated else test.keys) & MARKS
-        out.keys = out.keys - MARKS
+        out.keys = out.keys - TESTS
         if len(marks) != 1 or not is_loss(loss) or loss.flags & LOGITS or OF_ALL in loss.keys:
             return
         mine = tokens_in(test.keys, through_tables=True)
@@ -122,6 +132,14 @@ class LeftOut:
         last = frozenset([max(tokens, key=lambda k: k[2])])
         left = self.said(test)
         self.note_ways(s, last, begun, *((left, REST) if BUT in marks else (REST, left)))
+
+    def note_later(self: Any, s: ir.If, test: V, begun: int) -> None:
+        """``if start > first: total += …``, ``if start == first: continue``: all of a document but its first window is scored."""
+        scores = [e for e in self.trace.events[begun:] if e.kind == "SCORE"]
+        for e in scores if LATER in test.keys else ():
+            e.detail["later"] = e.detail.get("later", False) or within(e.line, s.body)
+        if FIRST in test.keys and not s.orelse and not scores and isinstance(s.body[-1], ir.Jump) and s.body[-1].kind == "continue":
+            self.loss_tests.append((EMPTY, s, LATER_TURNS))
 
     def said(self: Any, test: V) -> str:
         return NO_BYTES if test.flags & BYTES else SEPARATORS + (UNSURE if ENDS in test.keys else "")
@@ -197,4 +215,4 @@ def spared(trace: Trace, figure: Iterable[Event]) -> list[Spared]:
     return list(found.values())
 
 
-__all__ = ["ADDED", "ASKED", "ENDS", "LAID", "LeftOut", "Spared", "ending", "gathered", "heads_found", "is_kind", "laid_beside", "spared", "turned"]
+__all__ = ["ADDED", "ASKED", "ENDS", "LAID", "LATER_TURNS", "LeftOut", "Spared", "ending", "gathered", "heads_found", "is_kind", "laid_beside", "spared", "turned"]

@@ -32,6 +32,8 @@ HEAD = ("head",)
 UNTIL = "until"
 #: a test that all turns of a walk through a document pass but the first
 LATER = ("later turns",)
+#: one that only the first passes
+FIRST = ("first turn",)
 #: symbols of products, apart from those of places and of steps
 FIRST_PRODUCT = 1 << 50
 #: an order of n-grams: so many tokens at the beginning may be left out
@@ -75,13 +77,13 @@ class Advances:
                 return
 
     def test(self, op: str, a: V, b: V, out: V) -> None:
-        """``start > first`` in a walk from a document's beginning: none but its first turn fails it."""
-        out.keys = out.keys - {HEAD, LATER}
-        for turn, begin, way in ((a, b, op), (b, a, {"<": ">"}.get(op, op if op == "!=" else ""))):
-            if way in (">", "!=") and turn.pos is not None and HEAD in begin.keys and begin.pos is not None:
+        """``start > first`` in a walk from a document's beginning: none but its first turn fails it. ``start == first``."""
+        out.keys = out.keys - {HEAD, LATER, FIRST}
+        for turn, begin, way in ((a, b, op), (b, a, {"<": ">"}.get(op, op if op in ("!=", "==") else ""))):
+            if way in (">", "!=", "==") and turn.pos is not None and HEAD in begin.keys and begin.pos is not None:
                 steps = [s for s in turn.pos[0] if self.heads.get(s) == begin.pos[0]]
                 if steps and (tuple(sorted((*begin.pos[0], *steps))), begin.pos[1]) == turn.pos:
-                    out.keys = out.keys | {LATER}
+                    out.keys = out.keys | {FIRST if way == "==" else LATER}
 
     def _sum(self, op: str, a: V, b: V, out: V) -> None:
         """Exact where `add_places` only says "earlier": a number's span is the place that it denotes, twice."""

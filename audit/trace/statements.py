@@ -7,11 +7,11 @@ from typing import Any
 from audit import ir
 from audit.trace.chosen_weights import note_branch
 from audit.trace.contexts import Contexts
-from audit.trace.gates import gate_tokens, within
+from audit.trace.gates import gate_tokens
+from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
-from audit.trace.spans import LATER
 from audit.trace.values import (
     BPB,
     BYTES,
@@ -407,10 +407,7 @@ class Statements(Loops, Contexts):
                 self.note_branch_weights(s, test, before)
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)
-            if LATER in test.keys:
-                for e in self.trace.events[begun:]:
-                    if e.kind == "SCORE" and within(e.line, s.body):
-                        e.detail["later"] = True
+            self.note_later(s, test, begun)
             self.note_once(s, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)
@@ -590,6 +587,8 @@ class Statements(Loops, Contexts):
             in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh
+        if any(how == LATER_TURNS for _, _, how in self.loss_tests):
+            e.detail["later"] = True
         self.score_taint[e.id] = v.taint
         self.score_keys[e.id] = v.keys
         if v.flags & MATCH:
