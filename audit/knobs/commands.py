@@ -46,6 +46,8 @@ _HISTORY = re.compile(
 
 #: a script that only tries out whether everything runs
 _TRIED = re.compile(r"smoke|debug|sanity", re.I)
+#: a named set of values in a launcher: ``"small": {``
+_PRESET = re.compile(r"""^(\s*)["']([\w .-]+)["']\s*:\s*(?:\{|dict\()\s*$""")
 #: a sentence before a command: how to have it otherwise, or to try it out
 _ASIDE = re.compile(
     r"\boverrid\w*\b.{0,30}\bif (?:needed|desired|you)|\bcan (?:be )?overrid|\baccepts overrides|^\W*optional\b|\bfor ablation"
@@ -289,12 +291,32 @@ def _launcher(
         return
     explicit = "environ" in text and re.search(rf"""["']{WORLD_SIZE}["']""", text)
     launches = _LAUNCHES.search(text)
-    for number, line in enumerate(text.splitlines(), 1):
+    lines = text.splitlines()
+    tried = _tried_out(lines)
+    for number, line in enumerate(lines, 1):
         for match in _PAIR.finditer(line) if "environ" in text else ():
-            if match[1] in declared:
+            if match[1] in declared and number not in tried:
                 yield _claim(declared, match[1], match[2].strip("\"'"), path, number, LAUNCHER)
         if launches is not None and not explicit:
             yield from _world_size(declared, f"{launches[0]} {line}", path, number, LAUNCHER)
+
+
+def _tried_out(lines: list[str]) -> set[int]:
+    """The lines of presets that only try out whether everything runs, where others stand beside them."""
+    presets: list[tuple[str, range]] = []
+    for number, line in enumerate(lines, 1):
+        if match := _PRESET.match(line):
+            indent = len(match[1])
+            inside = (n for n, x in enumerate(lines[number:], number + 1) if x.strip() and len(x) - len(x.lstrip()) <= indent)
+            presets.append((match[2], range(number, next(inside, number))))
+    tried = [lines_of for name, lines_of in presets if _TRIED.search(name)]
+    others = [lines_of for name, lines_of in presets if not _TRIED.search(name)]
+    depth = {_depth(lines[x.start - 1]) for x in others}
+    return {n for x in tried if _depth(lines[x.start - 1]) in depth for n in x}
+
+
+def _depth(line: str) -> int:
+    return len(line) - len(line.lstrip())
 
 
 def _json(declared: Mapping[str, Declaration], path: str, text: str) -> Iterator[Claim]:

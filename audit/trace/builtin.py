@@ -247,9 +247,13 @@ class Builtins:
         by = kwargs.get("key")
         if by is not None and by.kind in ("func", "partial") and args and self.loops:
             out = self.tuned(out, summary(self.call_value(by, [self.element(args[0]) if len(args) == 1 else out], {}, node)), node, last)
+        if last == "max" and by is None:
+            return out  # the worst, or a guard (``max(total, 1)``)
         if len(args) == 1:
             return self.best_in(args[0], by, out, node, last)
-        return self.best(out, out, node, last, picks=False, running=bool(self.loops)) if by is None else out
+        if by is None and sum(self.evaluations(a) for a in args) > 1:
+            return self.best(out, out, node, last, picks=False, running=bool(self.loops))
+        return out
 
     def math_call(self: Any, last: str, args: list[V]) -> V:
         if args and all(a.kind == "const" and isinstance(a.const, (int, float)) for a in args):

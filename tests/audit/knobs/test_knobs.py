@@ -112,6 +112,29 @@ def test_a_launcher_in_python_sets_the_environment() -> None:
     assert value(knobs({"go.py": launcher}), "TTT_ENABLED") == ("1", "command")
 
 
+PRESETS = """\
+import os, subprocess
+PRESETS = {
+    "@": {
+        "LR": "0.5",
+        "TTT_ENABLED": "1",
+    },
+    "wide": {
+        "LR": "0.5",
+    },
+}
+subprocess.run(["python", "train_gpt.py"], env={**os.environ, **PRESETS[name]})
+"""
+
+
+def test_a_preset_that_only_tries_out_whether_everything_runs() -> None:
+    assert knobs({"go.py": PRESETS.replace("@", "micro_smoke")}).lookup("TTT_ENABLED") is None
+    assert value(knobs({"go.py": PRESETS.replace("@", "deep")}), "TTT_ENABLED") == ("1", "command")
+    # Nothing else stands beside it.
+    alone = PRESETS.replace("@", "smoke").replace('    "wide": {\n        "LR": "0.5",\n    },\n', "")
+    assert value(knobs({"go.py": alone}), "TTT_ENABLED") == ("1", "command")
+
+
 @pytest.mark.parametrize(
     "log",
     [

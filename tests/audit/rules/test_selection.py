@@ -75,6 +75,8 @@ def test_what_validation_scores_picked_is_used(pick, end):
         ('states = [copy.deepcopy(model.state_dict()) for _ in range(3)]\nlosses = [float(nll(model, train[None, :64], train[None, 1:65]).mean()) for _ in states]\n'
          'model.load_state_dict(states[int(np.argmin(losses))])\n' + END.replace("best", "1.0"), []),
         ('low = 99.0\nfor k in range(3):\n    now = at(1.0, val)\n    low = min(low, now)\n    print(f"val_bpb:{now:.4f}")\nprint(f"best val_bpb:{low:.4f}")\n', []),
+        ('now = at(1.0, val)\nprint(f"final val_bpb:{max(now, 1e-9):.4f}")\n', []),
+        ('now, other = at(1.0, val), at(1.1, val)\nprint(f"val_bpb:{now:.4f}")\nprint(f"final val_bpb:{min(now, 99.0):.4f}")\n', []),
         ('seen = []\nfor k in range(3):\n    seen.append(at(1.0, val))\n    print(f"best so far {min(seen):.4f}")\n' + END.replace("best", "1.0"), []),
     ],
 )  # fmt: skip
