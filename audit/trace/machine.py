@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from audit import ir
+from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
 from audit.trace.choices import Choices
 from audit.trace.coverage import Coverage
@@ -85,7 +86,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies,
+    Once, Hooks, Tallies, Buckets,
 ):  # fmt: skip
     def __init__(
         self,
