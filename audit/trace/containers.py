@@ -53,6 +53,7 @@ class Containers:
         if recv.kind == "seq":
             if name in ("append", "add", "appendleft", "insert", "put") and first is not None:
                 item = args[-1]
+                self.note_bucket(item, node)
                 if item.flags & LOSS and item.flags & VAL and not item.scores:
                     item = self.commit_score(item, node, "stored")
                 if not self.loops and recv.rest is None and recv.data is not None and len(recv.data) < 32:

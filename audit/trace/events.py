@@ -9,7 +9,7 @@ from typing import Any
 from audit.model import Step, Tristate
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
-from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint, in_order
+from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint, in_order, left_late
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -276,10 +276,14 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue  # scored byte by byte: earlier bytes of the same token are its past
             if u.kind == "STORE" and another_way(u, s):
                 continue
-            clash = next(((a, b) for a in in_order(u.atoms) for b in in_order(s.atoms) if not disjoint(a, b)), None)
-            past = reaches_past(trace, u, s)
+            pairs_of = [(a, b) for a in in_order(u.atoms) for b in in_order(s.atoms)]
+            clash = next((p for p in pairs_of if not disjoint(*p)), None)
+            late = next((p for p in pairs_of if u.kind == "UPDATE" and left_late(*p)), None)
+            past = reaches_past(trace, u, s) if late is None else None
             if past is not None and past <= 0:
                 continue
+            if clash is None:
+                clash = late
             if clash is None:
                 if past is None:
                     continue
@@ -297,7 +301,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 ),
                 None,
             )  # fmt: skip
-            if past:
+            if past or clash is late:
                 before = None  # the turns before did not score those
             if before is not None and u.detail.get("passing"):
                 continue  # a row made of tokens scored before, for this iteration alone (a pointer, a neural cache)

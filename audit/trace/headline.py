@@ -4,7 +4,8 @@ A script may print several: a round trip, a sliding window, a second pass that n
 figure meets the stated score names the report by the text before the figure, and the trace knows what text each of
 its reports begins with. What reaches only figures that the run behind the score did not print, or that are worse than
 the stated score, bears on no reported number ("a verdict concerns the submission as reported"). A better figure is put
-forward by whoever prints it, and counts. Where no line can be matched, every printed figure counts.
+forward by whoever prints it, and counts. Where no line can be matched, every printed figure counts; of a script of which
+no score is stated at all, every one but remarks that come before the figure (`set_aside`).
 """
 
 from __future__ import annotations

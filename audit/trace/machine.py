@@ -17,6 +17,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.bests import Bests
+from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
 from audit.trace.choices import Choices
 from audit.trace.coverage import Coverage
@@ -89,7 +90,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Bests, LeftOut, Floors,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Floors,
 ):  # fmt: skip
     def __init__(
         self,

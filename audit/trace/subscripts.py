@@ -142,6 +142,7 @@ class Subscripts:
                     part.origin = base  # itself, so that what is stored in it stays
                     return self.lookup(base, i, part, e)
                 deps = self.walked(i, 1)
+                deps |= self.turn_before(base, deps)
                 part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
                 if kept(i) and documents(base):
                     part = marked(part)

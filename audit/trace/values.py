@@ -39,6 +39,8 @@ ONES = "ones"
 FULL = "full"
 SOURCES = VAL | TRAIN | RAND | GEN | ART
 
+#: ``(BEFORE - loop, turn)``: what that turn of the loop learned from may be among the tokens (`audit.trace.buckets`)
+BEFORE = -(1 << 40)
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice
 EMPTY: frozenset = frozenset()
 WHOLE: Atom = (EMPTY, None, None)
@@ -467,6 +469,12 @@ def rest_of(mask: Any) -> Any:
     if hi is None and lo is not None:
         return ("start", lo)
     return (hi, None) if hi is not None and lo in (None, "start") else None
+
+
+def left_late(update: Atom, score: Atom) -> bool:
+    """Do windows of a score end in what this update learned, because of the turn that they were sorted into."""
+    mine = update[0]
+    return any(loop <= BEFORE and (BEFORE - loop, turn) in mine and all(x != loop for x, _ in mine) for loop, turn in score[0])
 
 
 def disjoint(update: Atom, score: Atom) -> bool:
