@@ -1,9 +1,10 @@
 '''F9 one distribution: what is mixed must sum to one over the official alphabet, fixed before the token is read.
 
-**What.** A score is -log p(x) of one distribution p. Six shapes break this: only the true token's probability is raised
+**What.** A score is -log p(x) of one distribution p. Seven shapes break this: only the true token's probability is raised
 by a cache (F8's hashed counts); a row of counts over all candidates is divided by a count from another table, or by its
 largest count; a row is mixed in only where it has seen the true token, and the model's probability stands where it has
-not; a hint's probability is raised where the hint is right, and no other is lowered; an expert of a mixture is no
+not; a row gives the tokens that it has seen all that there is to give, and the others get something from a shorter
+context on top of it; a hint's probability is raised where the hint is right, and no other is lowered; an expert of a mixture is no
 distribution (the model's entropy, taken as if it were the token's loss, gives every token exp(-H)); a
 token's probability is spread over its bytes (F10).
 

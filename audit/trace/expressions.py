@@ -339,6 +339,8 @@ class Expressions(Subscripts):
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
         if op == "/" and a.flags & LOSS and b.flags & COUNT:
             self.check_divisor(a, b, out, node)
+        if out.flags & COUNT:
+            self.note_counts(op, a, b, out, node)
         if op == "*" and out.flags & COUNT:
             out.keys = frozenset(k for k in out.keys if k[0] != "mean")  # a mean times the number of entries is a sum
         elif op == "/" and a.flags & COUNT and a.flags & PROB and b.flags & COUNT and not (a.flags | b.flags) & LOSS and not b.flags & PROB:

@@ -40,6 +40,8 @@ PROPOSALS = ("lookup", "leak", "hint")
 AGREE, NORM = ("agree",), ("norm",)
 #: ``const`` of a value that is zero wherever the proposal is not the token
 HIT = "hit"
+#: counts to or from which something was added or taken
+RECKONED = ("reckoned",)
 #: what is said of predictions that were made of what they are for
 TOLD = "the model is given the very tokens that it is asked for; that it shifts them itself was not shown"
 #: tokens as rows of zeros with a one in each
@@ -98,6 +100,23 @@ def adds_to(name: str, way: list[ir.Stmt], old: V) -> bool:
 def mixed(v: V) -> bool:
     """Is a table's answer in it."""
     return any(k[0] == "lookup" for k in v.keys)
+
+
+def spent(way: Any, v: V) -> bool:
+    """``row[token] / sum(row)``: the tokens that the row has seen get all that there is to give."""
+    return isinstance(way, ir.BinOp) and any(k[0] == "all" and k[1:3] == (way.line, way.col) for k in v.keys)
+
+
+def spends(name: str, body: list[ir.Stmt], orelse: list[ir.Stmt], old: V | None, now: V) -> bool:
+    """``if row[token]: p = row[token] / n``, and else what a shorter context says: something on top of all."""
+    if old is None or old.kind != "val" or not old.flags & (COUNT | LOSS) or old.scores:
+        return False
+    ways = [[n.value for n in way if isinstance(n, ir.Assign) and any(isinstance(t, ir.Name) and t.id == name for t in n.targets)]
+            for way in (body, orelse)]  # fmt: skip
+    for mine, others in (ways, ways[::-1]):
+        if len(mine) == 1 and spent(mine[0], now) and all(isinstance(x, (ir.Name, ir.BinOp)) and not spent(x, now) for x in others):
+            return True
+    return False
 
 
 class Gates:
@@ -192,6 +211,11 @@ class Gates:
         Seen in the values that the branch left behind, and in the scores that its two ways committed.
         """
         for name, now in list(self.scope.names.items()):
+            if name in self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0] and spends(
+                name, s.body, s.orelse, before.get(name), now
+            ) and self.asks_for(test, now):
+                self.scope.names[name] = self.split(now, test, s)
+                continue
             hit = test.const == HIT and plain(before.get(name, test)) and self.remade(before[name], now)
             if not hit and not self.mixed_in(before.get(name), now):
                 continue
@@ -210,7 +234,8 @@ class Gates:
         """The same where one way leaves the turn of a loop over orders, with the mixture (``break``) or without it (``continue``)."""
         for changed in left:
             for name, now in changed.items():
-                if self.mixed_in(before.get(name), now) and not adds_to(name, s.body, before[name]):
+                taken = self.mixed_in(before.get(name), now) and not adds_to(name, s.body, before[name])
+                if taken or (spends(name, s.body, s.orelse, before.get(name), now) and self.asks_for(test, now)):
                     changed[name] = self.split(now, test, s)
         if len(s.body) == 1 and isinstance(s.body[0], ir.Jump) and not s.orelse and self.early:
             self.passed.append((test, s, before))
@@ -242,6 +267,10 @@ class Gates:
             out.const, out.keys = HIT, out.keys | test.keys
         if test.const == HIT and plain(b) and a.flags & LOSS and out.kind == "val" and isinstance(e.orelse, (ir.Name, ir.Sub)):
             return self.raised(out, e)
+        if test.flags & COUNT and a.kind == b.kind == out.kind == "val" and any(
+            spent(way, v) and self.asks_for(test, v) and not spent(x, other) and other.flags & (COUNT | LOSS) for way, v, x, other in ((e.body, a, e.orelse, b), (e.orelse, b, e.body, a))
+        ):
+            return self.split(out, test, e)
         if test.flags & COUNT and (a.flags & b.flags & LOSS) and a.kind == b.kind == out.kind == "val" and mixed(a) != mixed(b):
             if isinstance(e.orelse if mixed(a) else e.body, (ir.Name, ir.Sub)):
                 out = self.split(out, test, e)
@@ -295,6 +324,22 @@ class Gates:
                 e = self.event("DIVISOR", node, out, keys=a.keys | b.keys)
                 out.keys = out.keys | {("divisor", e.id)}
                 return
+
+    def note_counts(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """Are counts divided as they were read."""
+        if op in "+-*":
+            out.keys = out.keys | {RECKONED}
+        elif op == "/" and a.flags & b.flags & COUNT and RECKONED not in out.keys and not out.flags & (LOSS | LOGITS) and isinstance(node, ir.BinOp):
+            out.keys = out.keys | {("all", node.line, node.col, k[1]) for k in a.keys - b.keys if k[0] == "lookup" and mixed(b)}
+
+    def asks_for(self: Any, test: V, v: V) -> bool:
+        """Does the test read what is divided: the entry of the token, and not the row of a context."""
+        asked = {k[1] for k in test.keys if k[0] == "lookup"}
+        given = {k[3] for k in v.keys if k[0] == "all"} if asked else set()
+        if not given:
+            return False
+        at = {e.id: e.detail["keys"] for e in self.trace.events if e.id in asked | given and e.kind == "LOOKUP"}
+        return any(at.get(x) == at[y] for x in asked for y in given if y in at)
 
     def note_size(self: Any, name: str, rows: V, out: V) -> None:
         """The largest or the mean count of a row, and its sum."""

@@ -9,7 +9,7 @@ from audit.trace.bests import best_of
 from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
 from audit.trace.floors import FLOORED
-from audit.trace.gates import NORM, PROPOSALS, holds_tokens
+from audit.trace.gates import NORM, PROPOSALS, RECKONED, holds_tokens
 from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
@@ -438,6 +438,9 @@ class Subscripts:
             else:
                 self.fill(base, i, value, node)
             part = with_deps(copied(value, i), i.deps)
+            if RECKONED in part.keys and part.kind == "val":
+                part = clone(part)  # a count that was counted up is what it says
+                part.keys = part.keys - {RECKONED}
             base.by_place |= part.keys != value.keys
             if part.kind == "dict" and base.rest is not None and base.rest.kind == "val":
                 part.taint = part.taint | base.rest.taint  # a table of rows: what was noted of it stays
