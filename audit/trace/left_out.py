@@ -18,14 +18,16 @@ from audit.trace.gates import holds_tokens, within
 from audit.trace.positions import TOTAL, reckoned_places, tokens_in
 from audit.trace.shaping import OF_ALL, SHAPED, is_loss, number
 from audit.trace.spans import FIRST, HEAD, LATER, until
-from audit.trace.values import BYTES, COUNT, EMPTY, LOGITS, LOSS, MASK, META, PROB, VAL, V
+from audit.trace.values import ART, BYTES, COUNT, EMPTY, FILE, LOGITS, LOSS, MASK, MATCH, META, PROB, VAL, V
 
 #: a test that separators (or tokens without bytes) do not pass; one that only they pass
 BUT, ONLY = ("but separators",), ("separators alone",)
-MARKS = frozenset([BUT, ONLY])
+#: the same of tokens that agree with a guess: of a table, of the model, of a copy of the stream
+MISSED, HITS = ("but those guessed",), ("those guessed alone",)
+MARKS = frozenset([BUT, ONLY, MISSED, HITS])
 #: all tests whose passing says something
 TESTS = MARKS | {LATER, FIRST}
-_NOT = {BUT: ONLY, ONLY: BUT, LATER: FIRST, FIRST: LATER}
+_NOT = {BUT: ONLY, ONLY: BUT, MISSED: HITS, HITS: MISSED, LATER: FIRST, FIRST: LATER}
 #: tokens put into an array, perhaps beside padding; several numbers of bytes added up
 LAID, ADDED = ("laid out",), ("added up",)
 #: tokens up to a place that was found in the stream; of one document, without the next one's separator
@@ -40,6 +42,7 @@ _TURNED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "==": "==", "!=": "!="}
 #: what is said of what is left, and of the rest, which may be added up elsewhere
 SEPARATORS = "the nats of separators between documents are left out of the sum"
 NO_BYTES = "the nats of tokens that no byte belongs to are left out of the sum"
+GUESSED = "the nats of tokens that agree with a guess are left out of the sum, and the others lose nothing by it"
 REST = "only what others leave out"
 LATER_TURNS = "all but the first"
 UNSURE = "; whether there are such targets was not shown"
@@ -59,12 +62,19 @@ def turned(keys: frozenset) -> frozenset:
 def of_both(keys: frozenset) -> frozenset:
     """The keys of two tests that must both be passed: who passes none but one of a kind may pass neither."""
     told = keys & TESTS
-    return keys if len(told) == 1 and told & {BUT, LATER} else keys - TESTS
+    return keys if len(told) == 1 and told & {BUT, MISSED, HITS, LATER} else keys - TESTS
 
 
 def _of_tokens(v: V) -> bool:
     """Targets as they stand in the stream."""
     return holds_tokens(v) and bool(v.flags & VAL) and not v.keys & {LAID, WITHIN}
+
+
+def _guesses(v: V) -> bool:
+    """Tokens from elsewhere: copied from the stream, or what a table or the model finds most likely."""
+    if v.kind != "val" or v.flags & (META | MASK | LOSS | BYTES):
+        return False
+    return holds_tokens(v) or bool(v.flags & (LOGITS | COUNT | PROB | FILE | ART))
 
 
 def _bytes_of_tokens(v: V) -> bool:
@@ -100,6 +110,8 @@ class LeftOut:
         for v, bound, way in ((a, token_number(b), op), (b, token_number(a), _TURNED.get(op, ""))):
             if bound is not None and (kind := kind_of(way, v, bound)) is not None:
                 out.keys = out.keys | {kind}
+        if op in ("==", "!=") and ((_of_tokens(a) and _guesses(b)) or (_of_tokens(b) and _guesses(a))):
+            out.keys = out.keys | {MISSED if op == "!=" else HITS}
 
     def note_marks(self: Any, op: str, a: V, b: V, out: V) -> None:
         """Tests that are put together. Both: fewer pass, of separators perhaps none; either of two may be passed by all."""
@@ -108,6 +120,8 @@ class LeftOut:
             return
         if op == "-" and number(a) == 1.0:
             out.keys = turned(out.keys)
+        elif len(marks) == 1 and ((marks == {HITS} and op == "&") or (marks == {MISSED} and op == "|")):
+            return  # some of those that agree
         elif op not in ("&", "*") or len(marks) > 1 or (ONLY in marks and number(a) is None and number(b) is None):
             out.keys = out.keys - MARKS
 
@@ -115,11 +129,13 @@ class LeftOut:
         """``loss[test]``, ``loss * test``, ``where(test, loss, 0)``; ``negated``: what passes the test is what goes."""
         marks = (turned(test.keys) if negated else test.keys) & MARKS
         out.keys = out.keys - TESTS
+        if out.flags & MATCH and marks & {MISSED, HITS}:
+            return  # known as content of the set that was stored (rule F15)
         if len(marks) != 1 or not is_loss(loss) or loss.flags & LOGITS or OF_ALL in loss.keys:
             return
         mine = tokens_in(test.keys, through_tables=True)
         if any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items()):
-            self.shape(out, node, REST if ONLY in marks else self.said(test))
+            self.shape(out, node, REST if marks & {ONLY, HITS} else self.said(test))
 
     def note_kind_left_out(self: Any, s: ir.If, test: V, begun: int) -> None:
         """``if token == BOS: continue`` in a loop over the whole stream; within a document there may be none."""
@@ -131,7 +147,7 @@ class LeftOut:
         tokens = frozenset(("t", *k[1:]) for k in test.keys if k[0] in ("t", "l"))
         last = frozenset([max(tokens, key=lambda k: k[2])])
         left = self.said(test)
-        self.note_ways(s, last, begun, *((left, REST) if BUT in marks else (REST, left)))
+        self.note_ways(s, last, begun, *((left, REST) if marks & {BUT, MISSED} else (REST, left)))
 
     def note_later(self: Any, s: ir.If, test: V, begun: int) -> None:
         """``if start > first: total += …``, ``if start == first: continue``: all of a document but its first window is scored."""
@@ -142,6 +158,8 @@ class LeftOut:
             self.loss_tests.append((EMPTY, s, LATER_TURNS))
 
     def said(self: Any, test: V) -> str:
+        if test.keys & {MISSED, HITS}:
+            return GUESSED
         return NO_BYTES if test.flags & BYTES else SEPARATORS + (UNSURE if ENDS in test.keys else "")
 
     def note_ignored(self: Any, index: V | None, target: V, out: V, node: Any) -> None:
@@ -191,7 +209,7 @@ class Spared:
 
 def is_kind(how: str) -> bool:
     """Does a SHAPE event say which kind of token it left out, or left."""
-    return how == REST or how.startswith((SEPARATORS, NO_BYTES))
+    return how == REST or how.startswith((SEPARATORS, NO_BYTES, GUESSED))
 
 
 def spared(trace: Trace, figure: Iterable[Event]) -> list[Spared]:

@@ -106,6 +106,12 @@ def same_target(v: V, loss: V) -> bool:
     return any(at in mine and max(mine[at]) >= max(offsets) for at, offsets in tokens_in(loss.keys).items())
 
 
+def shape_origin(part: V) -> None:
+    """``losses[i, a:b]`` was changed in place: what was left out of it is left out of all."""
+    if part.flags & LOSS and part.origin is not None and part.origin.kind == "val" and is_loss(part.origin):
+        part.origin.keys = part.origin.keys | {k for k in part.keys if k[0] == SHAPED}
+
+
 def found_at(index: V | None, out: V) -> V:
     """``losses[losses.argmin()]``: what stands at a place that losses chose was chosen by them."""
     by = frozenset(k for k in index.keys if k[0] == "select") - out.keys if index is not None else None

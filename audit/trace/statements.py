@@ -12,6 +12,7 @@ from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
+from audit.trace.shaping import shape_origin
 from audit.trace.values import (
     BPB,
     BYTES,
@@ -311,6 +312,7 @@ class Statements(Loops, Contexts):
                 old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores
                 old.deps, old.keys = out.deps, out.keys
                 reach_origin(old)
+                shape_origin(old)
                 out = old
             if out.kind in ("val", "const") and self.loops and not out.atoms and not out.flags & (LOSS | BPB):
                 if s.op in "+-" and (out.kind == "const" or not out.flags):

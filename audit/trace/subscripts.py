@@ -22,7 +22,7 @@ from audit.trace.positions import (
     written_at,
 )
 from audit.trace.runs import cut_out, one_element, suffix
-from audit.trace.shaping import BETWEEN, BY_PLACE, found_at
+from audit.trace.shaping import BETWEEN, BY_PLACE, found_at, is_loss, shape_origin
 from audit.trace.shares import documents, shortened
 from audit.trace.spans import WINDOWS, cut, note_rows
 from audit.trace.values import (
@@ -327,6 +327,8 @@ class Subscripts:
         if base.kind == "val" and out.kind == "val" and not base.flags & (VAL | LOSS | LOGITS | PARAM):
             if all(isinstance(i, V) and not i.flags & (VAL | MASK) for i in parts):
                 out.origin = base  # a row of a table of tables: what is stored in it is stored there
+        if base.kind == out.kind == "val" and is_loss(base) and out is not base and not any(isinstance(i, V) and i.flags & MASK for i in parts):
+            out.origin = base  # losses of some places: what is done to them in place is done there
         return out
 
     def lookup(self: Any, base: V, index: V, out: V, node: Any) -> V:
@@ -536,6 +538,7 @@ class Subscripts:
             base.keys = base.keys | {LAID}
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
+        shape_origin(base)
 
     def note_moved(self: Any, base: V, value: V, low: V) -> None:
         """``probs[:, low:] = found``: from the array's start, the tokens that led to what was found lie ``low`` back.
