@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from audit.trace.values import BPB, GRAD, LOGITS, LOSS, MASK, META, PARAM, PROB, VAL, V, clone, derive
+from audit.trace.values import BPB, GRAD, LOGITS, LOSS, MASK, META, PARAM, PROB, VAL, V, clone, derive, kinds
 
 
 def decides_weights(test: V, *weights: V) -> bool:
@@ -18,7 +18,7 @@ def decides_weights(test: V, *weights: V) -> bool:
         return False
     if any(w.kind not in ("val", "bound") or w.flags & (VAL | LOSS | LOGITS | PROB | GRAD) for w in weights):
         return False
-    return bool(test.flags & VAL and test.flags & LOGITS) or any(k[0] == "calibrated" for k in test.keys)
+    return bool(test.flags & VAL and test.flags & LOGITS) or "calibrated" in kinds(test)
 
 
 def learned_from(test: V) -> V:

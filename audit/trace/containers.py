@@ -19,6 +19,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    kinds,
     mapping,
     seq,
     summary,
@@ -99,7 +100,7 @@ class Containers:
             return seq(pairs, rest)
         if name == "values":
             rest = recv.rest
-            if rest is not None and rest.kind == "val" and any(k[0] == "lookup" for k in recv.keys):
+            if rest is not None and rest.kind == "val" and "lookup" in kinds(recv):
                 rest = clone(rest)  # a row of a table of dictionaries: its values were found by that read
                 rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
             return seq(list((recv.data or {}).values())[:12], rest)

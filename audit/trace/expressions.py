@@ -43,6 +43,7 @@ from audit.trace.values import (
     derive,
     embedded,
     join,
+    kinds,
     mapping,
     rest_of,
     seq,
@@ -284,7 +285,7 @@ class Expressions(Subscripts):
             out.const = HIT
         if WHOLE in out.keys:
             self.note_added(op, a, b, out, node)
-        if any(k[0] == "raised" for k in out.keys):
+        if "raised" in kinds(out):
             self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
@@ -292,7 +293,7 @@ class Expressions(Subscripts):
             self.note_product(a, b, out, node)
         elif op == "@":
             out = unowned(unowned(out), row=True)
-        if (op == "-" and ("lse",) in b.keys) or (op == "/" and any(k[0] == "unnorm" for k in b.keys)):
+        if (op == "-" and ("lse",) in b.keys) or (op == "/" and "unnorm" in kinds(b)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
             out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
@@ -331,9 +332,9 @@ class Expressions(Subscripts):
             self.note_combined(op, *((a, b) if a.flags & LOGITS else (b, a)), out, node)
         if op == "-" and b.keys is not a.keys:
             larger = frozenset(("less", k[1]) for k in b.keys if k[0] == "select") - a.keys
-            if larger and ((a.flags & b.flags & LOSS and PICKED in a.keys & b.keys) or not any(k[0] == "select" for k in a.keys)):
+            if larger and ((a.flags & b.flags & LOSS and PICKED in a.keys & b.keys) or "select" not in kinds(a)):
                 out.keys = out.keys | larger | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")
-            elif a.flags & b.flags & LOSS and not any(k[0] == "select" for k in b.keys):
+            elif a.flags & b.flags & LOSS and "select" not in kinds(b):
                 out.keys = out.keys | frozenset(("less", k[1]) for k in a.keys if k[0] == "select")  # `exp(least - losses)`
         if op == "**" and b.flags & LOSS:
             out.keys = (out.keys - {("logp",)}) | {("exp",)}
@@ -587,7 +588,7 @@ class Expressions(Subscripts):
     def note_region(self: Any, e: ir.Compare, a: V, b: V, out: V) -> None:
         """``arange(n) < first``: the positions up to there; ``fresh == 0``: those that a mask leaves over."""
         op, bound = e.ops[0], e.comparators[0]
-        places = [any(k[0] == "candidates" for k in v.keys) for v in (a, b)]
+        places = ["candidates" in kinds(v) for v in (a, b)]
         if places == [False, True]:
             op, bound = {"<": ">", ">": "<", "<=": ">=", ">=": "<="}.get(op, ""), e.left
         elif places != [True, False]:

@@ -27,6 +27,7 @@ from audit.trace.values import (
     VAL,
     V,
     const,
+    kinds,
 )
 
 #: ``(FLOORED, path, line)``: of bytes; the same of a score that was divided by them
@@ -37,7 +38,7 @@ _RAISES = frozenset(["clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min
 def of_tokens(v: V) -> bool:
     """What a table of constants gives for each of some tokens."""
     return (
-        v.kind == "val" and bool(v.flags & BYTES and v.flags & VAL) and any(k[0] == "lut" for k in v.keys)
+        v.kind == "val" and bool(v.flags & BYTES and v.flags & VAL) and "lut" in kinds(v)
         and not v.flags & (META | MASK | LOSS | LOGITS | PROB | COUNT) and not v.keys & {TOTAL, ADDED, LAID}
     )  # fmt: skip
 
@@ -70,7 +71,7 @@ class Floors:
 
     def note_divided(self: Any, a: V, b: V, out: V) -> None:
         """The sum of losses over such bytes; as a weight of single losses they are no divisor."""
-        if not any(k[0] == FLOORED for k in out.keys):
+        if FLOORED not in kinds(out):
             return
         found = frozenset(k for k in out.keys if k[0] == FLOORED)
         out.keys = out.keys - found

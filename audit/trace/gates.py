@@ -32,10 +32,11 @@ from audit.trace.values import (
     clone,
     derive,
     join,
+    kinds,
 )
 from audit.trace.words import WHOLE, normalised
 
-PROPOSALS = ("lookup", "leak", "hint")
+PROPOSALS = frozenset(("lookup", "leak", "hint"))
 #: a proposal was compared with the token; the model's probability was read at a proposal
 AGREE, NORM = ("agree",), ("norm",)
 #: ``const`` of a value that is zero wherever the proposal is not the token
@@ -50,7 +51,7 @@ ONE_HOT = ("one-hot",)
 
 def gate_tokens(test: V) -> frozenset:
     """The token places in a condition; none when it compares with what a table proposed."""
-    if not test.keys or any(k[0] in PROPOSALS for k in test.keys):
+    if not test.keys or not PROPOSALS.isdisjoint(kinds(test)):
         return frozenset()
     return frozenset(("t", *k[1:]) for k in test.keys if k[0] in TOKENS)
 
@@ -99,7 +100,7 @@ def adds_to(name: str, way: list[ir.Stmt], old: V) -> bool:
 
 def mixed(v: V) -> bool:
     """Is a table's answer in it."""
-    return any(k[0] == "lookup" for k in v.keys)
+    return "lookup" in kinds(v)
 
 
 def spent(way: Any, v: V) -> bool:
@@ -125,7 +126,7 @@ class Gates:
     def gated(self: Any, value: V, target: ir.Sub, node: Any) -> V:
         """``array[i] = value`` under a branch: notes when the token at ``i`` decided the branch."""
         open_gates = [g for g in self.gates if g]
-        if not open_gates or not (value.flags & COUNT or any(k[0] in PROPOSALS for k in value.keys)):
+        if not open_gates or not (value.flags & COUNT or not PROPOSALS.isdisjoint(kinds(value))):
             return value
         elements = target.index.elts if isinstance(target.index, ir.Collection) else [target.index]
         if not elements or isinstance(elements[-1], ir.Slice):
@@ -158,7 +159,7 @@ class Gates:
 
     def note_combined(self: Any, op: str, rows: V, other: V, out: V, node: Any) -> None:
         """``logits + 5 * one_hot(token)``, ``logits / temperature[token]``; what a cache found for the token is no such thing."""
-        if other.flags & (LOSS | PROB | COUNT | META) or any(k[0] == "lookup" for k in other.keys):
+        if other.flags & (LOSS | PROB | COUNT | META) or "lookup" in kinds(other):
             return
         selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times such a row: the entry of the token
         if op == "*" and ONE_HOT in other.keys and ("logp",) in rows.keys:
@@ -175,7 +176,7 @@ class Gates:
         """
         if not rows.flags & LOGITS or rows.flags & (LOSS | COUNT | RAND) or not holds_tokens(tokens) or not tokens.flags & VAL:
             return
-        if any(k[0] == "gate" for k in rows.keys):
+        if "gate" in kinds(rows):
             return  # changed at tokens on the way, which is said there
         context = tokens_in(rows.keys)
         known = frozenset(
@@ -198,7 +199,7 @@ class Gates:
         if not compared or len(compared) != 2:
             return
         for hint, token in (tuple(compared), tuple(reversed(compared))):
-            proposed = any(k[0] in PROPOSALS for k in hint.keys)
+            proposed = not PROPOSALS.isdisjoint(kinds(hint))
             tokens = frozenset(k for k in token.keys if k[0] == "t")
             if proposed and tokens and any(x is hint for x in (a, b)):
                 e = self.event("GATE", node, out, keys=tokens, anchored=False)
@@ -291,7 +292,7 @@ class Gates:
 
     def note_made_up(self: Any, op: str, a: V, b: V, out: V) -> None:
         """What was raised at a hint and then scaled or lowered may sum to one again."""
-        v, other = (a, b) if any(k[0] == "raised" for k in a.keys) else (b, a)
+        v, other = (a, b) if "raised" in kinds(a) else (b, a)
         logs = ("logp",) in v.keys
         if (
             (op in ("*", "/") and not logs)
@@ -404,7 +405,7 @@ class Gates:
         if name in ("exp", "exp2"):
             # `m + log(exp(a - m) + exp(b - m))` with m the larger of the two: a sum, and no choice.
             self.trace.stabilisers |= {k[1] for v in values[:1] for k in v.keys if k[0] == "less"}
-        elif name == "logsumexp" and out.flags & LOSS and any(k[0] == "flat" for k in out.keys):
+        elif name == "logsumexp" and out.flags & LOSS and "flat" in kinds(out):
             # Over a stack that `note_flat` found, it mixes the figure in as if it were the token's probability.
             out.keys = frozenset(("unnorm", k[1]) if k[0] == "flat" else k for k in out.keys)
         return out
@@ -412,7 +413,7 @@ class Gates:
     def note_agreement(self: Any, a: V, b: V, out: V) -> None:
         """``hint == token`` for a proposed and a real token."""
         for hint, token in ((a, b), (b, a)):
-            if any(k[0] in PROPOSALS for k in hint.keys) and token.flags & VAL and not any(k[0] in PROPOSALS for k in token.keys):
+            if not PROPOSALS.isdisjoint(kinds(hint)) and token.flags & VAL and PROPOSALS.isdisjoint(kinds(token)):
                 out.keys = out.keys | {AGREE}
                 out.const = HIT
                 return

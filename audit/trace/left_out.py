@@ -18,7 +18,22 @@ from audit.trace.gates import holds_tokens, within
 from audit.trace.positions import TOTAL, reckoned_places, tokens_in
 from audit.trace.shaping import OF_ALL, SHAPED, is_loss, number
 from audit.trace.spans import FIRST, HEAD, LATER, until
-from audit.trace.values import ART, BYTES, COUNT, EMPTY, FILE, LOGITS, LOSS, MASK, MATCH, META, PROB, VAL, V
+from audit.trace.values import (
+    ART,
+    BYTES,
+    COUNT,
+    EMPTY,
+    FILE,
+    LOGITS,
+    LOSS,
+    MASK,
+    MATCH,
+    META,
+    PROB,
+    VAL,
+    V,
+    kinds,
+)
 
 #: a test that separators (or tokens without bytes) do not pass; one that only they pass
 BUT, ONLY = ("but separators",), ("separators alone",)
@@ -81,7 +96,7 @@ def _bytes_of_tokens(v: V) -> bool:
     """How many bytes each of the targets has."""
     return (
         v.kind == "val" and bool(v.flags & BYTES) and not v.flags & (META | MASK | LOSS | LOGITS | PROB | COUNT)
-        and not v.keys & {TOTAL, ADDED, LAID} and any(k[0] == "l" for k in v.keys)
+        and not v.keys & {TOTAL, ADDED, LAID} and "l" in kinds(v)
     )  # fmt: skip
 
 

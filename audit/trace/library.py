@@ -65,6 +65,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    kinds,
     mapping,
     rest_of,
     restrict,
@@ -484,7 +485,7 @@ class Library(Builtins, Containers, Files):
             if index.atoms:
                 out.atoms = index.atoms
             out.span = index.span
-            if any(k[0] in PROPOSALS for k in index.keys):
+            if not PROPOSALS.isdisjoint(kinds(index)):
                 out.keys = out.keys | {NORM}
             out.keys = out.keys | self.owned(index)
             self.told(base, index, out, node)
@@ -710,7 +711,7 @@ class Library(Builtins, Containers, Files):
             given = derive(args[1:])
             if holds_tokens(index):
                 self.edited(recv, index, recv, node)
-            if recv.flags & PROB and any(k[0] in PROPOSALS for k in given.keys):
+            if recv.flags & PROB and not PROPOSALS.isdisjoint(kinds(given)):
                 # Raised at what a cache proposes, after the softmax.
                 e = self.event("UNNORMALISED", node, recv, keys=given.keys)
                 recv.keys = recv.keys | {("unnorm", e.id)}

@@ -51,6 +51,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    kinds,
     rest_of,
     restrict,
     seq,
@@ -254,7 +255,7 @@ class Subscripts:
                 deps |= self.between(low, high)
                 lo = self.bound_text(x.lower) or lo
                 hi = self.bound_text(x.upper) or hi
-                if low is not None and low.kind == "const" and low.const and any(k[0] == "lookup" for k in base.keys):
+                if low is not None and low.kind == "const" and low.const and "lookup" in kinds(base):
                     out.keys = out.keys | {("cut", k[1]) for k in base.keys if k[0] == "lookup"}
                 if low is not None and low.kind == "const" and low.const == 1:
                     shifted = True
@@ -275,7 +276,7 @@ class Subscripts:
                 parts.append(i)
                 if i.knobs:
                     out.knobs |= i.knobs
-        if isinstance(elements[-1], (ir.Const, ir.UnaryOp)) and any(k[0] == "flat" for k in out.keys):
+        if isinstance(elements[-1], (ir.Const, ir.UnaryOp)) and "flat" in kinds(out):
             out.keys = frozenset(k for k in out.keys if k[0] != "flat")  # one column of a stack is no mixture
         if BY_PLACE in out.keys and all(isinstance(i, V) and (i.kind == "const" or i.lv is not None) for i in parts):
             out.keys = out.keys - {BY_PLACE}  # one of them is a number, whatever its place was
@@ -320,7 +321,7 @@ class Subscripts:
                 out = chosen_weights(i, out)
             elif i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
-            if base.flags & (LOGITS | LOSS) and any(k[0] in PROPOSALS for k in i.keys) and not i.flags & MASK:
+            if base.flags & (LOGITS | LOSS) and not PROPOSALS.isdisjoint(kinds(i)) and not i.flags & MASK:
                 out.keys = out.keys | {NORM}
         if base.mask is not None:
             out.mask = base.mask

@@ -43,6 +43,7 @@ SOURCES = VAL | TRAIN | RAND | GEN | ART
 BEFORE = -(1 << 40)
 Atom = tuple[frozenset, Any, Any]  # (loop, iteration) pairs, lower bound, upper bound of the last slice
 EMPTY: frozenset = frozenset()
+NONE_TOLD: tuple[frozenset, set[Any]] = EMPTY, set()
 WHOLE: Atom = (EMPTY, None, None)
 WHOLE_ATOMS: frozenset = frozenset([WHOLE])
 MAX_ATOMS = 10
@@ -84,6 +85,7 @@ class V:
         "share",
         "span",
         "taint",
+        "told",
     )  # fmt: skip
 
     def __init__(self, kind: str, const: Any = None, data: Any = None, flags: int = 0) -> None:
@@ -101,6 +103,7 @@ class V:
         self.lv: Any = None  # (loop, iteration) when the value is that loop's variable
         self.mask: Any = None  # region (lower, upper) where a mask was set
         self.keys: frozenset = EMPTY  # which stream tokens and table reads went into this value (see positions)
+        self.told: tuple[frozenset, set[Any]] = NONE_TOLD  # keys, and what they are about; see `kinds`
         self.shape0: Any = None  # constant first dimension, when known
         self.line = 0
         self.share: Any = None  # a stream's tokens, or a number of them, as a share of all; None: all, or not known (see gaps)
@@ -246,6 +249,13 @@ def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) 
 def _also(chosen: frozenset, deps: frozenset) -> frozenset:
     loops = {loop for loop, _ in chosen}
     return chosen.union(d for d in deps if d[0] not in loops)
+
+
+def kinds(v: V) -> set[Any]:
+    """What the keys of a value are about: asked far more often than keys are made."""
+    if v.told[0] is not v.keys:
+        v.told = v.keys, {k[0] for k in v.keys}
+    return v.told[1]
 
 
 def fewer(keys: frozenset) -> frozenset:
@@ -455,7 +465,7 @@ def clone(v: V) -> V:
     out.rest = v.rest
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
-    out.keys, out.shape0, out.line, out.pos = v.keys, v.shape0, v.line, v.pos
+    out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
     out.span, out.share, out.run = v.span, v.share, v.run
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out

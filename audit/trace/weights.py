@@ -16,7 +16,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import AGREE, PROPOSALS, holds_tokens
 from audit.trace.positions import shifted, tokens_in
-from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, seq
+from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq
 from audit.trace.words import ROW
 
 OWN_PLACE = "own"
@@ -49,12 +49,14 @@ class Weights:
 
     def owned(self: Any, tokens: V) -> frozenset:
         """The marks of what was read for these tokens, in these turns of the open loops."""
-        if not holds_tokens(tokens) or not tokens.flags & VAL or any(k[0] in PROPOSALS for k in tokens.keys):
+        if not holds_tokens(tokens) or not tokens.flags & VAL or not PROPOSALS.isdisjoint(kinds(tokens)):
             return frozenset()
         return frozenset((OWN_PLACE, *k[1:], tuple(self.loops)) for k in tokens.keys if k[0] == "t")
 
     def own_places(self: Any, v: V) -> frozenset:
         """The marks that other turns did not leave behind: a rate of hits so far, the token before."""
+        if OWN_PLACE not in kinds(v):
+            return frozenset()
         now = dict(self.loops)
         return frozenset(k for k in v.keys if k[0] == OWN_PLACE and all(now.get(loop, turn) == turn for loop, turn in k[3]))
 
@@ -109,7 +111,7 @@ class Weights:
             return moved_on(e, out)
         if ROW in out.keys and name not in _STAYS - _REDUCES and name not in _MAKES_ROWS:
             out = unowned(out, row=True)
-        if not any(k[0] == OWN_PLACE for k in out.keys):
+        if OWN_PLACE not in kinds(out):
             return out
         values = [f.data[0], *args] if f.kind == "bound" and isinstance(f.data, tuple) else args
         if name not in _STAYS:
@@ -124,6 +126,8 @@ class Weights:
 
 def unowned(v: V, row: bool = False) -> V:
     """Without the marks of tokens, or no row any more."""
+    if (ROW not in v.keys) if row else (OWN_PLACE not in kinds(v)):
+        return v
     out = clone(v)
     out.keys = frozenset(k for k in v.keys if k != ROW) if row else frozenset(k for k in v.keys if k[0] != OWN_PLACE)
     out.origin = v.origin
@@ -154,7 +158,7 @@ def moved_on(e: ir.Call, out: V) -> V:
             out = unowned(out)
             out.keys = shifted(out.keys, (), -by)
             return out
-    return unowned(out) if any(k[0] == OWN_PLACE for k in out.keys) else out
+    return unowned(out)
 
 
 def _blank(e: Any) -> bool:
