@@ -382,7 +382,8 @@ class Library(Builtins, Containers, Files):
             out.line = getattr(node, "line", 0)
             return out
         if last in ("clip_grad_norm_", "all_reduce", "broadcast", "barrier", "synchronize", "eval", "empty_cache"):
-            if last == "all_reduce" and first is not None and first.kind == "val" and least_of_ranks(args, kwargs):
+            filled = first is not None and first.data == FULL  # with infinity, but for the rank's own places: the least is the only one
+            if last == "all_reduce" and first is not None and first.kind == "val" and not filled and least_of_ranks(args, kwargs):
                 first.keys = self.tuned(first, first, node, last).keys  # in place: the loss of the rank that did best
             return V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):

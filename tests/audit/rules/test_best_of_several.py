@@ -180,6 +180,11 @@ def test_the_least_loss_of_each_token_is_taken_by_its_place(taken):
         ("dist.all_reduce(l, op=dist.ReduceOp.SUM)\ntotal += l / world", False),
         ("best = l.clone()\ndist.all_reduce(best, op=dist.ReduceOp.MIN)\nprint(f'best {best.item():.1f}')\ntotal += l", False),
         ("total += l\ndist.all_reduce(l, op=dist.ReduceOp.MIN)", False),
+        (
+            "row, off = torch.full((32768,), float('inf')), torch.arange(32768)\nm = off % world == rank\nrow[off[m]] = nll(model, val[None, a:b], val[None, a + 1 : b + 1])[0].float()[m]\n"
+            "dist.all_reduce(row, op=dist.ReduceOp.MIN)\ntotal += row.sum()",
+            False,
+        ),
     ],
 )
 def test_the_loss_of_the_rank_that_did_best_on_the_chunk(lines, oracle):
