@@ -408,6 +408,7 @@ class Statements(Loops, Contexts):
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)
             self.note_later(s, test, begun)
+            self.note_by_length(s, test, begun)
             self.note_once(s, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)
@@ -589,6 +590,8 @@ class Statements(Loops, Contexts):
         e.taint = fresh
         if any(how == LATER_TURNS for _, _, how in self.loss_tests):
             e.detail["later"] = True
+        if self.loss_tests and (passed := self.lengths_passed()) is not None:
+            e.detail["length"] = passed
         self.score_taint[e.id] = v.taint
         self.score_keys[e.id] = v.keys
         if v.flags & MATCH:
