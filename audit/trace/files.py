@@ -261,7 +261,7 @@ class Files:
             for i, part in enumerate(written):  # ``f(x, out[1:])`` fills ``out``
                 if i in helper.outputs and isinstance(part, ir.Sub) and isinstance(part.value, ir.Name):
                     args[i] = self.ev(part.value)
-        e = self.event("COMPILE", node, out, function=name, helper=helper)
+        e = self.event("COMPILE", node, out, function=name, helper=helper, doubt=helper is not None and bool(helper.leaks) and all(o.doubt for o in helper.leaks))
         if helper is not None and helper.outputs:
             for i, a in enumerate(args):
                 o = helper.outputs.get(i)
