@@ -310,6 +310,8 @@ class Expressions(Subscripts):
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
             note_assumed(op, a, b, out, self.scope.path, node)
+        if op == "-" and a.flags & b.flags & BYTES:
+            self.note_bytes_taken(out)
         if out.flags & LOSS and op == "-":
             self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":

@@ -302,6 +302,8 @@ class Statements(Loops, Contexts):
         out = self.binary(s.op, old, rhs, s)
         if s.op == "+" and self.loops and rhs.flags & BYTES and not old.flags & ~META and not old.keys:
             out.keys = out.keys | {TOTAL}  # counted up over the stream, from nothing
+        if s.op == "+" and self.loops and rhs.flags & BYTES:
+            self.note_summed_bytes(rhs, out, s)
         if isinstance(target, ir.Name):
             if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
                 self.write_param(old, rhs, s)
