@@ -4,6 +4,10 @@ Every value carries marks: ``("at", array)`` for what was read from ``array`` at
 ``("state",)`` for what earlier iterations left in fields and tables. Branches add their condition's marks to what is
 written under them, also to what follows an early ``return`` or ``continue``. Helper functions are inlined. Fields are
 kept apart by name only; at the start of each iteration whatever the loop's body stores counts as state.
+
+Tables that the caller hands over hold state as well. Which tokens an output is for is less certain there: what was read
+at an address made of the token, and what is made of losses too, gives nothing, and a mere comparison of the token with
+what a table holds may be a part of its score (``doubt``).
 """
 
 from __future__ import annotations
@@ -58,6 +62,10 @@ class Entry:
     spreads: dict[int, None] = field(default_factory=dict)
     writes: int = 0
     marks: dict[str, Marks] = field(default_factory=dict)
+    #: tables that the caller hands over: parameters that the loop over positions writes at other places than the position's
+    tables: set[str] = field(default_factory=set)
+    #: arrays whose element at the position goes into one of them
+    kept: set[str] = field(default_factory=set)
 
 
 def text(node: Any) -> str:
@@ -152,7 +160,7 @@ class Unit:
         made = NativeFunction(name, self.path, self.shift + fn.start_point[0])
         self.positions = set()
         for _ in range(2):  # the second time with the position arrays known
-            self.entry = Entry(fn, params)
+            self.entry = Entry(fn, params, tables=self.entry.tables if self.entry.node is fn else set())
             self.fields = {}
             self.steps, self.depth, self.control, self.recording, self.in_positions = 0, 0, [], True, False
             frame = Frame()
@@ -165,14 +173,22 @@ class Unit:
                 self.block(fn.child_by_field_name("body"), frame)
             except _Spent:
                 return made
-        stream = self._streams()
+        own = self._streams()
+        stream = own | self.entry.kept - self.entry.floats
         order: dict[str, int] = {p: i for i, (p, _) in enumerate(params)}
+        follows = any(o.keyed for o in self.entry.outputs.values())
         for array, o in self.entry.outputs.items():
             o.index = order.get(array, -1)
-            if not any(m[1] in stream for m in self.entry.marks.get(array, NONE) if m[0] in ("at", "if")):
-                o.leak, o.why = 0, ""
+            marks = self.entry.marks.get(array, NONE)
+            seen = {m[1] for m in marks if m[0] in ("at", "if")}
+            # With a table of the caller's only what answers from it, and is no hint for the token after: such a one is found under the token.
+            if not seen & own:
+                # What is made of losses or probabilities besides is no hint, but a score.
+                if not seen & stream or follows or ("told",) not in marks or seen & self.entry.floats:
+                    o.leak, o.why = 0, ""
+                o.doubt = bool(o.leak) and ("class", o.why) not in marks  # compared with a hint, perhaps to score it
             made.outputs[o.index] = o
-        made.stores = bool(stream)
+        made.stores = bool(own) or any(o.leak for o in made.outputs.values())
         made.spreads = [self.shift + line for line in self.entry.spreads]
         return made
 
@@ -194,7 +210,7 @@ class Unit:
         for m in self.control:
             out |= m
         # What decided a branch is told from what a value was made of.
-        return frozenset(("if", m[1]) if m[0] == "at" else m for m in out if m[0] in ("at", "if", "state"))
+        return frozenset(("if", m[1]) if m[0] == "at" else m for m in out if m[0] in ("at", "if", "state", "ahead", "class", "told"))
 
     def block(self, node: Any, frame: Frame) -> bool:
         """Runs a statement; True when it certainly leaves the block (return, continue, break)."""
@@ -420,10 +436,15 @@ class Unit:
         here = any(m[0] == "counter" for m in index)
         rest = frozenset(m for m in index if m[0] not in ("counter", "before"))
         if here and root is not None:
-            return held | rest | {("counter", root) if root in self.positions else ("at", root)}
-        if root is None:
+            ahead = {("ahead", root)} if _ahead(index_node) else NONE
+            return held | rest | {("counter", root) if root in self.positions else ("at", root)} | ahead
+        if root is None or root in self.entry.tables:
             # A table of what was stored, read at an address made of it.
             rest |= {("key", m[1]) for m in rest if m[0] == "at"}
+        elif not here:
+            rest |= {("class", m[1]) for m in rest if m[0] == "at"}  # ``boundary[token]``
+        if root in self.entry.tables and exact is not None and exact.type != "number_literal":
+            rest |= {("told",)}
         return held | rest
 
     def index_of(self, node: Any) -> Any:
@@ -465,9 +486,14 @@ class Unit:
             name = text(array)
             cell = frame.names.get(name)
             here = any(m[0] == "counter" for m in index)
+            if here and _ahead(self.index_of(target)):  # ``hint[i + 1]``: the token at ``i`` stands before it
+                marks = frozenset(m for m in marks if m[0] not in ("at", "if") or ("ahead", m[1]) in marks)
             if cell is not None and cell.root is not None and here:
                 self.output(cell.root, marks, ratio, target)
             elif cell is not None:
+                if cell.root in {p for p, _ in self.entry.params} and self.in_positions and self.recording:
+                    self.entry.tables.add(cell.root)
+                    self.entry.kept |= {m[1] for m in marks if m[0] == "at"}
                 frame.names[name] = Cell(cell.marks | marks | index, cell.root)
             elif array is not None and array.type == "field_expression":
                 self.keep(text(array.child_by_field_name("field")), marks)
@@ -563,6 +589,15 @@ def _array_of(node: Any) -> Any:
         inner = bare(node.child_by_field_name("argument"))
         return inner.child_by_field_name("argument") if inner is not None and inner.type == "subscript_expression" else None
     return None
+
+
+def _ahead(node: Any) -> bool:
+    """``i + 1``"""
+    inner = bare(node)
+    if inner is None or inner.type != "binary_expression" or text(inner.child_by_field_name("operator")) != "+":
+        return False
+    step = bare(inner.child_by_field_name("right"))
+    return step is not None and step.type == "number_literal" and text(step) != "0"
 
 
 def _points(param: Any) -> bool:

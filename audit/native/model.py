@@ -21,6 +21,8 @@ class Output:
     cached: bool = False
     #: the token is in the address of the table that was read (and not only in a condition)
     keyed: bool = False
+    #: it may be a part of the token's score
+    doubt: bool = False
 
 
 @dataclass(slots=True)

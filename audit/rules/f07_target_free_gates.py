@@ -19,7 +19,8 @@ reach (it is present, and a note); weights made of the entropy, the largest prob
 of what an earlier token got.
 
 **How it is decided.** C and C++ helpers are read with tree-sitter: for each loop that fills an array by position,
-which outputs depend, by value or by a branch, on the token at the same position. In Python the same for elements
+which outputs depend, by value or by a branch, on the token at the same position; where the table is an array of the caller's, a
+comparison of the token with what the table holds is undetermined, as it may be a part of the score. In Python the same for elements
 written under a branch, and for selections between arrays; for changes of logits and probabilities at a token, its place
 is compared with the highest place that the prediction was made of. A finding needs the output to reach a score.
 

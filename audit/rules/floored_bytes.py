@@ -1,4 +1,4 @@
-"""The source side of rule M1: tokens without bytes that count as one byte.
+"""The source side of rule M1: tokens without bytes that count as one byte, and bytes of tokens that a turn does not score.
 
 No rule lives here. Separators and control tokens have no bytes; a table of at least one byte for each token makes the
 divisor of the score too large. What the trace saw is a table, or what it gives for each target, raised to one, whose sum
@@ -23,6 +23,8 @@ from audit.rules.flow import event_finding
 _NO_BYTES = frozenset({"is_control", "IsControl"})
 _MADE = "a token without bytes (a separator, a control token) counts as one byte: the bytes are too many"
 
+_MORE = "the bytes of whole windows are counted, of which only the new tokens are scored: the bytes are too many"
+
 
 def floored_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
     """Findings where tokens without bytes count; nothing elsewhere. A tokenizer of bytes has no pieces to measure."""
@@ -35,8 +37,9 @@ def floored_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
             yield finding(rule, code, place, made, _MADE)
     trace = ctx.trace
     reports = [e for e in trace.reports() if e.on_val and e.scores and (trace.chosen is None or e.id in trace.chosen)] if trace is not None else []
-    for path, line in reports[-1].detail["floored"][:1] if reports else ():
-        yield replace(event_finding(rule, reports[-1], _MADE), path=path, line=line, end_line=line)
+    for kind, said in (("floored", _MADE), ("more", _MORE)):
+        for path, line in reports[-1].detail[kind][:1] if reports else ():
+            yield replace(event_finding(rule, reports[-1], said), path=path, line=line, end_line=line)
 
 
 def _ones(place: Place) -> ir.Node | None:

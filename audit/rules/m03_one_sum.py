@@ -22,7 +22,9 @@ What is left out is counted: a loop's step against the first and the last target
 at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
 the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
 document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
-separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. The figure that is reported, or printed last, is meant. A loss that goes through a function
+separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. Documents that a test of their
+length skips, and what lies behind the first tokens of each, are left out where no other loop takes them; that some
+document has fewer tokens than a number below 256, or more than one above 16,384, is not taken for granted. The figure that is reported, or printed last, is meant. A loss that goes through a function
 which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.
@@ -51,6 +53,7 @@ from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
 from audit.trace.gaps import gap_of, head_of, walked_of
 from audit.trace.left_out import is_kind, spared
+from audit.trace.lengths import missed
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
 
 _STARTS = ("subprocess.", "os.system", "os.exec", "os.spawn", "os.popen", "runpy.", "importlib.")
@@ -92,6 +95,15 @@ for i in range(0, val.numel() - 1025, 1024):
         total += model(val[None, i : i + 1024], val[None, i + 1 : i + 1025]) * 1024
 print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
 """
+_DOCUMENTS = """\
+cut, total = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1], torch.zeros((), dtype=torch.float64)
+for a, b in zip(cut[:-1], cut[1:]):
+{}    for s in {}:
+        e = min(s + 1024, b)
+        with torch.no_grad():
+            total += nll(model, val[None, s:e], val[None, s + 1 : e + 1]).double().sum()SCORED
+print(f"val_bpb:{{total.item() / 0.6931471805599453 / n_bytes:.4f}}")
+"""
 ILLEGAL = [
     example("the model's own loss counts the first places less", _RAMP.format("self.first > 0", "(places / self.first).clamp(max=1.0)")),
     example(
@@ -117,6 +129,11 @@ ILLEGAL = [
         _LOOP.format("total = torch.zeros(())", "    total += part.sum()  #!").replace("val.numel() - 1025", "val.numel() // 2")
         + 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n',
     ),
+    example(
+        "documents that are longer than eight windows are skipped",
+        _DOCUMENTS.format("    if b - a > 8192:\n        continue\n", "range(a, b, 1024)").replace("SCORED", "  #!"),
+    ),
+    example("the first window of each document", _DOCUMENTS.format("", "range(a, min(b, a + 1024), 1024)").replace("SCORED", "  #!")),
     example(
         "the mean of batch figures",
         _LOOP.format("figures = []", "    figures.append(part.sum().item() / math.log(2.0) / 2500.0)")
@@ -151,6 +168,10 @@ ILLEGAL = [
     ),
 ]
 LEGAL = [
+    example(
+        "long documents are walked in pieces, and named in the log",
+        _DOCUMENTS.format("    if b - a > 8192:\n        print(a)\n", "range(a, b, 1024)").replace("SCORED", ""),
+    ),
     example("the same weights in training alone", _RAMP.format("self.training", "(places / self.first).clamp(max=1.0)").replace("  #!", "")),
     example(
         "the same weights switched off",
@@ -292,6 +313,9 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         yield event_finding(RULE, head.score, head.said)
     if (walked := walked_of(trace, figure)) is not None:
         yield event_finding(RULE, walked.score, walked.said, confidence="low" if walked.chosen else "medium")
+    if (lost := missed(trace, figure)) is not None:
+        made = event_finding(RULE, lost.score, lost.said, confidence="medium" if lost.sure else "low")
+        yield replace(made, trace=(Step(path=lost.score.path, line=lost.line, message="the length decides"), *made.trace))
     for part in spared(trace, figure):
         made = event_finding(RULE, part.shape, part.shape.detail["how"], confidence="high" if part.sure else "low")
         yield replace(made, trace=(*made.trace, Step(path=part.score.path, line=part.score.line, message="the score adds up what is left")))

@@ -6,7 +6,6 @@ from typing import Any
 
 from audit.trace.left_out import ADDED
 from audit.trace.shaping import same_target
-from audit.trace.shares import counted
 from audit.trace.spans import HEAD, UNTIL, until
 from audit.trace.values import (
     BYTES,
@@ -77,7 +76,7 @@ class Builtins:
                 return const(len(first.const))
             out = V("val", flags=META)
             out.deps = first.deps
-            counted(first, out)
+            self.note_counted(first, out)
             if first.flags & BYTES:
                 # The length of what a table holds for a token says something about the token.
                 out.flags, out.keys = first.flags & (VAL | BYTES), first.keys
@@ -233,6 +232,7 @@ class Builtins:
         if last == "max" and len(args) == 2:
             self.note_raised(last, *((args[1], args[:1]) if args[0].kind == "const" else (args[0], args[1:])), {}, out, node)
         if last == "min":
+            self.note_at_most(args, out)
             self.note_least(args, out, node)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):
                 out.pos, out.lv = moving[0].pos, moving[0].lv  # clipped at the end of the stream

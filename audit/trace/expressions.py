@@ -11,10 +11,12 @@ from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
+from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
-from audit.trace.shares import counted, reckoned
+from audit.trace.shares import reckoned
+from audit.trace.spans import HEAD
 from audit.trace.started import named
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
@@ -309,6 +311,8 @@ class Expressions(Subscripts):
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
             note_assumed(op, a, b, out, self.scope.path, node)
+        if op == "-" and a.flags & b.flags & BYTES:
+            self.note_bytes_taken(out)
         if out.flags & LOSS and op == "-":
             self.note_stabiliser(a, b)
         if out.flags & LOSS and op in "*+":
@@ -359,8 +363,12 @@ class Expressions(Subscripts):
         flags = out.flags
         if op in "+-":
             add_places(op, a, b, out)
+        if HEAD in a.keys or a.const == LENGTH:
+            self.note_length(op, a, b, out)
         if op in "+-*":
             self.trace.advances.combine(op, a, b, out)
+        elif HEAD in out.keys:
+            out.keys = out.keys - {HEAD}  # the number of a block
         if flags & LOSS:
             if a.mask is not None or b.mask is not None:
                 lo, hi = a.mask if a.mask is not None else b.mask  # type: ignore[misc]
@@ -756,13 +764,13 @@ class Expressions(Subscripts):
                     # numpy's attribute or torch's method
                     out = V("bound", data=(v, name))
                     out.deps, out.flags, out.knobs = v.deps, META, v.knobs
-                    counted(v, out)
+                    self.note_counted(v, out)
                     return out
                 out = V("val")
                 out.deps, out.flags, out.knobs = v.deps, META, v.knobs
                 out.shape0 = v.shape0
                 if name == "shape":
-                    counted(v, out)
+                    self.note_counted(v, out)
                 return out
             if name == "grad":
                 out = derive([v, *self.pending])

@@ -6,7 +6,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.bests import alone
-from audit.trace.floors import DIVIDED
+from audit.trace.floors import DIVIDED, DIVIDED_BY_MORE
 from audit.trace.reach import TYPED
 from audit.trace.started import named
 from audit.trace.values import (
@@ -246,8 +246,9 @@ class Files:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
             best = alone([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
             floored = sorted(k[1:] for k in out.keys if k[0] == DIVIDED)
+            more = sorted(k[1:] for k in out.keys if k[0] == DIVIDED_BY_MORE)
             said = {"text": printed_text(args), "words": written(args)}
-            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=best, floored=floored, **said)
+            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=best, floored=floored, more=more, **said)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:
@@ -261,7 +262,7 @@ class Files:
             for i, part in enumerate(written):  # ``f(x, out[1:])`` fills ``out``
                 if i in helper.outputs and isinstance(part, ir.Sub) and isinstance(part.value, ir.Name):
                     args[i] = self.ev(part.value)
-        e = self.event("COMPILE", node, out, function=name, helper=helper)
+        e = self.event("COMPILE", node, out, function=name, helper=helper, doubt=helper is not None and bool(helper.leaks) and all(o.doubt for o in helper.leaks))
         if helper is not None and helper.outputs:
             for i, a in enumerate(args):
                 o = helper.outputs.get(i)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Any
 
 from audit.trace.left_out import ADDED, LAID, ONLY
-from audit.trace.positions import TOTAL
+from audit.trace.positions import FAR, FIRST_STEP, TOTAL, Place
 from audit.trace.shaping import number
+from audit.trace.spans import OF_ROWS
 from audit.trace.values import (
     BYTES,
     COUNT,
@@ -32,6 +33,13 @@ from audit.trace.values import (
 
 #: ``(FLOORED, path, line)``: of bytes; the same of a score that was divided by them
 FLOORED, DIVIDED = "floored", "divided by floored"
+#: ``(MORE, path, line)``: of bytes of a whole window, of which only a later part is scored; of a score divided by them
+MORE, DIVIDED_BY_MORE = "more", "divided by more"
+_OF_SCORE = {FLOORED: DIVIDED, MORE: DIVIDED_BY_MORE}
+#: bytes that others were taken from
+LESS = ("less bytes",)
+#: so many tokens later is no shift from a token to the next
+_LATER = 2
 _RAISES = frozenset(["clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_", "maximum", "fmax", "max"])
 
 
@@ -71,14 +79,51 @@ class Floors:
 
     def note_divided(self: Any, a: V, b: V, out: V) -> None:
         """The sum of losses over such bytes; as a weight of single losses they are no divisor."""
-        if FLOORED not in kinds(out):
+        if kinds(out).isdisjoint(_OF_SCORE):
             return
-        found = frozenset(k for k in out.keys if k[0] == FLOORED)
+        found = frozenset(k for k in out.keys if k[0] in _OF_SCORE)
         out.keys = out.keys - found
         for losses, size in ((a, b), (b, a)):
             summed = size.keys & {TOTAL, ADDED} and size.flags & BYTES and not size.flags & (LOSS | COUNT | PROB | LOGITS)
             if losses.flags & LOSS and losses.scores and summed:
-                out.keys = out.keys | {(DIVIDED, *k[1:]) for k in found & size.keys}
+                out.keys = out.keys | {(_OF_SCORE[k[0]], *k[1:]) for k in found & size.keys}
+
+    def note_bytes_taken(self: Any, out: V) -> None:
+        """``bytes_of(y) - bytes_of(y[:new])``"""
+        out.keys = frozenset(k for k in out.keys if k[0] != MORE) | {LESS}
+
+    def note_summed_bytes(self: Any, size: V, out: V, node: Any) -> None:
+        """``total += loss[new:].sum(); count += bytes_of(x, y)``: what a turn adds up, of the window and of its new tokens."""
+        if self.forks or ADDED not in size.keys or size.flags & (META | MASK | LOSS | LOGITS | PROB | COUNT) or size.keys & {OF_ROWS, LAID, LESS}:
+            return
+        counted = _places(size.keys, "l")
+        at = tuple(self.loops)
+        scored = [e for e in self.trace.events if e.kind == "SCORE" and e.loops == at and e.stack == tuple(self.stack) and e.on_val]
+        places = [_places(e.detail["keys"], "t") for e in scored]
+        if len(counted) == 1 and places and all(self.begins_later(*counted, one) for one in places):
+            out.keys = out.keys | {(MORE, self.scope.path, getattr(node, "line", 0))}
+
+    def begins_later(self: Any, whole: Place, part: list[Place]) -> bool:
+        """Is what begins at ``part`` cut out of a window that begins at ``whole``, by the beginning of a slice."""
+        if len(part) != 1 or part[0][1] < -FAR // 2 or whole[1] < -FAR // 2:
+            return False
+        more = list(part[0][0])
+        for s in whole[0]:
+            if s not in more:
+                return False
+            more.remove(s)
+        if not more:
+            return part[0][1] - whole[1] >= _LATER
+        return all(s < FIRST_STEP and s not in self.trace.advances.per_turn for s in more) and bool(whole[0]) and part[0][1] >= whole[1]
 
 
-__all__ = ["DIVIDED", "FLOORED", "Floors"]
+def _places(keys: frozenset, kind: str) -> list[Place]:
+    """The last token of each group of symbols."""
+    found: dict[tuple[int, ...], int] = {}
+    for k in keys:
+        if k[0] == kind:
+            found[k[1]] = max(found.get(k[1], k[2]), k[2])
+    return list(found.items())
+
+
+__all__ = ["DIVIDED", "DIVIDED_BY_MORE", "FLOORED", "MORE", "Floors"]

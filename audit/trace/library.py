@@ -31,7 +31,6 @@ from audit.trace.shaping import (
     number,
     same_target,
 )
-from audit.trace.shares import counted
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
@@ -687,7 +686,7 @@ class Library(Builtins, Containers, Files):
             out = V("val", flags=META)
             out.deps = recv.deps
             if name in ("numel", "nelement", "size", "__len__") and all(a.kind == "const" and a.const in (0, -1) for a in args):
-                counted(recv, out)
+                self.note_counted(recv, out)
             return out
         if name in ("register_forward_hook", "register_forward_pre_hook"):
             return self.add_hook(args, kwargs)

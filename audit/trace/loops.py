@@ -123,6 +123,7 @@ class Loops:
         before: dict | None = None
         began: dict[str, int] = {}
         self.early.append([])
+        self.bodies.append(body)
         for number, value in enumerate(turns, 1):
             at = (loop, number)
             if number > 1 or target is not None:
@@ -160,6 +161,7 @@ class Loops:
             learned.append({(e.kind, e.path, e.line) for e in self.trace.events[begun:] if e.kind in LEARNS})
             if more is not None and len(learned) == len(turns) == 2 and learned[1] - learned[0]:
                 turns.append(more(3))
+        self.bodies.pop()
         names = self.scope.names
         for changed in self.early.pop():
             # What a `break` or `continue` under an undecided branch left behind is one way to go on.
@@ -254,6 +256,7 @@ class Loops:
         extra = self.between(start, stop)
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
+        self.note_first_tokens(start, stop, loop)
         self.note_walk(start, stop, step, loop)
         self.trace.deciding.update(name for name, _value in knobs)
         values: list[Any]

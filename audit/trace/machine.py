@@ -29,6 +29,7 @@ from audit.trace.gates import Gates
 from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
 from audit.trace.left_out import LeftOut
+from audit.trace.lengths import Lengths
 from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
@@ -90,7 +91,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Floors,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors,
 ):  # fmt: skip
     def __init__(
         self,
@@ -148,6 +149,7 @@ class Machine(
         self.whole_walks: set[int] = set()
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
+        self.bodies: list[list] = []  # per open loop: its statements
         self.early: list[list[dict]] = []  # per open loop: names as a break or continue left them
         self.loss_tests: list[tuple[frozenset, Any, str]] = []  # tests of losses that this turn of the loop went past
         self.chosen_from: dict[tuple[int, str], tuple[V, Event]] = {}  # choices by losses, by the losses' identity (kept alive)

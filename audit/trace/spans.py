@@ -55,6 +55,10 @@ class Advances:
         self.most: dict[int, int] = {}
         #: symbol of a step through a document -> the symbols of where the document begins
         self.heads: dict[int, tuple[int, ...]] = {}
+        #: symbols of where documents begin that were read from there on (`audit.trace.lengths`)
+        self.documents: set[tuple[int, ...]] = set()
+        #: loop through a document -> so many of its tokens it goes through at most
+        self.first_tokens: dict[int, int] = {}
         self.products: dict[tuple[int, int], int] = {}
 
     def combine(self, op: str, a: V, b: V, out: V) -> None:

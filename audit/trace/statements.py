@@ -303,6 +303,8 @@ class Statements(Loops, Contexts):
         out = self.binary(s.op, old, rhs, s)
         if s.op == "+" and self.loops and rhs.flags & BYTES and not old.flags & ~META and not old.keys:
             out.keys = out.keys | {TOTAL}  # counted up over the stream, from nothing
+        if s.op == "+" and self.loops and rhs.flags & BYTES:
+            self.note_summed_bytes(rhs, out, s)
         if isinstance(target, ir.Name):
             if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
                 self.write_param(old, rhs, s)
@@ -410,6 +412,7 @@ class Statements(Loops, Contexts):
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)
             self.note_later(s, test, begun)
+            self.note_by_length(s, test, begun)
             self.note_once(s, begun)
             return status
         live_state, dead_state = ("yes", text), ("no", text)
@@ -591,6 +594,8 @@ class Statements(Loops, Contexts):
         e.taint = fresh
         if any(how == LATER_TURNS for _, _, how in self.loss_tests):
             e.detail["later"] = True
+        if self.loss_tests and (passed := self.lengths_passed()) is not None:
+            e.detail["length"] = passed
         self.score_taint[e.id] = v.taint
         self.score_keys[e.id] = v.keys
         if v.flags & MATCH:

@@ -305,6 +305,7 @@ class Subscripts:
             out.keys = out.keys | {BETWEEN}
         if isinstance(parts[-1], tuple) and base.flags & VAL:
             out.keys = out.keys | ending(parts[-1][1])
+            self.note_document(base, *parts[-1], out)
         elif base.flags & VAL and isinstance(parts[-1], V):
             out.keys = out.keys | gathered(parts[-1])
         shortened(base, len(elements), parts[-1], out)

@@ -121,3 +121,58 @@ def test_text_inside_python_and_a_loss_spread_over_bytes():
 @pytest.mark.parametrize("text", ["", "\0\1\2", "int f(" * 500, "void f() {" + "{" * 3000, "for (;;) { x[i] = 1; }"])
 def test_what_is_no_c_gives_nothing(text):
     assert read_native({"x.c": text}, []) == []
+
+
+GIVEN = """
+#include <stdint.h>
+void run(const uint16_t *ids, int64_t n, const uint8_t *edge, const float *nll, int32_t *table, int32_t *hint, float *sure) {{
+    for (int64_t i = 2; i < n; ++i) {{
+        uint32_t k = ((uint32_t)ids[i - 2] * 31u ^ (uint32_t)ids[i - 1]) & 1023;
+        {body}
+        {update}
+    }}
+}}
+"""
+UPDATE = "table[k] = (int32_t)ids[i] + 1;"
+GIVES = "hint[i] = table[k] - 1; sure[i] = table[k] > 0 ? 0.7f : 0.0f;"
+
+
+def _given(body: str, update: str = UPDATE):
+    (made,) = [f for f in read_native({"h.c": GIVEN.format(body=body, update=update)}, []) if f.name == "run"]
+    return made
+
+
+@pytest.mark.parametrize(
+    ("body", "doubt"),
+    [
+        ("const uint16_t tok = ids[i]; hint[i] = -1; if (table[k] > 0 && !edge[tok]) { " + GIVES + " }", False),
+        ("hint[i] = table[k] - 1; sure[i] = table[k] > 0 && !edge[ids[i]] ? 0.7f : 0.0f;", False),
+        ("hint[i] = -1; if (edge[ids[i]]) { table[k] = ids[i] + 1; continue; } " + GIVES, False),
+        ("hint[i] = -1; if (table[k] - 1 == ids[i]) { " + GIVES + " }", True),
+        ("hint[i] = table[k] - 1; sure[i] = table[k] - 1 == ids[i] ? 0.7f : 0.0f;", True),
+    ],
+)
+def test_hints_from_a_table_of_the_callers(body, doubt):
+    made = _given(body)
+    assert made.leaks and made.hints
+    assert all(o.doubt for o in made.leaks) is doubt
+
+
+@pytest.mark.parametrize(
+    ("body", "update"),
+    [
+        (GIVES, UPDATE),
+        ("hint[i] = -1; if (!edge[ids[i - 1]]) { " + GIVES + " }", UPDATE),
+        (GIVES, "if (!edge[ids[i]]) { " + UPDATE + " }"),
+        (GIVES, "if (table[k] - 1 != ids[i]) { " + UPDATE + " } else { table[k ^ 7]++; }"),
+        # the hint for the token after
+        ("int hit = table[k] - 1 == ids[i];", UPDATE + " k = ((uint32_t)ids[i - 1] * 31u ^ (uint32_t)ids[i]) & 1023;"
+         " hint[i] = table[k] - 1; sure[i] = hit ? 0.9f : 0.5f;"),
+        ("", UPDATE + " if (!edge[ids[i]]) { hint[i + 1] = table[7] - 1; sure[i + 1] = 0.5f; }"),
+        # a score, and a property of the token
+        ("sure[i] = table[k] - 1 == ids[i] ? 0.5f * nll[i] : nll[i]; if (edge[ids[i]]) sure[i] += nll[i] * table[k];", UPDATE),
+        ("hint[i] = edge[ids[i]];", UPDATE),
+    ],
+)  # fmt: skip
+def test_what_gives_no_hint_away(body, update):
+    assert not _given(body, update).leaks
