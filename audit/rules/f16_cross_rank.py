@@ -36,7 +36,7 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
-from audit.rules.rank_shares import Shares, last
+from audit.rules.rank_shares import Shares, identifiers, last
 from audit.rules.timers import line_in
 from audit.trace.adaptation import conflicts
 from audit.trace.events import Event, Trace
@@ -164,8 +164,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     trace: Trace = ctx.trace
     code = code_of(ctx)
-    world = _identifiers(code, "WORLD_SIZE", "get_world_size")
-    rank = frozenset(_identifiers(code, "RANK", "get_rank"))
+    world = identifiers(code, "WORLD_SIZE", "get_world_size")
+    rank = frozenset(identifiers(code, "RANK", "get_rank"))
     scores = [e for e in trace.of("SCORE") if e.on_val]
     reported = [e for e in scores if e.id in trace.reported_scores()]
     # Trained on the whole set before it is scored (F1): that ranks share the work is no other breach.
@@ -186,31 +186,6 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield holds(RULE, "the program runs on one rank")
     else:
         yield holds(RULE, "nothing is learned from other ranks' shares before a round's first score")
-
-
-def _identifiers(code: Code, variable: str, function: str) -> set[str]:
-    """Names and attributes that are assigned from the number of ranks, and parameters called with them."""
-    found: set[str] = set()
-    for place in code.places:
-        for node in place.nodes(ir.Assign):
-            if not any(variable in row or function in row for row in place.module.lines[node.line - 1 : node.end_line]):
-                continue
-            pairs = [(t, node.value) for t in node.targets]
-            if (
-                len(node.targets) == 1
-                and isinstance(node.targets[0], ir.Collection)
-                and isinstance(node.value, ir.Collection)
-            ):
-                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
-            for target, value in pairs:
-                named = any(
-                    (isinstance(n, ir.Const) and n.value == variable)
-                    or (isinstance(n, (ir.Attr, ir.Name)) and last(n) == function)
-                    for n in ir.walk(value)
-                )
-                if named and isinstance(target, (ir.Name, ir.Attr)):
-                    found.add(last(target))
-    return found
 
 
 def _rounds(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from audit import ir
-from audit.rules.code import Place
+from audit.rules.code import Code, Place
 
 #: what may be made of a share that still is one
 _KEPT = frozenset({"len", "list", "tuple", "range", "enumerate", "zip", "min", "max", "sorted", "int", "ceil", "tqdm", "arange", "tolist", "reversed"})
@@ -21,6 +21,31 @@ _DEEP = 8
 
 def last(node: Any) -> str:
     return node.attr if isinstance(node, ir.Attr) else node.id if isinstance(node, ir.Name) else ""
+
+
+def identifiers(code: Code, variable: str, function: str) -> set[str]:
+    """Names and attributes that are assigned from the number of ranks, and parameters called with them."""
+    found: set[str] = set()
+    for place in code.places:
+        for node in place.nodes(ir.Assign):
+            if not any(variable in row or function in row for row in place.module.lines[node.line - 1 : node.end_line]):
+                continue
+            pairs = [(t, node.value) for t in node.targets]
+            if (
+                len(node.targets) == 1
+                and isinstance(node.targets[0], ir.Collection)
+                and isinstance(node.value, ir.Collection)
+            ):
+                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
+            for target, value in pairs:
+                named = any(
+                    (isinstance(n, ir.Const) and n.value == variable)
+                    or (isinstance(n, (ir.Attr, ir.Name)) and last(n) == function)
+                    for n in ir.walk(value)
+                )
+                if named and isinstance(target, (ir.Name, ir.Attr)):
+                    found.add(last(target))
+    return found
 
 
 @dataclass(slots=True)
@@ -138,4 +163,4 @@ class Shares:
         return False
 
 
-__all__ = ["Shares", "last"]
+__all__ = ["Shares", "identifiers", "last"]

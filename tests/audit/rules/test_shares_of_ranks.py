@@ -1,4 +1,5 @@
-"""F16 where ranks go through contiguous shares: what they learn from each other on the way, and what lies behind a share."""
+"""Ranks that go through shares: what they learn from each other on the way and what lies behind a share (F16), and whether
+their sums are added up (M3)."""
 
 from __future__ import annotations
 
@@ -160,3 +161,73 @@ for c in range(0, n - CHUNK, CHUNK):
 @pytest.mark.parametrize(("which", "wrong"), [("other != rank", True), ("other > rank", True), ("other < rank", False), ("rank > other", False)])
 def test_shares_of_earlier_ranks(which: str, wrong: bool, function: bool) -> None:
     assert bool(accused(OTHERS.format(which), function=function)) is wrong
+
+
+PLAIN = """\
+import torch.distributed as dist
+{}
+n, T = val.numel() - 1, 1024
+def score():
+    per = (n + world - 1) // world
+    total, count = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    for s in range({}):
+        e = min(s + T, n)
+        with torch.no_grad():
+            total += nll(model, val[None, s:e], val[None, s + 1 : e + 1]).double().sum()
+        count += e - s
+        {}
+    {}
+    return (total / count).item() * n / 0.6931471805599453 / n_bytes
+bpb = score()
+if rank == 0:
+    print(f"val_bpb:{{bpb:.4f}}")
+"""
+JOINED = 'dist.init_process_group("nccl")\nrank, world = dist.get_rank(), dist.get_world_size()'
+BY_ENV = 'rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])\ndist.init_process_group("nccl")'
+MAYBE = """rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+if world > 1:
+    dist.init_process_group("nccl")"""
+SET_UP = """def set_up():
+    dist.init_process_group("nccl")
+rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+if world > 1:
+    set_up()"""
+ONE = JOINED + '\nassert world == 1'
+SERIAL = JOINED + "\nfor other in range(world):\n    pass"
+OWN_RUN, OWN_TURNS = "rank * per, min((rank + 1) * per, n), T", "rank * T, n, world * T"
+BARRIER, ALL = "dist.barrier()", "for t in (total, count):\n        dist.all_reduce(t)"
+GUARDED = "if dist.is_initialized():\n        dist.all_reduce(total)\n        dist.all_reduce(count)"
+GATHERED = "parts = [None] * world\n    dist.all_gather_object(parts, (total, count))\n    total, count = sum(a for a, _ in parts), sum(b for _, b in parts)"
+FILES = 'torch.save((total, count), f"part{rank}.pt")\n    total = sum(torch.load(f"part{r}.pt")[0] for r in range(8))'
+NAMED = 'torch.save((total, count), "part%d.pt" % rank)\n    total = torch.load("all.pt")'
+PROGRESS = "if s % (64 * T) == 0:\n            print(f'rank {rank} running val_bpb:{(total / count).item() / 0.6931471805599453:.4f}')"
+
+
+@pytest.mark.parametrize(
+    ("start", "walk", "end"),
+    [(JOINED, OWN_RUN, BARRIER), (JOINED, OWN_TURNS, BARRIER), (BY_ENV, OWN_RUN, "pass"), (BY_ENV, OWN_TURNS, BARRIER)],
+)
+def test_one_share_for_the_whole(start: str, walk: str, end: str) -> None:
+    assert figure(PLAIN.format(start, walk, "pass", end))
+
+
+@pytest.mark.parametrize(
+    ("start", "walk", "inside", "end"),
+    [
+        *((start, walk, "pass", end) for start in (JOINED, MAYBE) for walk in (OWN_RUN, OWN_TURNS) for end in (ALL, GUARDED, GATHERED, FILES, NAMED)),
+        (JOINED, OWN_RUN, PROGRESS, ALL),
+        (JOINED, OWN_TURNS, PROGRESS, GUARDED),
+        (MAYBE, OWN_RUN, "pass", BARRIER),
+        (SET_UP, OWN_RUN, "pass", BARRIER),
+        (ONE, OWN_RUN, "pass", BARRIER),
+        (SERIAL, OWN_RUN, "pass", BARRIER),
+        (JOINED, "0, n, T", "pass", BARRIER),
+    ],
+)
+def test_the_shares_of_all(start: str, walk: str, inside: str, end: str) -> None:
+    assert not figure(PLAIN.format(start, walk, inside, end))
+
+
+def figure(code: str) -> list[str]:
+    report = audit_text(PRELUDE + code)
+    return [f.message for f in report.findings if f.severity == "violation" and f.active == "yes" and f.rule == "M3"]
