@@ -49,7 +49,7 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
-from audit.rules.own_share import of_one_share
+from audit.rules.own_share import best_of_parts, of_one_share
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
@@ -238,6 +238,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found += _shaped(ctx.trace)
         found += _weighted(code, ctx.trace)
         found += of_one_share(RULE, code, ctx.trace)
+        found += best_of_parts(RULE, code, ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:

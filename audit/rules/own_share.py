@@ -16,6 +16,7 @@ from audit.rules.base import Rule
 from audit.rules.code import Code, Place, finding
 from audit.rules.rank_shares import Shares, identifiers, last
 from audit.rules.timers import line_in
+from audit.trace.bests import BEST
 from audit.trace.events import Event, Trace
 
 _JOINS = ("reduce", "gather", "scatter", "all_to_all", "broadcast", "send", "recv", "psum", "pmean", "pmap")
@@ -117,6 +118,57 @@ def _passed_on(code: Code, rank: frozenset[str], world: set[str]) -> bool:
     return False
 
 
+def best_of_parts(rule: Rule, code: Code, trace: Trace) -> Iterator[Finding]:
+    """``min(s / k for s, k in parts)``: the smallest of the figures of several parts of the stream, one for each turn."""
+    figures = [r for r in trace.of("REPORT", active=True) if r.scores]
+    counted = [r for r in figures if r.id in trace.chosen] if trace.chosen is not None else figures[-1:]
+    picks = [e for e in trace.of("CHOOSE") if e.on_val and e.detail.get("how") == "min" and any((BEST, e.id) in r.detail["best"] for r in counted)]
+    scores = [e for e in trace.of("SCORE", active=True) if e.on_val]
+    for e in picks:
+        for place in code.places:
+            for call in place.nodes(ir.Call) if place.path == e.path else ():
+                if call.line == e.line and last(call.func) == "min" and len(call.args) == 1 and _over_parts(place, call.args[0], scores):
+                    yield finding(rule, code, place, call, "the smallest of the parts' figures stands for all of them")
+                    return
+
+
+def _over_parts(place: Place, several: Any, scores: list[Event]) -> bool:
+    """A list of figures to which each turn of a loop adds that of the places between its own bounds alone."""
+    if isinstance(several, ir.Comp):
+        if len(several.generators) != 1 or not isinstance(several.elt, (ir.BinOp, ir.Name)):
+            return False
+        several = several.generators[0].iter
+    if not isinstance(several, ir.Name):
+        return False
+    at_score = {n for e in scores if (n := line_in(e, place)) is not None}
+    for loop in place.nodes(ir.For):
+        added = [
+            n.args[0] for n in ir.walk(loop.body)
+            if isinstance(n, ir.Call) and last(n.func) == "append" and n.args and isinstance(n.func, ir.Attr) and last(n.func.value) == several.id
+        ]  # fmt: skip
+        if not added or not isinstance(loop.target, ir.Name):
+            continue
+        own = frozenset([loop.target.id])
+        runs = {id(x) for x in Shares(place, own).loops()}
+        names = {n.id for a in added for n in ir.walk(a) if isinstance(n, ir.Name)}
+        for inner in loop.body:
+            if isinstance(inner, ir.For) and (id(inner) in runs or _starts_by(inner, own)):
+                summed = {n.target.id for n in ir.walk(inner.body) if isinstance(n, ir.AugAssign) and isinstance(n.target, ir.Name) and n.line in at_score}
+                # set back in every turn: a part's sum, and no running one
+                anew = {n.id for s in loop.body if isinstance(s, ir.Assign) and s.line < inner.line for t in s.targets for n in ir.walk(t) if isinstance(n, ir.Name)}
+                if summed & names & anew:
+                    return True
+    return False
+
+
+def _starts_by(loop: ir.For, turn: frozenset[str]) -> bool:
+    """``for c in range(r * 512, n, 8 * 512)``"""
+    it = loop.iter
+    if not isinstance(it, ir.Call) or last(it.func) != "range" or len(it.args) < 2:
+        return False
+    return any(isinstance(n, ir.BinOp) and n.op == "*" and {last(n.left), last(n.right)} & turn for n in ir.walk(it.args[0]))
+
+
 def _text_with(node: Any, rank: frozenset[str]) -> bool:
     """``str(rank)``, ``"part%d" % rank``, ``"part{}".format(rank)``"""
     if isinstance(node, ir.BinOp):
@@ -124,4 +176,4 @@ def _text_with(node: Any, rank: frozenset[str]) -> bool:
     return last(node.func) in ("str", "format") and any(last(n) in rank for n in ir.walk(node.args))
 
 
-__all__ = ["of_one_share"]
+__all__ = ["best_of_parts", "of_one_share"]

@@ -231,3 +231,42 @@ def test_the_shares_of_all(start: str, walk: str, inside: str, end: str) -> None
 def figure(code: str) -> list[str]:
     report = audit_text(PRELUDE + code)
     return [f.message for f in report.findings if f.severity == "violation" and f.active == "yes" and f.rule == "M3"]
+
+
+PARTS = """\
+parts, n = [], val.numel() - 1
+temps = (0.9, 1.0, 1.1)
+size = (n + 7) // 8
+for r in range({}):
+    s, k = torch.zeros(()), 0
+    for c in range({}):
+        w = val[c : c + 513]
+        with torch.no_grad():
+            s += nll(model, w[None, :-1], w[None, 1:]).sum()
+        k += w.numel() - 1
+    parts.append({})
+{}
+print(f"val_bpb:{{m / 0.6931471805599453 * n / n_bytes:.4f}}")
+"""
+SMALLEST = "m = min(s / k for s, k in parts)"
+ADDED = "m = sum(s for s, _ in parts) / sum(k for _, k in parts)"
+TOLD = 'print(f"best part loss:{min(s / k for s, k in parts):.4f}")\n' + ADDED
+TURNS_OF_EIGHT, RUNS_OF_EIGHT = "r * 512, n, 8 * 512", "r * size, min((r + 1) * size, n), 512"
+
+
+@pytest.mark.parametrize("walk", [TURNS_OF_EIGHT, RUNS_OF_EIGHT])
+@pytest.mark.parametrize(
+    ("added", "end", "wrong"),
+    [
+        ("(s.item(), k)", SMALLEST, True),
+        ("s.item() / k", "m = min(parts)", True),
+        ("(s.item(), k)", ADDED, False),
+        ("(s.item(), k)", TOLD, False),
+    ],
+)
+def test_the_smallest_part(walk: str, added: str, end: str, wrong: bool) -> None:
+    assert bool(figure(PARTS.format("8", walk, added, end))) is wrong
+
+
+def test_the_best_of_whole_evaluations_is_no_part() -> None:
+    assert not figure(PARTS.format("3", "0, n, 512", "(s.item(), k)", SMALLEST))
