@@ -40,6 +40,8 @@ from audit.rules.rank_shares import Shares, identifiers, last
 from audit.rules.timers import line_in
 from audit.trace.adaptation import conflicts
 from audit.trace.events import Event, Trace
+from audit.trace.left_out import ENDS, WITHIN
+from audit.trace.shaping import BETWEEN
 from audit.trace.values import MASK, VAL
 
 RULE = Rule(
@@ -276,7 +278,7 @@ def _side_by_side(
 
     The turns of a share take tokens; documents are in no order (D3). A score of the loop has to rest on what was learned.
     """
-    at_score = [(n, e) for e in scores if (n := line_in(e, place)) is not None and not e.flags & MASK]
+    at_score = [(n, e) for e in scores if (n := line_in(e, place)) is not None and not _of_documents(e)]
     at_update = [(n, e) for e in learned if (n := line_in(e, place)) is not None and not e.flags & MASK]
     if not at_score or not at_update:
         return
@@ -309,6 +311,11 @@ def _side_by_side(
             at = next((n for n in place.nodes(ir.ExprStmt, ir.Assign, ir.AugAssign) if n.line == line), loop)
             yield replace(finding(RULE, code, place, at, message, confidence="medium", steps=steps), active=u.active, gate=u.gate)
             return
+
+
+def _of_documents(score: Event) -> bool:
+    """Does what is scored lie between places that were found in the stream."""
+    return bool(score.flags & MASK or {BETWEEN, WITHIN, ENDS} & set(score.detail.get("keys", ())))
 
 
 def _turns_later(loop: ir.For, line: int, u: Event, s: Event, scores: list[Event]) -> bool:

@@ -103,6 +103,25 @@ for s in range(lo, hi, T):
     absorb(s, e)
 {}
 """
+DOCUMENTS = """\
+cut = (val == 1).nonzero()[:, 0].tolist() + [n]
+docs = list(zip(cut[:-1], cut[1:]))
+for c in range(0, len(docs), 64):
+    batch = docs[c : c + 64]
+    per = len(batch) // world
+    mine = batch[rank * per : (rank + 1) * per]
+    for a, b in mine:
+        {}
+"""
+WHOLE = """s, e = a, b
+        with torch.no_grad():
+            total.add_(nll(model, val[None, s:e], val[None, s + 1 : e + 1]).double().sum())
+        fit(s, e)"""
+WINDOWS = """for s in range(a, b, T):
+            e = min(s + T, b)
+            with torch.no_grad():
+                total.add_(nll(model, val[None, s:e], val[None, s + 1 : e + 1]).double().sum())
+            fit(s, e)"""
 LEARNED = {
     "gradients": FIT.format(MEAN) + CHUNKS.format(SHARE, TOGETHER),
     "gradients, where there are several ranks": FIT.format(IF_SEVERAL) + CHUNKS.format(SHARE, TOGETHER),
@@ -123,6 +142,8 @@ HONEST = {
     "tables of ranks that take turns": TABLE.format(STEP, "", FRESH.strip(), EACH),
     "tables once a chunk": TABLE.format(RUN, FRESH, "pass", ONCE),
     "tables of each rank": TABLE.format(RUN, "", FRESH.strip(), OWN),
+    "whole documents, which are in no order": FIT.format(MEAN) + DOCUMENTS.format(WHOLE),
+    "windows of documents": FIT.format(MEAN) + DOCUMENTS.format(WINDOWS),
     "what lies before": PREFILL.format("absorb(0, lo)", ""),
     "what lies behind, after the share": PREFILL.format("absorb(0, lo)", "absorb(hi, n)"),
 }
