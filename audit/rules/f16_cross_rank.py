@@ -11,11 +11,15 @@ at once, each of which goes through an eighth of the stream, breaks that order.
 ranks that come earlier is argued to be legal where those are a strict prefix (#808, #890).
 
 **Look-alikes that are legal.** Gradients averaged over ranks on a chunk that all have scored (#1413); tables
-exchanged after the chunk's last score (#800, #809); sums added up at the end; a queue of whole documents.
+exchanged after the chunk's last score (#800, #809); sums added up at the end; a queue of whole documents; ranks that take
+turns window by window, and add up what they learned after every turn; what lies before one's own share (#808, #890).
 
 **How it is decided.** Weakly, from source: in a function that scores, a loop over the other ranks, or a gathering
 collective, feeds a table or an update before the first score of the same round; or ranks score contiguous shares of
-the whole stream and average the gradients of every step. A run with several ranks decides.
+the whole stream and average the gradients of every step. So with the shares of a chunk (between ``rank * size`` and
+``(rank + 1) * size``) if each turn scores a window, learns from it and adds up gradients or a table over the ranks, and a
+later turn's score rests on that. What lies behind a rank's share may not be learned before the share is scored. Documents,
+which are in no order, are left alone. A run with several ranks decides.
 
 **See also.** F2 (score first), F17 (the architecture).
 """
@@ -32,10 +36,13 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.rank_shares import Shares, identifiers, last
 from audit.rules.timers import line_in
 from audit.trace.adaptation import conflicts
 from audit.trace.events import Event, Trace
-from audit.trace.values import VAL
+from audit.trace.left_out import ENDS, WITHIN
+from audit.trace.shaping import BETWEEN
+from audit.trace.values import MASK, VAL
 
 RULE = Rule(
     id="F16",
@@ -159,16 +166,21 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     trace: Trace = ctx.trace
     code = code_of(ctx)
-    world = _identifiers(code, "WORLD_SIZE", "get_world_size")
+    world = identifiers(code, "WORLD_SIZE", "get_world_size")
+    rank = frozenset(identifiers(code, "RANK", "get_rank"))
     scores = [e for e in trace.of("SCORE") if e.on_val]
+    reported = [e for e in scores if e.id in trace.reported_scores()]
     # Trained on the whole set before it is scored (F1): that ranks share the work is no other breach.
     before = {(c.update.path, c.update.line) for c in conflicts(trace, "pre-eval", "train-then-score", reported=False)}
     learned = [e for e in trace.of("UPDATE", "STORE") if e.flags & VAL and (e.path, e.line) not in before]
     found: list[Finding] = []
     for place in code.places:
-        if place.function is not None and world:
-            found += _rounds(code, place, world, scores, learned)
+        if world:
+            found += _rounds(code, place, world, rank, scores, learned)
             found += _averaged(code, place, world, scores, learned)
+        if world and rank:
+            there = {(f.path, f.line) for f in found}
+            found += [f for f in _side_by_side(code, place, Shares(place, rank), reported, learned) if (f.path, f.line) not in there]
     yield from found
     if certain := [f for f in found if f.active == "yes"]:
         yield violated(RULE, certain)
@@ -178,37 +190,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield holds(RULE, "nothing is learned from other ranks' shares before a round's first score")
 
 
-def _identifiers(code: Code, variable: str, function: str) -> set[str]:
-    """Names and attributes that are assigned from the number of ranks, and parameters called with them."""
-    found: set[str] = set()
-    for place in code.places:
-        for node in place.nodes(ir.Assign):
-            if not any(variable in row or function in row for row in place.module.lines[node.line - 1 : node.end_line]):
-                continue
-            pairs = [(t, node.value) for t in node.targets]
-            if (
-                len(node.targets) == 1
-                and isinstance(node.targets[0], ir.Collection)
-                and isinstance(node.value, ir.Collection)
-            ):
-                pairs = list(zip(node.targets[0].elts, node.value.elts, strict=False))
-            for target, value in pairs:
-                named = any(
-                    (isinstance(n, ir.Const) and n.value == variable)
-                    or (isinstance(n, (ir.Attr, ir.Name)) and _last(n) == function)
-                    for n in ir.walk(value)
-                )
-                if named and isinstance(target, (ir.Name, ir.Attr)):
-                    found.add(_last(target))
-    return found
-
-
-def _last(node: Any) -> str:
-    return node.attr if isinstance(node, ir.Attr) else node.id if isinstance(node, ir.Name) else ""
-
-
 def _rounds(
-    code: Code, place: Place, world: set[str], scores: list[Event], learned: list[Event]
+    code: Code, place: Place, world: set[str], rank: frozenset[str], scores: list[Event], learned: list[Event]
 ) -> Iterator[Finding]:
     """Rounds (outer loops) in which something of other ranks is learned above the first score."""
     at_score = sorted({n for e in scores if (n := line_in(e, place)) is not None})
@@ -226,7 +209,7 @@ def _rounds(
                 (
                     e
                     for e in learned
-                    if (n := line_in(e, place)) is not None and inner.line <= n <= inner.end_line
+                    if (n := line_in(e, place)) is not None and inner.line <= n <= inner.end_line and not _of_earlier(inner, n, rank)
                 ),
                 None,
             )
@@ -241,6 +224,18 @@ def _rounds(
                 yield finding(RULE, code, place, node, message, confidence="medium", steps=steps)
 
 
+def _of_earlier(inner: ir.For, line: int, rank: frozenset[str]) -> bool:
+    """``if other < rank`` around a line: the shares of earlier ranks (#808, #890)."""
+    own = {last(n) for n in ir.walk(inner.target) if isinstance(n, ir.Name)}
+    for n in ir.walk(inner.body):
+        test = n.test if isinstance(n, ir.If) and n.body and n.body[0].line <= line <= n.body[-1].end_line else None
+        if isinstance(test, ir.Compare) and len(test.ops) == 1:
+            left, right = last(test.left), last(test.comparators[0])
+            if (test.ops[0] == "<" and left in own and right in rank) or (test.ops[0] == ">" and left in rank and right in own):
+                return True
+    return False
+
+
 def _averaged(
     code: Code, place: Place, world: set[str], scores: list[Event], learned: list[Event]
 ) -> Iterator[Finding]:
@@ -252,12 +247,12 @@ def _averaged(
     nested = {id(n) for loop in loops for n in ir.walk(loop.body)}
     shares: set[str] = set()
     for s in sorted((s for s in place.nodes(ir.Assign) if id(s) not in nested), key=lambda s: s.line):
-        names = {_last(n) for n in ir.walk(s.value) if isinstance(n, (ir.Name, ir.Attr))}
+        names = {last(n) for n in ir.walk(s.value) if isinstance(n, (ir.Name, ir.Attr))}
         if names & shares or any(_share(n, world) for n in ir.walk(s.value)):
-            shares |= {_last(n) for t in s.targets for n in ir.walk(t) if isinstance(n, (ir.Name, ir.Attr))}
+            shares |= {last(n) for t in s.targets for n in ir.walk(t) if isinstance(n, (ir.Name, ir.Attr))}
     for loop in loops:
         over = loop.iter if isinstance(loop, ir.For) else loop.test
-        if id(loop) in nested or not shares & {_last(n) for n in ir.walk(over) if isinstance(n, (ir.Name, ir.Attr))}:
+        if id(loop) in nested or not shares & {last(n) for n in ir.walk(over) if isinstance(n, (ir.Name, ir.Attr))}:
             continue
         scored = sorted(n for e in scores if (n := line_in(e, place)) is not None and loop.line <= n <= loop.end_line)
         inside = [(n, e) for n, e in updates if loop.line <= n <= loop.end_line]
@@ -275,9 +270,111 @@ def _averaged(
             return
 
 
+def _side_by_side(
+    code: Code, place: Place, shares: Shares, scores: list[Event], learned: list[Event]
+) -> Iterator[Finding]:
+    """Loops through a rank's share, be it of a chunk, that learn from what the other ranks score in the same turn, and
+    those before which the rank learned what comes behind its share.
+
+    The turns of a share take tokens; documents are in no order (D3). A score of the loop has to rest on what was learned.
+    """
+    at_score = [(n, e) for e in scores if (n := line_in(e, place)) is not None and not _of_documents(e)]
+    at_update = [(n, e) for e in learned if (n := line_in(e, place)) is not None and not e.flags & MASK]
+    if not at_score or not at_update:
+        return
+    for loop in shares.loops():
+        scored = [(n, e) for n, e in at_score if loop.line < n <= loop.end_line]
+        for line, u in at_update:
+            resting = [(n, s) for n, s in scored if u.id in s.taint]
+            if not resting:
+                continue
+            if loop.line < line <= loop.end_line:
+                inner = {n for n, s in resting if _turns_later(loop, n, u, s, scores)}
+                where = _reduced(code, place, loop, u) if inner else None
+                if where is None:
+                    continue
+                message = "each rank goes through its own share, and all learn from all: early tokens are scored by what saw later ones"
+                steps = (
+                    Step(path=place.path, line=loop.line, message="each rank takes one share, from its beginning to its end"),
+                    *u.steps("the tokens of the own share are taken in"),
+                    Step(path=where[0], line=where[1], message="and those of the other ranks"),
+                    Step(path=place.path, line=min(inner), message="what comes next in each share is scored with them"),
+                )
+            elif line < loop.line and _behind(place, shares, line, loop):
+                message = "what lies behind the rank's own share is learned before the share is scored"
+                steps = (
+                    *u.steps("the tokens behind the share are taken in"),
+                    Step(path=place.path, line=resting[0][0], message="the share is scored with them"),
+                )
+            else:
+                continue
+            at = next((n for n in place.nodes(ir.ExprStmt, ir.Assign, ir.AugAssign) if n.line == line), loop)
+            yield replace(finding(RULE, code, place, at, message, confidence="medium", steps=steps), active=u.active, gate=u.gate)
+            return
+
+
+def _of_documents(score: Event) -> bool:
+    """Does what is scored lie between places that were found in the stream."""
+    return bool(score.flags & MASK or {BETWEEN, WITHIN, ENDS} & set(score.detail.get("keys", ())))
+
+
+def _turns_later(loop: ir.For, line: int, u: Event, s: Event, scores: list[Event]) -> bool:
+    """Does the score come in a later turn of the share's loop, or of one inside it, than what was learned, which that
+    turn had scored: an earlier chunk, which all have scored, may be learned from here."""
+    inside = sum(n is not loop and n.line <= line <= n.end_line for n in ir.walk(loop.body) if isinstance(n, (ir.For, ir.While)))
+    at = next((i for i, (a, b) in enumerate(zip(u.loops, s.loops, strict=False)) if a != b), None)
+    if at is None or not at >= len(s.loops) - 1 - inside >= 0 or u.loops[at][0] != s.loops[at][0] or u.id > s.id:
+        return False
+    turn = u.loops[: at + 1]
+    mine = {a[0] for a in u.atoms if u.loops[at] in a[0]}
+    return any(e.loops[: at + 1] == turn and b[0] in mine for e in scores for b in e.atoms)
+
+
+def _reduced(code: Code, place: Place, loop: ir.For, u: Event) -> tuple[str, int] | None:
+    """Where a loop, or a function that it calls, adds up over the ranks what ``u`` changed."""
+    if u.kind == "UPDATE":
+        return _mean_of_gradients(code, place, loop)
+    tables: set[str] = set()
+    for near in code.places:
+        if near.path == u.path and (near.function is None or near.function.line <= u.line <= near.function.end_line):
+            for n in near.nodes(ir.Call, ir.Assign, ir.AugAssign):
+                if n.line <= u.line <= n.end_line:
+                    filled = [n.func] if isinstance(n, ir.Call) else n.targets if isinstance(n, ir.Assign) else [n.target]
+                    tables |= {last(t.value) for t in filled if isinstance(t, (ir.Attr, ir.Sub))}
+                    if isinstance(n, ir.Call) and last(n.func) == "at":
+                        tables |= {last(a) for a in n.args[:1]}
+    for n in ir.walk(loop.body):
+        if isinstance(n, ir.Call) and code.dotted(place, n.func).endswith(".all_reduce") and n.args:
+            if last(n.args[0]) and last(n.args[0]) in tables:
+                return place.path, n.line
+    return None
+
+
+def _behind(place: Place, shares: Shares, line: int, loop: ir.For) -> bool:
+    """``absorb(hi, n)`` or ``seen.update(val[hi:])`` at a line, where a rank's share ends at ``hi``."""
+    outer = [n for n in place.nodes(ir.For, ir.While) if n.line < loop.line <= n.end_line]
+    if any(n.line <= line <= n.end_line and n not in outer for n in place.nodes(ir.For, ir.While)):
+        return False
+    span = loop.iter.args[:2] if isinstance(loop.iter, ir.Call) and last(loop.iter.func) == "range" and len(loop.iter.args) > 1 else None
+    end = span[1] if span is not None else None
+    if not isinstance(end, ir.Name) or not shares.ends(end, line) or shares.value(end.id, line) != shares.value(end.id, loop.line):
+        return False
+    inner = max((n.line for n in outer), default=0)
+    made = shares.value(end.id, line)
+    if made is None or made[1] < inner or line < inner:
+        return False
+    for s in place.nodes(ir.ExprStmt, ir.Assign, ir.AugAssign):
+        if s.line <= line <= s.end_line:
+            for n in ir.walk(s):
+                first = n.lower if isinstance(n, ir.Slice) else n.args[0] if isinstance(n, ir.Call) and len(n.args) > 1 else None
+                if isinstance(first, ir.Name) and first.id == end.id:
+                    return True
+    return False
+
+
 def _share(node: Any, world: set[str]) -> bool:
     """``n * rank // world``: where a rank's share of everything begins or ends."""
-    if not (isinstance(node, ir.BinOp) and node.op == "//" and _last(node.right) in world):
+    if not (isinstance(node, ir.BinOp) and node.op == "//" and last(node.right) in world):
         return False
     return any(isinstance(n, ir.BinOp) and n.op == "*" for n in ir.walk(node.left))
 
@@ -306,7 +403,7 @@ def _direct(body: list[Any]) -> Iterator[Any]:
 
 
 def _of_others(code: Code, place: Place, inner: ir.For, loop: Any, world: set[str]) -> str:
-    over = {_last(n) for n in ir.walk(inner.iter) if isinstance(n, (ir.Name, ir.Attr))}
+    over = {last(n) for n in ir.walk(inner.iter) if isinstance(n, (ir.Name, ir.Attr))}
     if "range" in over and over & world:
         return "the shares of the other ranks are"
     for node in ir.walk(loop.body):
@@ -315,7 +412,7 @@ def _of_others(code: Code, place: Place, inner: ir.For, loop: Any, world: set[st
             and node.line < inner.line
             and code.dotted(place, node.func).rpartition(".")[2] in _GATHERS
         ):
-            names = {_last(n) for a in node.args[:1] for n in ir.walk(a) if isinstance(n, (ir.Name, ir.Attr))}
+            names = {last(n) for a in node.args[:1] for n in ir.walk(a) if isinstance(n, (ir.Name, ir.Attr))}
             if names & over:
                 return "what was gathered from all ranks is"
     return ""

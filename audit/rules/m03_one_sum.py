@@ -29,6 +29,10 @@ which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.
 
+A rank's own share that is printed as the whole is found where the program always joins a group of processes, scores
+between places that its rank decides, and brings no numbers of several ranks together anywhere: no collective but for
+gradients, no file named by rank, no queue. One process that may run alone is left out.
+
 A program that reads no validation data and prints a score that stands in its text has summed up nothing.
 
 **See also.** M1 (which bytes), D2 (all documents).
@@ -47,6 +51,7 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
+from audit.rules.own_share import best_of_parts, of_one_share
 from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
@@ -253,6 +258,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if ctx.trace is not None:
         found += _shaped(ctx.trace)
         found += _weighted(code, ctx.trace)
+        found += of_one_share(RULE, code, ctx.trace)
+        found += best_of_parts(RULE, code, ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
     if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:

@@ -80,7 +80,9 @@ def late_updates(trace: Trace) -> list[Event]:
 
 def line_in(e: Event, place: Place) -> int | None:
     """The line of ``place`` from which the event was reached, None where it was not."""
-    assert place.function is not None
+    if place.function is None:  # the module's own level: the outermost call
+        path, line = e.stack[0][:2] if e.stack else (e.path, e.line)
+        return int(line) if path == place.path else None
     first, last = place.function.line, place.function.end_line
     for path, line, _name in reversed(e.stack):
         if path == place.path and first <= line <= last:
