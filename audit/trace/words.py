@@ -31,6 +31,8 @@ DERIVED = LOSS | LOGITS | PROB | COUNT | GRAD | BPB
 FRESH = frozenset(
     ["zeros", "ones", "empty", "full", "zeros_like", "ones_like", "empty_like", "full_like", "arange", "linspace", "eye", "tensor_zeros"]
 )
+#: what draws some of several, each once
+DRAWS = frozenset(["sample", "choice"])
 RANDOMS = frozenset(["rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform_", "random", "integers"])
 #: of these, what keeps each token as it is and where it is
 SAME_TOKENS = frozenset(["to", "cuda", "cpu", "long", "int", "contiguous", "clone", "detach", "numpy", "astype", "copy", "pin_memory"])
