@@ -154,6 +154,7 @@ def _other_reading(
     reading saw; see `audit.doubt`."""
     from audit import doubt
     from audit.knobs import other_reading
+    from audit.trace import scores_any
 
     if ctx.trace is None or ctx.knobs is None or ctx.files is None:
         return findings, None
@@ -164,7 +165,7 @@ def _other_reading(
     with timings.stage("trace"):
         _trace(other, ctx.files)
         _find_headline(other)
-    if not _scores(other.trace):
+    if not scores_any(other.trace):
         return findings, None  # no run that was scored had these settings
     second, _stated = run_rules(rules, other, timings)
     return doubt.merge(findings, second, ctx.knobs, other.knobs, names), other
@@ -231,25 +232,21 @@ def _load(files: SubmissionFiles, options: Options) -> Program:
 def _trace(ctx: Context, files: SubmissionFiles) -> None:
     """Traces the program as configured; if that run scores nothing, under the first stated configuration that does."""
     from audit.knobs import alternatives
-    from audit.trace import Trace, trace
+    from audit.trace import Trace, scores_any, trace
 
     natives = _natives(files, ctx)
 
-    def run(knobs: Any) -> Trace:
-        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=natives)
+    def run(knobs: Any, must_score: bool = False) -> Trace:
+        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=natives, must_score=must_score)
 
     ctx.trace = run(ctx.knobs)
-    if _scores(ctx.trace) or not any(e.on_val for e in ctx.trace.of("SCORE")):
+    if scores_any(ctx.trace) or not any(e.on_val for e in ctx.trace.of("SCORE")):
         return
     for knobs in alternatives(ctx.knobs) if ctx.knobs is not None else ():
-        other = run(knobs)
-        if _scores(other):
+        other = run(knobs, must_score=True)
+        if scores_any(other):
             ctx.trace, ctx.knobs = other, knobs
             return
-
-
-def _scores(trace: Any) -> bool:
-    return any(e.on_val for e in trace.of("SCORE", active=True))
 
 
 #: bits per byte by which a printed figure has to beat the stated one to be another claim, not the same in fewer digits

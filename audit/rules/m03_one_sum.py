@@ -22,7 +22,9 @@ What is left out is counted: a loop's step against the first and the last target
 at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
 the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
 document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
-separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. Documents that a test of their
+separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. Where the loss is
+dropped because a guess agrees with the target, those tokens get probability one and the others lose nothing by it (stored
+tokens of the set: F15). Documents that a test of their
 length skips, and what lies behind the first tokens of each, are left out where no other loop takes them; that some
 document has fewer tokens than a number below 256, or more than one above 16,384, is not taken for granted. The figure that is reported, or printed last, is meant. A loss that goes through a function
 which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or that is weighed by the model's own certainty

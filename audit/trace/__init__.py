@@ -30,7 +30,7 @@ from audit.trace.interest import Interest
 from audit.trace.machine import Machine
 from audit.trace.positions import EVENTS, moved_reads
 
-__all__ = ["Conflict", "Event", "NoKnobs", "Trace", "trace"]
+__all__ = ["Conflict", "Event", "NoKnobs", "Trace", "scores_any", "trace"]
 
 
 class NoKnobs:
@@ -47,12 +47,13 @@ def trace(
     budget: float = 3.0,
     max_steps: int = 400_000,
     natives: Iterable[Any] = (),
+    must_score: bool = False,
 ) -> Trace:
     """Traces ``primary`` under ``knobs``; ``budget`` is in seconds of processor time for both runs together, a safety net: ``max_steps`` decides.
 
     The first run follows the submitted configuration. The second also enters branches that a knob closes;
     events found only there carry ``active="no"`` and the gate. ``natives`` are the compiled helpers' functions
-    (`audit.native`).
+    (`audit.native`). ``must_score``: the first run alone, where it scores no validation token.
     """
     reader = _Reader(knobs)
     limit = sys.getrecursionlimit()
@@ -65,6 +66,8 @@ def trace(
         )
         result = live.run()
         result.native = list(helpers.values())
+        if must_score and not scores_any(result):
+            return result
         seen = {(e.kind, e.path, e.line) for e in result.events}
         shadow = Machine(
             modules, primary, reader, dormant=True, seconds=budget * 0.4, max_steps=max_steps, interest=interest, natives=helpers,
@@ -105,6 +108,11 @@ def trace(
     for k, v in extra.knobs_read.items():
         result.knobs_read.setdefault(k, v)
     return result
+
+
+def scores_any(trace: Trace) -> bool:
+    """Does a run reach a place that scores validation tokens."""
+    return any(e.on_val for e in trace.of("SCORE", active=True))
 
 
 def keep_dormant_mixtures(result: Trace, extra: Trace) -> None:

@@ -43,6 +43,7 @@ from audit.trace.values import (
     rest_of,
     seq,
     summary,
+    without,
 )  # fmt: skip
 from audit.trace.weights import unowned
 from audit.trace.words import WHOLE
@@ -146,7 +147,7 @@ class Arithmetic:
             if op == "*" and (a.flags ^ b.flags) & LOSS:
                 self.leave_out(*((a, b) if a.flags & LOSS else (b, a)), out, node)
             else:
-                out.keys = out.keys - MARKS
+                out.keys = without(out.keys, MARKS)
             self.note_divided(a, b, out)
         else:
             if op == "+":
@@ -367,7 +368,7 @@ class Arithmetic:
                 out = join(out, s)
             if out.keys & TESTS:
                 out = clone(out)
-                out.keys = out.keys - TESTS
+                out.keys = without(out.keys, TESTS)
             return out
         out = derive(seen)
         out.keys = of_both(out.keys)

@@ -12,13 +12,18 @@ from typing import Any
 from audit.trace.values import BPB, GRAD, LOGITS, LOSS, MASK, META, PARAM, PROB, VAL, V, clone, derive, kinds
 
 
-def decides_weights(test: V, *weights: V) -> bool:
-    """Is ``test`` made of what a model makes of validation tokens, and are the weights that it chooses not."""
-    if test.kind != "val" or test.flags & (META | GRAD | BPB | LOSS) or not any(w.flags & PARAM for w in weights):
-        return False
-    if any(w.kind not in ("val", "bound") or w.flags & (VAL | LOSS | LOGITS | PROB | GRAD) for w in weights):
+def learned_of_val(test: V) -> bool:
+    """Is it made of what a model makes of validation tokens, and no figure of how it does there."""
+    if test.kind != "val" or test.flags & (META | GRAD | BPB | LOSS):
         return False
     return bool(test.flags & VAL and test.flags & LOGITS) or "calibrated" in kinds(test)
+
+
+def decides_weights(test: V, *weights: V) -> bool:
+    """Is ``test`` made of what a model makes of validation tokens, and are the weights that it chooses not."""
+    if not any(w.flags & PARAM for w in weights) or not learned_of_val(test):
+        return False
+    return not any(w.kind not in ("val", "bound") or w.flags & (VAL | LOSS | LOGITS | PROB | GRAD) for w in weights)
 
 
 def learned_from(test: V) -> V:
@@ -40,4 +45,4 @@ def note_branch(scope: Any, test: V, assigned: Iterable[str]) -> None:
             scope.names[name] = chosen_weights(test, now)
 
 
-__all__ = ["chosen_weights", "decides_weights", "learned_from", "note_branch"]
+__all__ = ["chosen_weights", "decides_weights", "learned_from", "learned_of_val", "note_branch"]

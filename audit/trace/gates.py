@@ -33,6 +33,7 @@ from audit.trace.values import (
     derive,
     join,
     kinds,
+    without,
 )
 from audit.trace.words import WHOLE, normalised
 
@@ -211,10 +212,9 @@ class Gates:
 
         Seen in the values that the branch left behind, and in the scores that its two ways committed.
         """
+        assigned = self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0]
         for name, now in list(self.scope.names.items()):
-            if name in self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0] and spends(
-                name, s.body, s.orelse, before.get(name), now
-            ) and self.asks_for(test, now):
+            if name in assigned and spends(name, s.body, s.orelse, before.get(name), now) and self.asks_for(test, now):
                 self.scope.names[name] = self.split(now, test, s)
                 continue
             hit = test.const == HIT and plain(before.get(name, test)) and self.remade(before[name], now)
@@ -369,7 +369,7 @@ class Gates:
 
     def note_added(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
         """``p + 0.1 * q``: what a cache says is added to probabilities from which no room was taken for it."""
-        out.keys = out.keys - {WHOLE}
+        out.keys = without(out.keys, {WHOLE})
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)

@@ -33,6 +33,7 @@ from audit.trace.values import (
     VAL,
     V,
     kinds,
+    without,
 )
 
 #: a test that separators (or tokens without bytes) do not pass; one that only they pass
@@ -121,7 +122,7 @@ class LeftOut:
 
     def note_kind(self: Any, op: str, a: V, b: V, out: V) -> None:
         """``y != BOS``, ``bytes > 0``"""
-        out.keys = out.keys - MARKS
+        out.keys = without(out.keys, MARKS)
         for v, bound, way in ((a, token_number(b), op), (b, token_number(a), _TURNED.get(op, ""))):
             if bound is not None and (kind := kind_of(way, v, bound)) is not None:
                 out.keys = out.keys | {kind}
@@ -138,12 +139,12 @@ class LeftOut:
         elif len(marks) == 1 and ((marks == {HITS} and op == "&") or (marks == {MISSED} and op == "|")):
             return  # some of those that agree
         elif op not in ("&", "*") or len(marks) > 1 or (ONLY in marks and number(a) is None and number(b) is None):
-            out.keys = out.keys - MARKS
+            out.keys = without(out.keys, MARKS)
 
     def leave_out(self: Any, loss: V, test: V, out: V, node: Any, negated: bool = False) -> None:
         """``loss[test]``, ``loss * test``, ``where(test, loss, 0)``; ``negated``: what passes the test is what goes."""
         marks = (turned(test.keys) if negated else test.keys) & MARKS
-        out.keys = out.keys - TESTS
+        out.keys = without(out.keys, TESTS)
         if out.flags & MATCH and marks & {MISSED, HITS}:
             return  # known as content of the set that was stored (rule F15)
         if len(marks) != 1 or not is_loss(loss) or loss.flags & LOGITS or OF_ALL in loss.keys:

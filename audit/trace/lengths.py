@@ -20,7 +20,7 @@ from audit.trace.positions import place_of
 from audit.trace.shaping import number
 from audit.trace.shares import counted
 from audit.trace.spans import HEAD, OF_ROWS, ROWS
-from audit.trace.values import EMPTY, LOGITS, LOSS, META, VAL, V
+from audit.trace.values import EMPTY, LOGITS, LOSS, META, VAL, V, without
 
 #: a number that is a document's length
 LENGTH = "a document's length"
@@ -84,7 +84,7 @@ class Lengths:
 
     def note_document(self: Any, base: V, low: V | None, high: V | None, out: V) -> None:
         """``tokens[begin:end]``; a part of that is no document any more."""
-        out.keys = out.keys - {DOCUMENT}
+        out.keys = without(out.keys, {DOCUMENT})
         if not base.flags & VAL or base.flags & (META | LOSS | LOGITS) or low is None or high is None or HEAD not in low.keys:
             return
         self.trace.advances.documents.add(place_of(low)[0])

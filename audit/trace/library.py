@@ -63,6 +63,7 @@ from audit.trace.values import (
     mapping,
     seq,
     summary,
+    without,
 )  # fmt: skip
 from audit.trace.weights import rows_of
 from audit.trace.words import (
@@ -417,7 +418,7 @@ class Library(Methods, Builtins, Containers, Files):
         if last in OF_STACK and first is not None and STACKED in first.keys:
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
-        out.keys = out.keys - MARKS - {HEAD} - ({WHOLE, BY_PLACE} if last in NUMBERS and len(values) == 1 else {WHOLE})
+        out.keys = without(out.keys, MARKS | {HEAD, WHOLE} | ({BY_PLACE} if last in NUMBERS and len(values) == 1 else EMPTY))
         if last in COMPARES and len(values) == 2 and not out.flags & LOSS:
             self.note_kind(COMPARES[last], *values, out)
         if last in NUMBERS and out.flags & BYTES:
@@ -544,7 +545,7 @@ class Library(Methods, Builtins, Containers, Files):
         self.note_replaced(test, a, b, out, node)
         if (a.flags ^ b.flags) & LOSS and number(b if a.flags & LOSS else a) == 0.0:
             self.leave_out(a if a.flags & LOSS else b, test, out, node, negated=bool(b.flags & LOSS))
-        out.keys = out.keys - MARKS
+        out.keys = without(out.keys, MARKS)
         if test.const == HIT and plain(b) and a.flags & LOSS:
             out = self.raised(out, node)
         if AGREE in test.keys and a.flags & b.flags & LOSS and not (a.keys | b.keys) & {AGREE, NORM}:

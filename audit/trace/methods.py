@@ -47,6 +47,7 @@ from audit.trace.values import (
     seq,
     summary,
     with_deps,
+    without,
 )  # fmt: skip
 from audit.trace.words import (
     DERIVED,
@@ -305,7 +306,7 @@ class Methods:
         if out.flags & LOSS and args and args[0].keys & MARKS and name in ("mul", "masked_fill", "masked_select"):
             if name != "masked_fill" or (len(args) > 1 and number(args[1]) == 0.0):
                 self.leave_out(recv, args[0], out, node, negated=name == "masked_fill")
-        out.keys = out.keys - MARKS - {HEAD}
+        out.keys = without(out.keys, MARKS | {HEAD})
         if name == "bos_id" and not args and not recv.flags:
             out.keys = frozenset([ASKED])
         if name in COMPARES and len(args) == 1 and not out.flags & LOSS:

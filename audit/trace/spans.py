@@ -16,7 +16,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import FAR, FIRST_STEP, MAX_SYMBOLS, Place, place_of
-from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V
+from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V, kinds, without
 
 Span = tuple[Place, Place | None]
 #: tokens in one row (``tokens[None]``), in several, and a part that was cut out of rows, of each of them perhaps
@@ -64,7 +64,7 @@ class Advances:
     def combine(self, op: str, a: V, b: V, out: V) -> None:
         """Sets the place of a product of a loop's number and a constant, and of a sum or a difference of places; a
         weighted loss has no span any more."""
-        if any(k == HEAD or k[0] == UNTIL for k in out.keys):
+        if not kinds(out).isdisjoint((HEAD[0], UNTIL)):
             out.keys = moved_head(op, a, b, out.keys)
         if out.flags & (VAL | LOSS) and not out.flags & META:
             if op == "*" and out.span is not None and out.flags & LOSS and weighted(a, b):
@@ -82,7 +82,7 @@ class Advances:
 
     def test(self, op: str, a: V, b: V, out: V) -> None:
         """``start > first`` in a walk from a document's beginning: none but its first turn fails it. ``start == first``."""
-        out.keys = out.keys - {HEAD, LATER, FIRST}
+        out.keys = without(out.keys, {HEAD, LATER, FIRST})
         for turn, begin, way in ((a, b, op), (b, a, {"<": ">"}.get(op, op if op in ("!=", "==") else ""))):
             if way in (">", "!=", "==") and turn.pos is not None and HEAD in begin.keys and begin.pos is not None:
                 steps = [s for s in turn.pos[0] if self.heads.get(s) == begin.pos[0]]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.chosen_weights import note_branch
+from audit.trace.chosen_weights import learned_of_val, note_branch
 from audit.trace.contexts import Contexts
 from audit.trace.gates import gate_tokens
 from audit.trace.left_out import LATER_TURNS
@@ -407,7 +407,8 @@ class Statements(Loops, Contexts):
                 self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
             if not status:
                 self.note_chosen(s, test, before, begun)
-                note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
+                if learned_of_val(test):
+                    note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
                 self.note_branch_weights(s, test, before)
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)

@@ -8,7 +8,7 @@ scores it sums (``scores``) and which environment knobs decided it (``knobs``). 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Set
 from typing import Any
 
 # ------------------------------------------------------------------ flags: what the value holds
@@ -258,6 +258,11 @@ def kinds(v: V) -> set[Any]:
     return v.told[1]
 
 
+def without(keys: frozenset, marks: Set[Any]) -> frozenset:
+    """``keys - marks``, and the keys themselves where none of these is among them, as is the rule."""
+    return keys if keys.isdisjoint(marks) else keys - marks
+
+
 def fewer(keys: frozenset) -> frozenset:
     """Enough of the keys to tell target from context: the extremes of the places read last (see `positions`)."""
     groups: dict[tuple[int, ...], list[tuple]] = {}
@@ -299,8 +304,11 @@ def derive(values: list[V], kind: str = "val") -> V:
             out.scores = out.scores | v.scores if out.scores else v.scores
         if v.models:
             out.models = out.models | v.models if out.models else v.models
-        if v.keys:
-            out.keys = out.keys | v.keys if out.keys else v.keys
+        if v.keys and v.keys is not out.keys:
+            if not out.keys:
+                out.keys, out.told = v.keys, v.told
+            elif not v.keys <= out.keys:
+                out.keys = out.keys | v.keys
         if v.atoms:
             out.atoms = join_atoms(out.atoms, v.atoms)
             if f & LOSS:

@@ -51,7 +51,11 @@ class Weights:
         """The marks of what was read for these tokens, in these turns of the open loops."""
         if not holds_tokens(tokens) or not tokens.flags & VAL or not PROPOSALS.isdisjoint(kinds(tokens)):
             return frozenset()
-        return frozenset((OWN_PLACE, *k[1:], tuple(self.loops)) for k in tokens.keys if k[0] == "t")
+        last: dict[Any, Any] = {}  # of each walk through the stream, the place that was read last
+        for k in tokens.keys:
+            if k[0] == "t" and k[2] >= last.get(k[1], k)[2]:
+                last[k[1]] = k
+        return frozenset((OWN_PLACE, *k[1:], tuple(self.loops)) for k in last.values())
 
     def own_places(self: Any, v: V) -> frozenset:
         """The marks that other turns did not leave behind: a rate of hits so far, the token before."""
