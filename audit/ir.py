@@ -393,6 +393,13 @@ def pieces(text: FString) -> list[str | None]:
     return [x.value if isinstance(x, Const) and isinstance(x.value, str) else None for x in text.values]
 
 
+def paired(target: Any, value: Any) -> list[tuple[Any, Any]]:
+    """``self.heads, self.width = heads, width``: each target with its own value."""
+    if isinstance(target, Collection) and isinstance(value, Collection) and len(target.elts) == len(value.elts):
+        return list(zip(target.elts, value.elts, strict=True))
+    return [(target, value)]
+
+
 def functions(body: list[Stmt]) -> Iterator[FunctionDef]:
     """All functions below statements, methods and nested ones included, in the order of `walk`."""
     stack: list[Any] = list(body)

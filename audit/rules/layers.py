@@ -202,12 +202,9 @@ def _says(call: ir.Call, word: str) -> bool:
 
 def _paired(target: Any, value: Any) -> list[tuple[Any, Any]]:
     """``self.a, self.b = nn.Linear(…), nn.Linear(…)``: each with its own; or one expression for all of them."""
-    both = (target, value)
     if isinstance(target, ir.Collection) and isinstance(value, ir.Comp):
         return [(t, value.elt) for t in target.elts]
-    if all(isinstance(x, ir.Collection) for x in both) and len(target.elts) == len(value.elts):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [both]
+    return ir.paired(target, value)
 
 
 __all__ = ["Layers"]

@@ -268,6 +268,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     for s in trace.events:
         if s.kind != "SCORE" or not s.flags & VAL:
             continue
+        parts = in_order(s.atoms)
         for uid in sorted(s.taint):
             u = by_id.get(uid)
             if u is None:
@@ -276,7 +277,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue  # scored byte by byte: earlier bytes of the same token are its past
             if u.kind == "STORE" and another_way(u, s):
                 continue
-            pairs_of = [(a, b) for a in in_order(u.atoms) for b in in_order(s.atoms)]
+            pairs_of = [(a, b) for a in in_order(u.atoms) for b in parts]
             clash = next((p for p in pairs_of if not disjoint(*p)), None)
             late = next((p for p in pairs_of if u.kind == "UPDATE" and left_late(*p)), None)
             past = reaches_past(trace, u, s) if late is None else None
@@ -287,7 +288,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             if clash is None:
                 if past is None:
                     continue
-                clash = in_order(u.atoms)[0], in_order(s.atoms)[0]
+                clash = in_order(u.atoms)[0], parts[0]
             else:
                 past = 0
             mine = {loop for loop, _ in u.loops}

@@ -241,14 +241,14 @@ class Files:
 
     # ------------------------------------------------------------------ reports
     def report(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> V:
-        out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
+        told = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]
+        out = derive(told)
         if out.flags & BPB and out.scores:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
-            best = alone([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
             floored = sorted(k[1:] for k in out.keys if k[0] == DIVIDED)
             more = sorted(k[1:] for k in out.keys if k[0] == DIVIDED_BY_MORE)
             said = {"text": printed_text(args), "words": written(args)}
-            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=best, floored=floored, more=more, **said)
+            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=alone(told), floored=floored, more=more, **said)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:

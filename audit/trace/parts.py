@@ -35,14 +35,6 @@ def given_to(stmt: Any, this: str) -> list[Any]:
     return [x for t, x in pairs if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == this]
 
 
-def _each(assigned: ir.Assign) -> list[tuple[Any, Any]]:
-    """``self.heads, self.width = heads, width``: each with its own."""
-    target, value = assigned.targets[0], assigned.value
-    if isinstance(target, ir.Collection) and isinstance(value, ir.Collection) and len(target.elts) == len(value.elts):
-        return list(zip(target.elts, value.elts, strict=True))
-    return [(target, value)]
-
-
 class Parts:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -106,7 +98,7 @@ class Parts:
             self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}  # type: ignore[attr-defined]
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:
-                for target, value in _each(n) if isinstance(n, ir.Assign) else ():
+                for target, value in ir.paired(n.targets[0], n.value) if isinstance(n, ir.Assign) else ():
                     if isinstance(value, _PLAIN) and isinstance(target, ir.Attr):
                         part.attrs[target.attr] = self.ev(value)
             for p in init.node.params[1:]:
