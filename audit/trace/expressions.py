@@ -10,6 +10,7 @@ from audit.trace.attributes import Attributes
 from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import HIT
+from audit.trace.headline import scores_beside
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     BPB,
@@ -93,7 +94,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         out = derive(parts)
         if best := best_of(out.keys):
             out.keys = out.keys - best | alone(parts)
-        out.const = ("text", leading_text(parts), words_in(e, parts))
+        out.const = ("text", leading_text(parts), words_in(e, parts), told_beside(parts))
         return out
 
     def x_collection(self: Any, e: ir.Collection) -> V:
@@ -251,6 +252,14 @@ def leading_text(parts: list[V]) -> str:
         else:
             break
     return found
+
+
+def told_beside(parts: list[V]) -> frozenset:
+    """The scores of figures that a text tells beside the one that bears the contest's name (`scores_beside`)."""
+    before = [parts[i - 1] if i else None for i in range(len(parts))]
+    return scores_beside(
+        (str(b.const) if b is not None and b.kind == "const" else "", p.scores) for b, p in zip(before, parts, strict=True) if p.scores
+    )  # fmt: skip
 
 
 def words_in(e: ir.FString, parts: list[V]) -> str | None:

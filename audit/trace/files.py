@@ -247,7 +247,7 @@ class Files:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
             floored = sorted(k[1:] for k in out.keys if k[0] == DIVIDED)
             more = sorted(k[1:] for k in out.keys if k[0] == DIVIDED_BY_MORE)
-            said = {"text": printed_text(args), "words": written(args)}
+            said = {"text": printed_text(args), "words": written(args), "beside": told_beside(args)}
             self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=alone(told), floored=floored, more=more, **said)
         return const(None)
 
@@ -299,3 +299,9 @@ def written(args: list[V]) -> str | None:
     """Everything that the printed line says besides its figures; None where that is not known."""
     said = args[0].const if len(args) == 1 else None
     return said[2] if isinstance(said, tuple) and said[:1] == ("text",) and len(said) > 2 else None
+
+
+def told_beside(args: list[V]) -> frozenset:
+    """The scores of figures that the printed line tells beside the one that bears the contest's name."""
+    said = args[0].const if len(args) == 1 else None
+    return said[3] if isinstance(said, tuple) and said[:1] == ("text",) and len(said) > 3 else frozenset()

@@ -117,15 +117,39 @@ def set_aside(trace: Trace) -> None:
 
     Where the last line that is printed ends in the contest's figure, under its name, earlier lines whose words say of
     no score that it is one are remarks (``drift on tokens already trained on:1.07``). Whoever puts such a figure
-    forward prints it last, or under the name. What one line prints side by side is not told apart.
+    forward prints it last, or under the name. The same goes for what the last line tells beside the figure
+    (``val_bpb:1.09 fit:1.02``).
     """
     active = [e for e in trace.of("REPORT", active=True) if e.scores]
     words = active[-1].detail.get("words") if active else None
-    if trace.chosen is not None or trace.unfollowed or words is None or not _NAMED.search(words):
+    if trace.chosen is not None or trace.unfollowed or words is None:
+        return
+    if beside := active[-1].detail["beside"]:
+        active[-1].scores -= beside
+    elif not _NAMED.search(words):
         return
     asides = {e.id for e in active[:-1] if (said := e.detail.get("words")) and _LETTERS.sub("", said.lower()) and not _SCORE.search(said)}
-    if asides and not any(e.scores & active[-1].scores for e in active if e.id in asides):
+    if any(e.scores & active[-1].scores for e in active if e.id in asides):
+        asides.clear()
+    if asides or beside:
         _choose(trace, frozenset(e.id for e in active if e.id not in asides))
+
+
+def scores_beside(figures: Iterable[tuple[str, frozenset]]) -> frozenset:
+    """The scores that a line only tells of, beside the contest's figure under its name.
+
+    ``figures``: what is written right before each figure, and the scores that it is made of.
+    """
+    under_the_name: set[int] = set()
+    others: set[int] = set()
+    for words, scores in figures:
+        if _NAMED.search(words):
+            under_the_name |= scores
+        elif _LETTERS.sub("", words.lower()) and not _SCORE.search(words):
+            others |= scores
+        else:
+            return frozenset()
+    return frozenset(others - under_the_name) if under_the_name else frozenset()
 
 
 def _choose(trace: Trace, reports: frozenset[int]) -> None:
@@ -138,4 +162,4 @@ def _choose(trace: Trace, reports: frozenset[int]) -> None:
             s.detail["reported"] = any((x.path, x.line) == (s.path, s.line) and x.id in reported for x in trace.of("SCORE"))
 
 
-__all__ = ["narrow", "set_aside"]
+__all__ = ["narrow", "scores_beside", "set_aside"]

@@ -229,8 +229,17 @@ def of_a_bare_script(lines: str, **files: str) -> set[str]:
 ASIDE = 'print(f"tokens already trained on:{again:.4f} (a diagnostic)")\nprint(f"final val_bpb:{running:.4f}")\n'
 
 
-def test_a_remark_before_the_figure_is_no_figure_where_nothing_is_stated():
-    assert not of_a_bare_script(ASIDE)
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ASIDE,
+        'print(f"adapted:{again:.4f} val_bpb:{running:.4f}")\n',
+        'print(f"val_bpb:{running:.4f} fit of what it learned:{again:.4f}")\n',
+        'print(f"first look:{again:.4f}")\nprint(f"val_bpb:{running:.4f} adapted:{again:.4f}")\n',
+    ],
+)
+def test_a_remark_is_no_figure_where_nothing_is_stated(lines):
+    assert not of_a_bare_script(lines)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +248,10 @@ def test_a_remark_before_the_figure_is_no_figure_where_nothing_is_stated():
         'print(f"running:{running:.4f}")\nprint(f"final val_bpb:{again:.4f}")\n',  # the second one is the figure
         'print(f"final val_bpb:{running:.4f}")\nprint(f"adapted:{again:.4f}")\n',  # it comes last
         'print(f"final score:{again:.4f}")\nprint(f"val_bpb:{running:.4f}")\n',  # it is called a score
-        'print(f"adapted:{again:.4f} val_bpb:{running:.4f}")\n',  # side by side
+        'print(f"running:{running:.4f} val_bpb:{again:.4f}")\n',  # it bears the name
+        'print(f"first bpb:{running:.4f} val_bpb:{again:.4f}")\n',  # both bear it
+        'print(f"val_bpb:{running:.4f} ttt score:{again:.4f}")\n',  # it is called a score
+        'print(f"val_bpb:{running:.4f} adapted:{min(running, again):.4f} {again:.4f}")\n',  # one has no words
         'print(f"adapted:{again:.4f}")\nprint(f"val_bpb:{running:.4f} {again:.4f}")\n',
         'print(f"adapted:{again:.4f}")\nprint(f"val_bpb:{min(running, again):.4f}")\n',
     ],
@@ -248,5 +260,6 @@ def test_a_figure_that_may_be_put_forward_counts(lines):
     assert of_a_bare_script(lines)
 
 
-def test_where_a_score_is_stated_no_words_set_a_figure_aside():
-    assert of_a_bare_script(ASIDE, **{"submission.json": '{"val_bpb": 1.05}'})
+@pytest.mark.parametrize("lines", [ASIDE, 'print(f"adapted:{again:.4f} val_bpb:{running:.4f}")\n'])
+def test_where_a_score_is_stated_no_words_set_a_figure_aside(lines):
+    assert of_a_bare_script(lines, **{"submission.json": '{"val_bpb": 1.05}'})
