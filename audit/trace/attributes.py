@@ -6,6 +6,7 @@ from itertools import count
 from typing import Any
 
 from audit import ir
+from audit.trace.emptied import TABLES
 from audit.trace.values import (
     EMPTY,
     GRAD,
@@ -117,6 +118,8 @@ class Attributes:
 
     def set_attr(self: Any, v: V, name: str, value: V, node: Any) -> None:
         if v.kind == "obj":
+            if self.forks and value.kind in TABLES:
+                value = self.replaced(v.data.attrs.get(name), value, node, joined=False)
             v.data.attrs[name] = value
             if isinstance(v.data.cls, ClassV) and v.data.cls.is_model and value.flags & (VAL | GRAD) and value.kind == "val":
                 self.write_model(v, value, node)

@@ -257,6 +257,8 @@ class Proposal:
 def proposals(trace: Trace) -> list[Proposal]:
     """Hints of compiled helpers and gates on the way to a score; one entry per source and standing."""
     found_at = sources(trace, "COMPILE", "GATE")
+    emptied = [*sources(trace, "EMPTIED").values()]
+    reads = sources(trace, "LOOKUP") if emptied else {}
     reported = reported_ids(trace)
     own: dict[int, dict[tuple[int, ...], int]] | None = None
     found: dict[tuple, Proposal] = {}
@@ -284,7 +286,26 @@ def proposals(trace: Trace) -> list[Proposal]:
             key = (e.path, e.line, leak, p.active)
             if key not in found or (p.reported and not found[key].reported):
                 found[key] = p
+        asked = [reads[k[1]] for k in marks(s, "lookup") if k[1] in reads] if emptied else []
+        for e in emptied:
+            if any(_emptied_before(e, r) for r in asked):
+                own = _own_places(all_scores(trace)) if own is None else own
+                if _among(tokens_in(e.detail["keys"]), own[s.id]):
+                    p = Proposal(source=e, score=s, leak=True, reported=s.id in reported)
+                    key = (e.path, e.line, True, p.active)
+                    if key not in found or (p.reported and not found[key].reported):
+                        found[key] = p
     return sorted(found.values(), key=lambda p: (RANK[p.active], p.source.id))
+
+
+def _emptied_before(e: Event, read: Event) -> bool:
+    """Was the table that is read emptied, or kept, earlier in the same turn of the loops that both stand in."""
+    turns = dict(e.loops)
+    return (
+        e.id < read.id
+        and e.id in read.detail["table_taint"]
+        and all(turns.get(loop) == turn for loop, turn in read.loops if loop in turns)
+    )
 
 
 def _among(tokens: Places, scored: dict[tuple[int, ...], int]) -> bool:

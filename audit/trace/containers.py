@@ -79,6 +79,8 @@ class Containers:
             if name in ("pop", "popleft", "get", "get_nowait"):
                 return self.taken(recv)
             if name == "clear":
+                if self.may_be_kept(recv, node):
+                    return const(None)
                 recv.data, recv.rest, recv.first = [], None, None
                 return const(None)
             if name in ("sort", "reverse", "remove", "discard"):
@@ -144,6 +146,8 @@ class Containers:
         if name == "copy":
             return mapping(dict(recv.data or {}), recv.rest)
         if name == "clear":
+            if self.may_be_kept(recv, node):
+                return const(None)
             recv.data.clear()
             recv.rest = None
             recv.taint = EMPTY

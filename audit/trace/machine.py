@@ -22,6 +22,7 @@ from audit.trace.calls import Calls
 from audit.trace.choices import Choices
 from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
+from audit.trace.emptied import Emptied
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.floors import Floors
@@ -91,7 +92,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied,
 ):  # fmt: skip
     def __init__(
         self,

@@ -142,6 +142,8 @@ class Methods:
                 passed = passed.data[0]
             return passed
         if name == "fill" and recv.kind == "val" and not any(a.flags for a in args):
+            if self.may_be_kept(recv, node):
+                return const(None)
             recv.keys, recv.taint, recv.atoms = EMPTY, EMPTY, EMPTY
             recv.flags &= ~(VAL | TRAIN | LOSS | COUNT | RATIO)
             return const(None)
@@ -334,7 +336,7 @@ class Methods:
         self.note_raised(name, recv, args, kwargs, recv, node)
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if name in ("zero_", "fill_", "normal_", "uniform_") and recv.kind == "val":
-            if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line:
+            if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line and not self.may_be_kept(recv, node):
                 # A buffer that starts afresh.
                 recv.taint, recv.atoms, recv.keys = EMPTY, EMPTY, EMPTY
                 recv.flags &= ~(VAL | TRAIN | LOSS)

@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.chosen_weights import learned_of_val, note_branch
 from audit.trace.contexts import Contexts
+from audit.trace.emptied import TABLES
 from audit.trace.gates import gate_tokens
 from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
@@ -232,6 +233,8 @@ class Statements(Loops, Contexts):
     def bind(self: Any, target: Any, v: V, stmt: Any) -> None:
         t = type(target)
         if t is ir.Name:
+            if self.forks and v.kind in TABLES:
+                v = self.replaced(self.scope.get(target.id), v, stmt, joined=target.id not in self.scope.redirect)
             self.scope.set(target.id, v)
         elif t is ir.Collection:
             self.unpack(target.elts, v, stmt)

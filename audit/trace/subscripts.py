@@ -516,6 +516,8 @@ class Subscripts:
         if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
             base.flags |= MATCH
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
+            if value.const in (0, 0.0) and lo is hi is None and not indices and base.kind == "val":
+                self.may_be_kept(base, node)  # ``counts[:] = 0``
             if (lo is not None or hi is not None) and value.const not in (0, 0.0, False):
                 base.mask = (lo, hi)
             elif value.kind == "const" and base.data == ONES and value.const in (0, 0.0, False) and (lo is not None or hi is not None):

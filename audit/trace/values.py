@@ -428,6 +428,7 @@ def join(a: V, b: V) -> V:
             merged[k] = join(merged[k], v) if k in merged else v
         rest = a.rest if b.rest is None else b.rest if a.rest is None else join(a.rest, b.rest)
         out = mapping(merged, rest)
+        out.taint, out.flags = a.taint | b.taint, a.flags | b.flags
         out.by_place = a.by_place or b.by_place
         return out
     if a.kind == "seq" and b.kind != "seq" and (b.kind == "const"):
