@@ -95,7 +95,8 @@ def _name(low: str) -> str:
     if _BYTES.search(low) and not _NOT_BYTES.search(low):
         if "code" in low or "script" in low:
             return "bytes_code"
-        return "bytes_model" if re.search(r"model|weights|quantized|blob|compressed", low) else "bytes_total"
+        part = re.search(r"model|weights|quantized|blob|compressed", low) and not re.search(r"total_submission|submission_total", low)
+        return "bytes_model" if part else "bytes_total"
     if re.fullmatch(
         r"(?:total |model |num_|n_)?(?:unique )?(?:model_)?param(?:eter)?s?(?:[ _]count|_total)?", low
     ):

@@ -25,7 +25,8 @@ import re
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.evidence.sizes import CAP, Size, mebibytes, run_total, stated_sizes
+from audit.evidence.runs import Run
+from audit.evidence.sizes import CAP, Size, mebibytes, run_total, stated_models, stated_sizes
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
@@ -60,6 +61,12 @@ ILLEGAL = [
         lines=(5,),
     ),
     Example(
+        name="a compressed model over the cap, without its code",
+        code=_SCRIPT,
+        files=(("submission.json", '{"val_bpb": 1.1134,\n"compressed_size_bytes": 16349337}'),),
+        lines=(2,),
+    ),
+    Example(
         name="mebibytes dressed as megabytes",
         code=_SCRIPT,
         files=(
@@ -78,6 +85,11 @@ LEGAL = [
         ),
     ),
     Example(
+        name="a larger export beside the submitted model",
+        code=_SCRIPT,
+        files=(("submission.json", '{"val_bpb": 1.3246, "bytes_model_int6_zlib": 14784469, "bytes_model_int8_zlib": 18612195}'),),
+    ),
+    Example(
         name="one byte short of the cap", code=_SCRIPT, files=(("train_seed1.log", _log(15_999_999)), _SAID)
     ),
     Example(
@@ -92,6 +104,10 @@ LEGAL = [
 ]
 
 
+#: said of what is a seed's of which the stated score is not
+_ANOTHER = "; the stated score is another seed's"
+
+
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     yield from distinct(_check(ctx))
 
@@ -100,13 +116,24 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     packed = _packed_size(ctx)
     sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]
+    stated, models = stated_sizes(found), stated_models(found)
     for size in sizes:
-        if size.over:
+        if not size.over or size.run is None:
+            continue
+        if (other := _stated_otherwise(size.run, size, stated)) is not None:
+            message = f"{_over(size)}; the log does not print the stated score, and for the same seed {other.fact.raw} bytes are stated"
+            yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
+        elif size.run.link == "seed" and not found.counts(f"seed:{size.run.seed}"):
+            yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
+        else:
             yield paper_finding(RULE, size.fact, _over(size), confidence=confidence_of(found, size.run))
-    stated = stated_sizes(found)
-    dressed = {id(small): exact for small, exact in mebibytes(stated)}
+    dressed = {id(small): exact for small, exact in mebibytes([*stated, *models])}
     for size in stated:
-        if size.over and not _refuted(size, sizes) and not _of_another(size, stated):
+        if not size.over or _refuted(size, sizes) or _of_another(size, stated):
+            continue
+        if not found.counts(size.fact.scope):
+            yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
+        else:
             yield paper_finding(
                 RULE, size.fact, _over(size), confidence="high" if " MB" not in size.fact.raw else "medium"
             )
@@ -118,7 +145,9 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
                 f"{small.fact.value / 1e6:.2f} x 1,048,576 = {small.fact.value * 1.048576:,.0f} bytes",
                 severity="warning", steps=(exact.fact,),
             )  # fmt: skip
-    kept = [s for s in (*sizes, *stated) if not s.over]
+    kept = [s for s in (*sizes, *stated) if not s.over and id(s) not in dressed]
+    if models and not kept and (least := min(models, key=lambda s: s.total.low)).over:
+        yield paper_finding(RULE, least.fact, _over(least))
     if kept:
         largest = max(kept, key=lambda s: s.total.high)
         yield Obligation(
@@ -134,6 +163,14 @@ def _over(size: Size) -> str:
     if " MB" in size.fact.raw:
         return f"{size.fact.raw} are more than {CAP:,} bytes"
     return f"{size.total.low:,.0f} bytes{parts}, {size.total.low - CAP:,.0f} over the cap of {CAP:,}"
+
+
+def _stated_otherwise(run: Run, size: Size, stated: list[Size]) -> Size | None:
+    """The exact size that the metadata state for the seed of a run that printed another score, where it is under the cap."""
+    if run.link != "seed":
+        return None
+    of_seed = [s for s in stated if s.fact.scope == f"seed:{run.seed}" and s.fact.path.endswith(".json") and " MB" not in s.fact.raw]
+    return next((s for s in of_seed if not s.over), None) if not any(s.total.meets(size.total) for s in of_seed) else None
 
 
 def _refuted(size: Size, runs: list[Size]) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.evidence.identities import bytes_per_token, readings, tokenizer_of_ratio
-from audit.evidence.runs import Evaluation, Run
+from audit.evidence.runs import Evaluation, Evidence, Run
 from audit.model import Fact, Finding, Obligation, Severity
 from audit.rules.base import Rule
 from audit.rules.papers import confidence_of, evidence, full_machine, non_record, paper_finding
@@ -75,7 +75,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if clock.value > BUDGET + late:
             yield paper_finding(
                 rule, clock, f"training took {clock.value:.3f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found, run), severity=_gravity(run),
+                confidence=confidence_of(found, run), severity=_gravity(found, run),
             )  # fmt: skip
             continue
         over = hessian is not None and clock.value + hessian.value > BUDGET + late
@@ -104,9 +104,9 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
 
 
-def _gravity(run: Run) -> Severity:
-    """A budget binds on eight GPUs; a run that does not say how many it used is only pointed at."""
-    return "violation" if full_machine(run) else "warning"
+def _gravity(found: Evidence, run: Run) -> Severity:
+    """A budget binds on eight GPUs; a run that does not say how many it used, or is not the stated one, is only pointed at."""
+    return "violation" if full_machine(run) and found.counts(f"seed:{run.seed}" if run.link == "seed" else "") else "warning"
 
 
 def _step_seconds(run: Run) -> float:
@@ -128,7 +128,7 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         if seconds > BUDGET + LATE:
             yield paper_finding(
                 rule, place, f"evaluation took {parts} = {seconds:.1f} s of {BUDGET:.0f} s",
-                confidence=confidence_of(found, run), severity=_gravity(run), steps=outside,
+                confidence=confidence_of(found, run), severity=_gravity(found, run), steps=outside,
             )  # fmt: skip
         elif outside:
             yield paper_finding(

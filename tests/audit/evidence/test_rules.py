@@ -255,3 +255,38 @@ def test_a_log_set_apart_by_its_name_is_not_tied_by_its_seed() -> None:
     log = LOG.format(seed=1, tokens=262_144, loss=3.0, bpb=1.77)
     assert papers(log1=log, json='{"seed_results": {"1": {"val_bpb": 1.1}}}').linked == "seed"
     assert papers(log_baseline=log, json='{"seed_results": {"1": {"val_bpb": 1.1}}}').linked == ""
+
+
+def _run(seed: int, total: int, bpb: float) -> str:
+    return (
+        f"seed: {seed}\nworld_size: 8\nmodel_params: 1000000\nTotal submission size int6+lzma: {total} bytes\n"
+        f"stopping_early: wallclock_cap train_time:{599_000 if total < 16_000_000 else 604_000}ms step:6000/20000\n"
+        f"final_int6_exact val_loss:1.88000000 val_bpb:{bpb:.8f}\n"
+    )
+
+
+_SEEDS = '{{"val_bpb": 1.11344758,{mean} "seeds": {{"1": {{"ours_bpb": 1.11344758}}, "2": {{"ours_bpb": 1.1199, "ours_bytes": 16168277}}}}}}'
+
+
+@pytest.mark.parametrize("rule", ["B1", "B3"])
+@pytest.mark.parametrize(("mean", "severity"), [("", {"warning"}), (' "val_bpb_mean": 1.1167,', {"violation"})])
+def test_another_seed_counts_where_a_mean_is_stated(rule: str, mean: str, severity: set[str]) -> None:
+    logs = {"log1": _run(1, 15_999_999, 1.11344758), "log2": _run(2, 16_168_277, 1.1199)}
+    assert {f.severity for f in check(rule, json=_SEEDS.format(mean=mean), **logs)} == severity
+
+
+@pytest.mark.parametrize(
+    ("stated", "severity"), [(15_994_521, "warning"), (16_045_826, "violation")]
+)
+def test_a_log_of_the_seed_before_the_model_was_quantized_once_more(stated: int, severity: str) -> None:
+    said = f'{{"val_bpb": 1.1199, "seed_results": {{"2": {{"val_bpb": 1.1199, "artifact_bytes": {stated}}}}}}}'
+    assert {f.severity for f in check("B1", log=_run(2, 16_045_826, 1.11), json=said)} == {severity}
+
+
+def test_a_model_over_the_cap_accuses_only_where_no_size_fits() -> None:
+    alone = '{"val_bpb": 1.1134, "compressed_size_bytes": 16349337}'
+    assert [f.severity for f in check("B1", json=alone)] == ["violation"]
+    assert not check("B1", json=alone, log=_run(1, 15_999_999, 1.1134))
+    assert not check("B1", json=alone.replace("}", ', "bytes_model_int6_zlib": 14784469}'))
+    # 15.59 MiB are 16,349,337 bytes: the table's figure is no smaller artifact
+    assert {f.severity for f in check("B1", json=alone, README="# X\n\n| Artifact size | 15.59 MB |\n|---|---|\n")} == {"violation", "warning"}
