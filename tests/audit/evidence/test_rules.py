@@ -289,4 +289,4 @@ def test_a_model_over_the_cap_accuses_only_where_no_size_fits() -> None:
     assert not check("B1", json=alone, log=_run(1, 15_999_999, 1.1134))
     assert not check("B1", json=alone.replace("}", ', "bytes_model_int6_zlib": 14784469}'))
     # 15.59 MiB are 16,349,337 bytes: the table's figure is no smaller artifact
-    assert {f.severity for f in check("B1", json=alone, README="# X\n\n| Artifact size | 15.59 MB |\n|---|---|\n")} == {"violation", "warning"}
+    assert {f.severity for f in check("B1", json=alone, README="# X\n\n**Artifact:** 15.59 MB\n")} == {"violation", "warning"}
