@@ -14,7 +14,8 @@ on a fifth of the set (#1854, #1883, #2039).
 outside, and only for evaluations whose printed score is the reported one. Trimming to whole
 sequences is inside the limits. Where the token count is the full set's and the product is off by less
 than two per cent, loss and score were averaged over slightly different tokens (a tail left out, chunks
-weighted unequally): accepted records have that, and it is a warning.
+weighted unequally): accepted records have that, and it is a warning. Off by more than half a per cent, and
+no other reported line right, it is undetermined: a part of the set has other bytes per token than the whole.
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
 Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
 token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
@@ -35,6 +36,7 @@ from collections.abc import Iterator
 
 from audit.context import Context
 from audit.evidence.identities import (
+    FULL_BYTES,
     LEAST_TOKENS,
     Reading,
     Tokenizer,
@@ -48,6 +50,9 @@ from audit.rules.base import Example, Rule
 from audit.rules.flow import PRELUDE
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
 from audit.trace.coverage import Cut, cut_of
+
+#: share by which loss and score of the whole set may miss each other
+FAR = 0.005
 
 RULE = Rule(
     id="D2",
@@ -161,7 +166,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
-    full, short, unknown = [], False, ""
+    full, short, unknown, apart = [], False, "", None
     for reading in readings(found):
         place = reading.evaluation.bpb
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
@@ -171,6 +176,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
                 RULE, place, reading.message, confidence=confidence_of(found, reading.run), steps=others
             )
         elif reading.kind == "unequal":
+            apart = reading if reading.run.link and _far(reading) else apart
             yield paper_finding(RULE, place, reading.message, severity="warning", steps=others)
         elif reading.kind == "full":
             full.append(reading)
@@ -199,6 +205,9 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
     elif cut is not None:
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
+    elif apart is not None and not short:
+        place = apart.evaluation.bpb
+        yield Obligation(rule=RULE.id, status="undetermined", reason=f"{place.path}:{place.line}: {apart.message}")
     else:
         yield Obligation(
             rule=RULE.id, status="not-applicable",
@@ -223,6 +232,12 @@ def _fixed(ctx: Context, found: Evidence, cut: Cut) -> str:
     printed = all(v is not None and v.source == "log" and not v.ambiguous for v in values)
     shown = any(run.link == "score" and all(run.knob(name) is not None for name in cut.settings) for run in found.behind)
     return "the log of the reported run prints that setting" if cut.settings and printed and shown else ""
+
+
+def _far(reading: Reading) -> bool:
+    """Are loss and score further apart than means over batches, or the odd tokens at a stream's end, can put them."""
+    implied = reading.implied
+    return implied is not None and (implied.below(FULL_BYTES.low * (1 - FAR)) or implied.low > FULL_BYTES.high * (1 + FAR))
 
 
 def _mean(reading: Reading) -> float:

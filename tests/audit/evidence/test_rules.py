@@ -22,7 +22,7 @@ from audit.evidence.readme import read_readme
 from audit.evidence.runs import view
 from audit.evidence.significance import Scores, compare, read_record, welch
 from audit.evidence.sizes import mebibytes, run_total, stated_sizes
-from audit.model import Finding
+from audit.model import Finding, Obligation
 from audit.rules.base import Example, rule_modules
 from audit.source import MemoryTree, SubmissionFiles
 
@@ -290,3 +290,21 @@ def test_a_model_over_the_cap_accuses_only_where_no_size_fits() -> None:
     assert not check("B1", json=alone.replace("}", ', "bytes_model_int6_zlib": 14784469}'))
     # 15.59 MiB are 16,349,337 bytes: the table's figure is no smaller artifact
     assert {f.severity for f in check("B1", json=alone, README="# X\n\n**Artifact:** 15.59 MB\n")} == {"violation", "warning"}
+
+
+@pytest.mark.parametrize(
+    ("bpb", "more", "undetermined"),
+    [
+        (2.52733178, "", True),  # 2.4052 bytes per token: the set's beginning has them
+        (2.50000000, "", False),  # a fifth of a per cent off
+        (2.52733178, "final_exact val_loss:4.21352220 val_bpb:2.49550000\n", False),  # the other reported line is right
+    ],
+)
+def test_loss_and_score_far_apart_do_not_show_the_full_set(bpb: float, more: str, undetermined: bool) -> None:
+    log = f"model_params:1\nval_tokens: 62021632\nfinal val_loss:4.21352220 val_bpb:{bpb:.8f}\n{more}"
+    stated = f'{{"seed_results": {{"1": {{"val_bpb": {bpb:.8f}}}, "2": {{"val_bpb": 2.49550000}}}}}}'
+    found = papers(log=log, json=stated)
+    ctx = Context(primary="train_gpt.py", facts=Facts([*found.papers, *(f for r in found.runs for f in r.facts)]))
+    shown = list(rule_modules()["D2"].check(ctx))
+    assert any(isinstance(x, Obligation) and x.status == "undetermined" for x in shown) == undetermined
+    assert not [x for x in shown if isinstance(x, Finding) and x.severity == "violation"]
