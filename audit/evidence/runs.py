@@ -108,7 +108,7 @@ class Evidence:
         """Does the stated score rest on this seed (``seed:42``): not on others where one run's score is stated and no mean."""
         if not scope or self.linked != "score" or any(f.name == "val_bpb_mean" for f in self.stated):
             return True
-        return any(run.link == "score" and scope == f"seed:{run.seed}" for run in self.behind)
+        return any(run.link == "score" and (run.seed is None or scope == f"seed:{run.seed}") for run in self.behind)
 
     def paper(self, name: str, scope: str | None = None) -> list[Fact]:
         return [f for f in self.papers if f.name == name and (scope is None or f.scope == scope)]

@@ -275,6 +275,11 @@ def test_another_seed_counts_where_a_mean_is_stated(rule: str, mean: str, severi
     assert {f.severity for f in check(rule, json=_SEEDS.format(mean=mean), **logs)} == severity
 
 
+def test_a_log_that_names_no_seed_may_be_of_any() -> None:
+    logs = {"log1": _run(1, 15_999_999, 1.11344758).replace("seed: 1\n", ""), "log2": _run(2, 16_168_277, 1.1199)}
+    assert {f.severity for f in check("B1", json=_SEEDS.format(mean=""), **logs)} == {"violation"}
+
+
 @pytest.mark.parametrize(
     ("stated", "severity"), [(15_994_521, "warning"), (16_045_826, "violation")]
 )
