@@ -154,17 +154,27 @@ def _evaluations(facts: list[Fact]) -> Iterator[Evaluation]:
             yield Evaluation(parts["val_bpb"], parts.get("val_loss"), parts.get("eval_time_s"))
 
 
-def _link(runs: list[Run], stated: list[Fact]) -> None:
-    """Fills ``reported``. The headline comes from metadata where it has one, else from the README."""
+def _usable(stated: list[Fact]) -> list[Fact]:
+    """The headline comes from metadata where it has one, else from the README."""
     headline = [f for f in stated if f.path.endswith(".json")] or stated
-    usable = [f for f in headline if decimals(f.raw) >= 3 and not f.raw.startswith("~")]
+    return [f for f in headline if decimals(f.raw) >= 3 and not f.raw.startswith("~")]
+
+
+def headline(stated: list[Fact]) -> list[Interval]:
+    """What the score that the papers put forward may be exactly."""
+    return [interval(f.raw, truncated=True) for f in _finals(_usable(stated))]
+
+
+def _link(runs: list[Run], stated: list[Fact]) -> None:
+    """Fills ``reported``."""
+    usable = _usable(stated)
     plain = [f for f in usable if not _DIAGNOSTIC.search(f.label)]
     others = [
         f
         for f in stated
         if decimals(f.raw) >= 3 and not _DIAGNOSTIC.search(f.label) and not f.raw.startswith("~")
     ]
-    targets = [interval(f.raw, truncated=True) for f in _finals(usable)]
+    targets = headline(stated)
     if _reported(runs, targets) or (targets and _averaged(runs, targets)):
         return
     for wider in (plain, others):
@@ -174,7 +184,7 @@ def _link(runs: list[Run], stated: list[Fact]) -> None:
 
 def _reported(runs: list[Run], targets: list[Interval]) -> bool:
     for run in runs:
-        run.reported = [e for e in run.evaluations if any(_prints(e.bpb, t) for t in targets)]
+        run.reported = [e for e in run.evaluations if any(prints(e.bpb, t) for t in targets)]
     return any(run.reported for run in runs)
 
 
@@ -220,6 +230,6 @@ def _kind(evaluation: Evaluation) -> str:
     return re.sub(r"[=:]?\d[\d.,]*", "", evaluation.label)
 
 
-def _prints(bpb: Fact, target: Interval) -> bool:
+def prints(bpb: Fact, target: Interval) -> bool:
     """Does the log's score round (or cut) to the stated one. Coarse log figures link nothing."""
     return decimals(bpb.raw) >= 3 and interval(bpb.raw).meets(target)

@@ -13,7 +13,8 @@ only under the strict policy.
 **Look-alikes that are legal.** Diagnostics on raw weights whose figure is not the reported one; the
 dequantized state loaded into the old model object, which is then evaluated.
 
-**How it is decided.** For the last printed figure, where the parameters of the evaluated models were read from.
+**How it is decided.** For the last printed figure, where the parameters of the evaluated models were read from. By the
+logs, where the stated score is printed by a step of training or a line before quantization and by no other.
 
 **See also.** B1 (the size), F14.
 """
@@ -24,9 +25,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.evidence.unquantized import unquantized
+from audit.model import Fact, Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread
+from audit.rules.papers import evidence, paper_finding
 from audit.trace.adaptation import call_of, places
 
 RULE = Rule(
@@ -65,6 +68,22 @@ print(f"val_bpb:{evaluate(model, val):.4f}")
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
+    early = list(unquantized(evidence(ctx)))
+    for said, final in early:
+        yield paper_finding(RULE, said, _early(said, final), severity=RULE.severity, steps=(final,) if final is not None else ())
+    if early:
+        said, final = early[0]
+        yield Obligation(rule=RULE.id, status="violated", reason=f"{said.path}:{said.line}: {_early(said, final)}")
+    else:
+        yield from _by_source(ctx)
+
+
+def _early(said: Fact, final: Fact | None) -> str:
+    shown = "the run prints none of the artifact" if final is None else f"the artifact's is {final.raw}"
+    return f"the stated score {said.raw} is that of the model before it was quantized; {shown}"
+
+
+def _by_source(ctx: Context) -> Iterator[Finding | Obligation]:
     if ctx.trace is None:
         yield unread(RULE, ctx) or holds(RULE, "")
         return

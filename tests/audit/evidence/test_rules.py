@@ -313,3 +313,29 @@ def test_loss_and_score_far_apart_do_not_show_the_full_set(bpb: float, more: str
     shown = list(rule_modules()["D2"].check(ctx))
     assert any(isinstance(x, Obligation) and x.status == "undetermined" for x in shown) == undetermined
     assert not [x for x in shown if isinstance(x, Finding) and x.severity == "violation"]
+
+
+_STEP = "model_params:1\nstep:1186/2600 val_loss:2.3771 val_bpb:1.4078 train_time:600485ms step_avg:506.31ms\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "stated", "said"),
+    [
+        (_STEP + "final_int8_zlib_roundtrip_exact val_loss:2.5753 val_bpb:1.52523098\n", 1.4078, "the artifact's is 1.52523098"),
+        ("model_params:1\npre-quantization post-ema val_loss:1.978179 val_bpb:1.17158907\n", 1.17158907, "prints none"),
+        (_STEP + "final_int8_zlib_roundtrip_exact val_loss:2.5753 val_bpb:1.52523098\n", 1.5252, ""),  # the artifact's own
+        (_STEP + "final_int8_zlib_roundtrip_exact val_loss:2.3775 val_bpb:1.40810000\n", 1.4078, ""),  # no worse to speak of
+        (_STEP + "final_sliding val_loss:2.3200 val_bpb:1.37400000\n", 1.4078, ""),  # the modest one of two
+        (_STEP, 1.4078, ""),  # all that the log has
+    ],
+)
+def test_the_stated_score_is_the_artifacts(log: str, stated: float, said: str) -> None:
+    found = check("B7", log=log, json=f'{{"val_bpb": {stated}}}')
+    assert [f.severity for f in found] == (["warning"] if said else [])
+    assert all(said in f.message for f in found)
+
+
+def test_another_log_may_print_the_stated_score_after_quantization() -> None:
+    early = _STEP + "final_int8_zlib_roundtrip_exact val_loss:2.5753 val_bpb:1.52523098\n"
+    later = "model_params:1\nfinal_int8_zlib_roundtrip_exact val_loss:2.3771 val_bpb:1.40780000\n"
+    assert not check("B7", log1=early, log2=later, json='{"val_bpb": 1.4078}')
