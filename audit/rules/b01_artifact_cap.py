@@ -121,7 +121,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         if not size.over or size.run is None:
             continue
         if (other := _stated_otherwise(size.run, size, stated)) is not None:
-            message = f"{_over(size)}; the log does not print the stated score, and for the same seed {other.fact.raw} bytes are stated"
+            message = f"{_over(size)}; the log does not print the stated score, and {other.total.low:,.0f} bytes are stated for the same seed"
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         elif size.run.link == "seed" and not found.counts(f"seed:{size.run.seed}"):
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")

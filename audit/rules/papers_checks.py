@@ -63,6 +63,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
     shown: Fact | None = None
     slowest: tuple[Fact, Fact] | None = None
     other: Run | None = None
+    late_runs = False
     for run in found.behind:
         clock = run.last("train_time_s") or run.last("last_train_time_s")
         if clock is None:
@@ -77,6 +78,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
                 rule, clock, f"training took {clock.value:.3f} s of {BUDGET:.0f} s",
                 confidence=confidence_of(found, run), severity=_gravity(found, run),
             )  # fmt: skip
+            late_runs = True
             continue
         over = hessian is not None and clock.value + hessian.value > BUDGET + late
         if hessian is not None and over and (slowest is None or hessian.value > slowest[0].value):
@@ -91,6 +93,8 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
             "(records with a reserve shorter than this were accepted)",
             severity="warning", steps=(clock,),
         )  # fmt: skip
+    if shown is None and other is None and not late_runs:
+        yield from _stated_time(rule, found, "train_time_s", "training")
     if shown is not None:
         yield Obligation(
             rule=rule.id,
@@ -109,6 +113,15 @@ def _gravity(found: Evidence, run: Run) -> Severity:
     return "violation" if full_machine(run) and found.counts(f"seed:{run.seed}" if run.link == "seed" else "") else "warning"
 
 
+def _stated_time(rule: Rule, found: Evidence, name: str, what: str) -> Iterator[Finding]:
+    """What the metadata say of a clock that no log behind the score prints; they rarely say what is in it, so that it is a doubt."""
+    over = [f for f in found.paper(name) if f.path.endswith(".json") and f.value > BUDGET + LATE]
+    if over:
+        worst = max(over, key=lambda f: f.value)
+        message = f"{worst.label} is {worst.raw}: {what} has {BUDGET:.0f} s, and no log behind the score prints its clock"
+        yield paper_finding(rule, worst, message, severity="warning", confidence="medium")
+
+
 def _step_seconds(run: Run) -> float:
     average = run.last("step_avg_ms")
     return float(average.value) / 1e3 if average else 0.15
@@ -120,8 +133,10 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
     if non_record(ctx):
         return
     shown: tuple[Fact, float] | None = None
+    timed = False
     for run in found.behind:
         total = _evaluation_seconds(run)
+        timed = timed or total is not None
         if total is None or full_machine(run) is False:
             continue
         place, seconds, parts, outside = total
@@ -140,6 +155,8 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
             shown = shown or (place, seconds)
         else:
             shown = shown or (place, seconds)
+    if not timed:
+        yield from _stated_time(rule, found, "eval_time_s", "evaluation")
     if shown is not None:
         place, seconds = shown
         yield Obligation(

@@ -339,3 +339,12 @@ def test_another_log_may_print_the_stated_score_after_quantization() -> None:
     early = _STEP + "final_int8_zlib_roundtrip_exact val_loss:2.5753 val_bpb:1.52523098\n"
     later = "model_params:1\nfinal_int8_zlib_roundtrip_exact val_loss:2.3771 val_bpb:1.40780000\n"
     assert not check("B7", log1=early, log2=later, json='{"val_bpb": 1.4078}')
+
+
+@pytest.mark.parametrize(("rule", "key"), [("B3", "training_time_seconds"), ("B4", "eval_time_seconds")])
+def test_a_stated_time_over_the_limit_is_a_doubt_where_no_log_has_a_clock(rule: str, key: str) -> None:
+    said = f'{{"val_bpb": 1.1137, "{key}": 2145}}'
+    assert [f.severity for f in check(rule, json=said)] == ["warning"]
+    assert not check(rule, json=said.replace("2145", "599"))
+    clocked = _run(1, 15_999_999, 1.1137).replace("val_bpb:1.11370000", "val_bpb:1.11370000 eval_time:90000ms")
+    assert not check(rule, json=said, log=clocked)
