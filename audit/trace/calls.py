@@ -465,6 +465,7 @@ class Calls:
         if not target.models or not (target.flags & PARAM or target.kind == "bound"):
             return
         self.note_rewritten(value)
+        value = self.taught(value)
         for serial in target.models:
             owner = self.serials.get(serial)
             if owner is not None:

@@ -20,6 +20,7 @@ from audit.trace.bests import Bests
 from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
 from audit.trace.choices import Choices
+from audit.trace.chosen_weights import ChosenWeights
 from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
@@ -92,7 +93,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights,
 ):  # fmt: skip
     def __init__(
         self,
@@ -157,6 +158,7 @@ class Machine(
         self.place_tests: list[frozenset] = []  # what the tests of places depend on that this turn is under, or went past
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
+        self.picks: list[V] = []  # what numbers were picked by (`audit.trace.chosen_weights`)
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()
 

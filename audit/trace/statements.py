@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.chosen_weights import learned_of_val, note_branch
+from audit.trace.chosen_weights import learned_of_val
 from audit.trace.contexts import Contexts
 from audit.trace.emptied import TABLES
 from audit.trace.gates import gate_tokens
@@ -411,7 +411,7 @@ class Statements(Loops, Contexts):
             if not status:
                 self.note_chosen(s, test, before, begun)
                 if learned_of_val(test):
-                    note_branch(self.scope, test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
+                    self.note_branch(test, self.interest.assigned(s.body)[0] | self.interest.assigned(s.orelse)[0])
                 self.note_branch_weights(s, test, before)
             self.note_left_out(s, test, begun)
             self.note_kind_left_out(s, test, begun)

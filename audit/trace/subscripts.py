@@ -135,6 +135,8 @@ class Subscripts:
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
                 part = self.element(base)
+                if (picked := self.picked_by(i, part)) is not part:
+                    return picked
                 if (best := best_of(i.keys)) and part.kind in ("val", "const"):
                     part = derive([part])
                     part.keys = part.keys | best
@@ -320,6 +322,8 @@ class Subscripts:
                 return self.gather(out, i, e)
             if decides_weights(i, out) and not i.flags & MASK:
                 out = chosen_weights(i, out)
+            elif not i.deps and (picked := self.picked_by(i, out)) is not out:
+                out = picked
             elif i.flags & VAL and i.kind != "const":
                 out = self.lookup(base, i, out, e)
             if base.flags & (LOGITS | LOSS) and not PROPOSALS.isdisjoint(kinds(i)) and not i.flags & MASK:

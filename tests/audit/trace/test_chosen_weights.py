@@ -99,3 +99,33 @@ def test_a_copy_that_is_never_put_back():
     code = code.replace("model.head.weight.copy_(", "print(").replace("H.diagonal()))", "H.diagonal()).norm())")
     assert verdict(code) == "clean"
     assert verdict(code.replace("best[better]", "model.head.weight.data[better]")) == "violation"
+
+
+CLIP = """\
+def clipped(W, c, hi=15):
+    s = W.abs().amax(1, keepdim=True) * c / hi
+    return (W / s).round().clamp(-hi - 1, hi) * s
+first = model.head.weight.detach().clone()
+with torch.no_grad():
+    X = model.emb(FEED[:32768])
+    def error(c):
+        return (MEASURED @ (clipped(first, c) - first).t()).pow(2).mean()
+    SEARCH
+    model.head.weight.copy_(clipped(first, best))
+print(f"val_bpb:{evaluate(model, val):.4f}")
+"""
+SEARCHES = [
+    "best = (0.7, 0.8, 0.9)[int(np.argmin([error(c).item() for c in (0.7, 0.8, 0.9)]))]",
+    "best, least = 1.0, float('inf')\n    for c in (0.7, 0.8, 0.9):\n        if error(c) < least:\n            best, least = c, error(c)",
+    "scales = torch.linspace(0.5, 1.0, 11)\n    best = scales[torch.stack([error(c) for c in scales]).argmin()]",
+]
+
+
+@pytest.mark.parametrize("search", SEARCHES)
+@pytest.mark.parametrize(
+    ("feed", "measured", "learned"), [("val", "X", True), ("train", "X", False), ("val", "torch.eye(64)", False)]
+)
+def test_a_scale_that_validation_activations_pick_teaches_the_weights(search: str, feed: str, measured: str, learned: bool) -> None:
+    code = CLIP.replace("SEARCH", search).replace("FEED", feed).replace("MEASURED", measured)
+    found = {f.rule for f in audit_text(PRELUDE + code).findings if f.severity == "violation"}
+    assert bool(found & {"F1", "F11"}) == learned, found
