@@ -107,11 +107,16 @@ class Submission:
     #: path -> line number -> source line, around every finding, so that a saved result can be
     #: rendered with its code again without the submission
     excerpts: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: path whose lines are those of an unpacked source -> the submitted file that holds it, and the payload's
+    #: lines there (0: the file is plain, and the lines are its own)
+    packed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The object of schema ``referee.audit/1``; ``suppressed`` only appears where it is set."""
+        """The object of schema ``referee.audit/1``; ``suppressed`` and ``packed`` only appear where they are set."""
         found = asdict(self)
         for finding in found["findings"]:
             if finding["suppressed"] is None:
                 del finding["suppressed"]
+        if not self.packed:
+            del found["packed"]
         return found

@@ -127,7 +127,7 @@ def decide(
         first = breaches[0]
         more = f", and {len(breaches) - 1} more ({', '.join(rules_hit)})" if len(breaches) > 1 else ""
         return "violation", f"{first.rule} {first.name} at {first.path}:{first.line}{more}"
-    open_ = [o for o in obligations if o.status == "undetermined" and _bears(by_id.get(o.rule), policy)]
+    open_ = [o for o in obligations if o.status == "undetermined" and bears(by_id.get(o.rule), policy)]
     if open_:
         more = f" (and {len(open_) - 1} more)" if len(open_) > 1 else ""
         return (
@@ -142,7 +142,7 @@ def decide(
     return "clean", f"clean by {scope}: {shown} obligations shown, {absent} not applicable{hushed}"
 
 
-def _bears(rule: Rule | None, policy: Policy) -> bool:
+def bears(rule: Rule | None, policy: Policy) -> bool:
     """Can the rule's unshown obligation hold the verdict back: what cannot accuse cannot either."""
     if rule is None or rule.id.startswith("S"):
         return True

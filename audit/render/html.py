@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from audit.render.page import badge, page
-from audit.render.places import safe
+from audit.render.places import safe, unpacked_hint
 
 STATUS = ("violated", "undetermined", "holds", "not-applicable")
 WORDS = {
@@ -57,6 +57,9 @@ def _submission(s: dict[str, Any], number: int) -> Iterator[str]:
     yield f"<p class='dim'>{' &middot; '.join(_about(s))}</p>"
     counted = [f for f in s["findings"] if f["severity"] != "note" and not f.get("suppressed")]
     quiet = [f for f in s["findings"] if f not in counted]
+    if hint := unpacked_hint(s):
+        prose, _, command = hint.partition(": ")
+        yield f"<p class='dim'>{text(prose.capitalize())}: <code>{text(command)}</code></p>"
     for f in counted:
         yield from _finding(s, f)
     if quiet:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import repository_path, safe
+from audit.render.places import repository_path, safe, unpacked_hint
 
 #: forges cut a comment at 65,536 characters
 LIMIT = 60_000
@@ -80,6 +80,10 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
                 f"| **{f['rule']}** {f['name']} ({f['severity']}) | {words(f['message'])} | {where} | "
                 f"{f['authority']}, {f['confidence']} confidence | {runs} |"
             )
+        if hint := unpacked_hint(s):
+            prose, _, command = hint.partition(": ")
+            yield ""
+            yield f"*{prose.capitalize()}: {code(command)}*"
         for f in counted:
             yield from _evidence(s, f)
     quiet = [f for f in s["findings"] if f not in counted]

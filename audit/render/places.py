@@ -51,3 +51,13 @@ def repository_path(submission: dict[str, Any], path: str) -> str:
     if ".." in folder.parts:
         return PurePosixPath(path).as_posix()
     return (folder / path).as_posix()
+
+
+def unpacked_hint(submission: dict[str, Any]) -> str | None:
+    """Whose lines are shown where they are not those of the submitted file, and how to see them."""
+    packed = submission.get("packed", {})
+    shown = {p for f in submission["findings"] for p in (f["path"], *(step["path"] for step in f["trace"]))}
+    held = [(path, packed[path]) for path in sorted(shown) if path in packed]
+    if any(place["line"] for _path, place in held):
+        return "lines are of the unpacked source; to read it: referee audit \N{HORIZONTAL ELLIPSIS} --dump-source DIR"
+    return next((f"lines of {path} are those of {place['path']}, which it runs" for path, place in held), None)

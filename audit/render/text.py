@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import safe
+from audit.render.places import safe, unpacked_hint
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
@@ -69,6 +69,8 @@ def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str
             about.append(f"{name} {kind} (active: {s[name].get('active', 'unknown')})")
     if about:
         yield paint("dim", "  " + safe(" · ".join(about)))
+    if hint := unpacked_hint(s):
+        yield paint("dim", f"  {hint}")
     shown = [f for f in s["findings"] if verbose or f["severity"] != "note" or f.get("suppressed")]
     for finding in shown:
         yield ""

@@ -57,8 +57,9 @@ def test_rule_indices_point_at_their_rules_and_levels_follow_severities() -> Non
     rules = run["tool"]["driver"]["rules"]
     levels = {"violation": "error", "warning": "warning", "note": "note"}
     flat = [f for c in CASES for f in audited(c).findings]
-    assert len(flat) == len(run["results"])
-    for f, r in zip(flat, run["results"], strict=True):
+    found = [r for r in run["results"] if not r["ruleId"].endswith("-undetermined")]
+    assert len(flat) == len(found)
+    for f, r in zip(flat, found, strict=True):
         assert rules[r["ruleIndex"]]["id"] == r["ruleId"] == f.rule
         assert r["level"] == levels[f.severity]
 
