@@ -33,6 +33,7 @@ RULE = Rule(
     id="B7",
     name="scored-is-artifact",
     title="The scored model is the one in the artifact",
+    breach="Scored model is not the one in the artifact",
     illegal="UNRULED",
     authority="UNRULED",
     severity="warning",

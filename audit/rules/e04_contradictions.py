@@ -31,6 +31,7 @@ RULE = Rule(
     id="E4",
     name="contradiction",
     title="The papers agree with each other",
+    breach="Papers that contradict each other",
     illegal="NOT-READY",
     authority="UNRULED",
     severity="warning",

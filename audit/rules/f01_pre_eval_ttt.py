@@ -37,6 +37,7 @@ RULE = Rule(
     id="F1",
     name="pre-eval-ttt",
     title="Nothing is fitted on validation tokens before they are scored",
+    breach="Fitted on validation tokens before they are scored",
     illegal="INVALID",
     authority="README",
     severity="violation",

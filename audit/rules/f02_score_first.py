@@ -39,6 +39,7 @@ RULE = Rule(
     id="F2",
     name="score-first",
     title="A token's score is committed before any update that uses it",
+    breach="Update that uses a token before its score is committed",
     illegal="INVALID",
     authority="README",
     severity="violation",

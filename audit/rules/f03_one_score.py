@@ -37,6 +37,7 @@ RULE = Rule(
     id="F3",
     name="one-score",
     title="Every target is scored once; the first score is the score",
+    breach="Target scored again after the model has learned from it",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

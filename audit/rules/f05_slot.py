@@ -32,6 +32,7 @@ RULE = Rule(
     id="F5",
     name="slot",
     title="No delta is fitted on the positions it scores",
+    breach="Delta fitted on the positions it scores",
     illegal="INVALID",
     authority="COMM",
     severity="violation",

@@ -34,6 +34,7 @@ RULE = Rule(
     id="F6",
     name="context-slot",
     title="A delta fitted on context sees nothing that its batch still has to score",
+    breach="Delta fitted on tokens that its batch still has to score",
     illegal="DISPUTED",
     authority="DISPUTED",
     severity="warning",

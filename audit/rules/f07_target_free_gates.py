@@ -43,6 +43,7 @@ RULE = Rule(
     id="F7",
     name="target-dependent-gate",
     title="No hint is gated by the token it is for",
+    breach="Hint gated by the token it is for",
     illegal="INVALID",
     authority="MERGED",
     severity="violation",

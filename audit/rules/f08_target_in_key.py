@@ -38,6 +38,7 @@ RULE = Rule(
     id="F8",
     name="target-in-key",
     title="No cache is read at an address that holds the scored token",
+    breach="Cache read at an address that holds the scored token",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

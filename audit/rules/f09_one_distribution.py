@@ -42,6 +42,7 @@ RULE = Rule(
     id="F9",
     name="not-a-distribution",
     title="What is scored is one normalised distribution over the alphabet",
+    breach="Score that is not one normalised distribution",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

@@ -34,6 +34,7 @@ RULE = Rule(
     id="F10",
     name="byte-mixture",
     title="No token's loss is spread over its bytes and mixed there",
+    breach="Token's loss spread over its bytes and mixed there",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

@@ -39,6 +39,7 @@ RULE = Rule(
     id="F14",
     name="train-data-at-eval",
     title="No training data is read at evaluation",
+    breach="Training data read at evaluation",
     illegal="INVALID",
     authority="README",
     severity="violation",

@@ -70,6 +70,7 @@ RULE = Rule(
     id="M3",
     name="one-sum",
     title="The score is one sum over one sum",
+    breach="Score that is not one sum over one sum",
     illegal="INVALID",
     authority="README",
     severity="violation",
