@@ -69,6 +69,15 @@ def parse_env(pairs: list[str]) -> dict[str, str]:
     return env
 
 
+def revision(args: argparse.Namespace) -> str:
+    """The revision that ``--rev`` or ``--pr`` names; InputError where the pull request's head was not fetched."""
+    if args.pr is None:
+        return str(args.rev)
+    from audit.source import git
+
+    return git.pull_request_ref(git.open_repository(args.repo), args.pr)
+
+
 def run_audit(args: argparse.Namespace) -> int:
     from audit import baseline
     from audit.context import Options
@@ -105,8 +114,7 @@ def run_audit(args: argparse.Namespace) -> int:
             options = replace(options, dump_source=str(Path(args.dump_source) / str(number)))
         submissions += audit_target(target, options, timings)
     if args.repo is not None:
-        rev = args.rev if args.pr is None else f"refs/pull/{args.pr}/head"
-        submissions += audit_revision(args.repo, rev, options, timings)
+        submissions += audit_revision(args.repo, revision(args), options, timings)
     if args.write_baseline:
         count = baseline.write(args.write_baseline, submissions)
         print(f"{args.write_baseline}: {count} findings", file=sys.stderr)

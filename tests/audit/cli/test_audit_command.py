@@ -153,6 +153,17 @@ def test_an_unknown_revision_is_one_line(repository: Path, capsys) -> None:
     assert code == 2 and len(err.strip().splitlines()) == 1
 
 
+@pytest.mark.parametrize(
+    "command",
+    [["audit", "--repo", "{}", "--pr", "77"], ["audit", "--repo", "{}", "--rev", "refs/pull/77/head"],
+     ["sweep", "{}", "--refs", "refs/pull/77/*", "--no-cache"]],
+)  # fmt: skip
+def test_a_clone_without_heads_of_pull_requests_is_told_how_to_fetch_them(command: list[str], repository: Path, capsys) -> None:
+    assert main([word.format(repository) for word in command]) == 2
+    err = capsys.readouterr().err
+    assert "fetch origin '+refs/pull/*/head:refs/pull/*/head'" in err and len(err.strip().splitlines()) == 1
+
+
 def test_an_internal_failure_is_code_seventy(monkeypatch, capsys) -> None:
     def broken(*_a, **_k):
         raise RuntimeError("bug")
