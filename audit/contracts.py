@@ -7,7 +7,6 @@ standard library.
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import IntEnum
@@ -47,9 +46,3 @@ class Command:
     run: Callable[[argparse.Namespace], int]
     extra: str | None = None
     epilog: str | None = None
-
-
-def say(text: str) -> None:
-    """One line on standard error; nothing where that is closed (print would turn to standard output)."""
-    if sys.stderr is not None:
-        print(text, file=sys.stderr, flush=True)

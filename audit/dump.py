@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from audit.context import Context
-from audit.contracts import InputError, say
+from audit.contracts import InputError
+from audit.streams import say
 
 
 def dump_sources(ctx: Context, folder: str) -> None:

@@ -60,10 +60,15 @@ def write(
     """Renders to a file or to standard output; colour only where a person reads it."""
     from audit.render.output import emit
 
-    tinted = color == "always" or (
-        color == "auto" and output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    )
+    tinted = color == "always" or (color == "auto" and output is None and _in_colour())
     emit(render_document(document, format, color=tinted, verbose=verbose), output)
+
+
+def _in_colour() -> bool:
+    """Does a person read this at a terminal that knows colours and was not told to leave them."""
+    if sys.stdout is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return False
+    return os.environ.get("TERM") != "dumb"
 
 
 def sweep_html(rows: Iterable[dict[str, Any]], title: str = "Sweep") -> str:
