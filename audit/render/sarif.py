@@ -89,7 +89,7 @@ def _order(rule: str) -> tuple[str, int, str]:
 
 def _semantic(version: str) -> str:
     parts = version.split("+")[0].split(".")
-    return ".".join([*[p for p in parts if p.isdigit()], "0", "0", "0"][:3])
+    return ".".join([*[p for p in parts if p.isdecimal()], "0", "0", "0"][:3])
 
 
 def _rule(id: str, names: dict[str, str]) -> dict[str, Any]:

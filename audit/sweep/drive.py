@@ -61,7 +61,7 @@ def matching(repo: str, globs: tuple[str, ...]) -> list[Ref]:
         shown = " or ".join(globs)
         hint = git.fetch_heads(repo) if "pull/" in shown else f"see: git -C {repo} for-each-ref"
         raise InputError(f"no ref of {repo} matches {shown}; {hint}")
-    return sorted(found, key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", r.name)])
+    return sorted(found, key=lambda r: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", r.name)])
 
 
 def sweep(
