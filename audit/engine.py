@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from audit import baseline, suppress
 from audit.context import Context, Facts, Options, Problem
 from audit.contracts import InputError
-from audit.excerpts import excerpts
+from audit.excerpts import excerpts, with_columns
 from audit.model import Finding, Obligation, Submission
 from audit.rules.base import Rule, rule_modules
 from audit.verdict import decide, in_force, missing_input, settle, weigh
@@ -403,6 +403,7 @@ def _conclude(
     weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
+    weighed = with_columns(weighed, source_line)
     if options.baseline:
         texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
         weighed = baseline.apply(weighed, options.baseline, texts)

@@ -33,6 +33,8 @@ class Step:
     path: str
     line: int
     message: str
+    #: 1-based, 0 where it is not known; a place is told from others by its line alone
+    column: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Finding:
     gate: str | None = None
     basis: Basis = "source"
     trace: tuple[Step, ...] = ()
+    column: int = field(default=0, compare=False)
     #: why the finding does not count ("baseline", or the words of a suppression in the source)
     suppressed: str | None = None
 
@@ -112,11 +115,14 @@ class Submission:
     packed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The object of schema ``referee.audit/1``; ``suppressed`` and ``packed`` only appear where they are set."""
+        """The object of schema ``referee.audit/1``; ``suppressed``, ``column`` and ``packed`` only appear where they are set."""
         found = asdict(self)
         for finding in found["findings"]:
             if finding["suppressed"] is None:
                 del finding["suppressed"]
+            for place in (finding, *finding["trace"]):
+                if not place["column"]:
+                    del place["column"]
         if not self.packed:
             del found["packed"]
         return found

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from audit.render.page import badge, page
-from audit.render.places import safe, unpacked_hint
+from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
 
 STATUS = ("violated", "undetermined", "holds", "not-applicable")
 WORDS = {
@@ -121,8 +121,8 @@ def _finding(s: dict[str, Any], f: dict[str, Any]) -> Iterator[str]:
     if f["trace"]:
         yield "<details open><summary>How the value gets there</summary><ol>"
         for step in f["trace"]:
-            source = s.get("excerpts", {}).get(step["path"], {}).get(str(step["line"]), "").strip()
-            shown = f"<br><code>{text(source)[:240]}</code>" if source else ""
+            source = clip(stripped(s, step), 240, column_in(s, step))
+            shown = f"<br><code>{escape(source)}</code>" if source else ""
             yield f"<li><code>{text(step['path'])}:{step['line']}</code> {text(step['message'])}{shown}</li>"
         yield "</ol></details>"
     yield "</div>"

@@ -89,7 +89,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
         part = next((r for r in trace.of("RESTORE") if r.detail.get("loose") and r.id < e.id), None)
         path, line = (part.path, part.line) if part is not None else call_of(trace, e)
-        found.setdefault((path, line), replace(f, path=path, line=line, end_line=line))
+        found.setdefault((path, line), replace(f, path=path, line=line, end_line=line, column=0))
     yield from found.values()
     gap = unread(RULE, ctx)
     if gap is not None:

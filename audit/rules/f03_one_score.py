@@ -135,7 +135,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         # A table filled from an unknown stretch may hold only what other ranks scored before (F16).
         f = conflict_finding(RULE, c, how)
         if c.update.kind == "STORE":
-            f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line))
+            f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line), column=c.score.column)
         found.append(f if c.update.kind != "STORE" or c.before is not None else replace(f, severity="note"))
     twice = [e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again") and e.id not in ctx.trace.stabilisers]
     for e in places(twice):
