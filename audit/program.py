@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from audit.contracts import Command, Exit, InputError
 from audit.streams import say, silence
@@ -71,8 +72,16 @@ def missing_extra(command: Command) -> str | None:
     return None
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, as all others are; ``--help`` gives the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help")
+        raise SystemExit(int(Exit.INPUT))
+
+
 def build_parser(prog: str, available: dict[str, Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Decides whether a submission to a language-model compression contest is legal, and proves it.",
         epilog="Exit codes: 0 clean or ok, 1 violation, 2 usage or input error, 3 undetermined, 70 internal error.",

@@ -209,7 +209,7 @@ def test_the_clock_names_every_stage(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_script_says_so(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing here\n")
-    with pytest.raises(InputError, match="no .py file"):
+    with pytest.raises(InputError, match=r"no \.py file"):
         audit_target(str(tmp_path))
     (tmp_path / "plot.py").write_text("print(1)\n")
     (result,) = audit_target(str(tmp_path))
