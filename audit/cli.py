@@ -108,6 +108,7 @@ def run_audit(args: argparse.Namespace) -> int:
         against=args.against,
         dump_source=args.dump_source,
         limit_s=LIMIT_S,
+        warn=True,
     )
     timings = Timings()
     submissions = []

@@ -27,6 +27,7 @@ from audit.contracts import InputError
 from audit.excerpts import excerpts, with_columns
 from audit.model import Finding, Obligation, Submission
 from audit.rules.base import Rule, rule_modules
+from audit.streams import say
 from audit.verdict import decide, in_force, missing_input, settle, weigh
 
 if TYPE_CHECKING:
@@ -420,6 +421,11 @@ def _conclude(
             Obligation(rule="S1", status="undetermined", reason=f"a stage of the audit failed: {reason}")
             for reason in broken
         ]
+    if options.warn:
+        from audit.remarks import remarks
+
+        for line in dict.fromkeys(remarks(ctx, texts_at)):
+            say(f"warning: {submission.target}: {line}")
     named = ctx.files.paths if ctx.files is not None else ()
     submission.excerpts = excerpts(weighed, submission.obligations, {*texts_at, *named}, source_line)
     if ctx.files is not None:

@@ -85,6 +85,8 @@ def run(args: argparse.Namespace) -> int:
         limit_s=args.limit,
     )
     path = None if args.no_cache else Path(args.cache) if args.cache else default_folder() / "sweep.sqlite"
+    if args.cache and path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: its folder does not exist; make it, or name another file with --cache")
     cache, tally, rows, start = Cache(path), Tally(), [], time.monotonic()
     out = _open(args.out)
     progress = not args.quiet and sys.stderr is not None and sys.stderr.isatty()
