@@ -85,6 +85,7 @@ def run_audit(args: argparse.Namespace) -> int:
     from audit.render import report, write
     from audit.streams import say, standard_output
     from audit.verdict import exit_code
+    from audit.wording import counted
 
     if (args.pr is not None or args.rev is not None) and args.repo is None:
         raise InputError("--pr and --rev need --repo DIR")
@@ -121,7 +122,7 @@ def run_audit(args: argparse.Namespace) -> int:
         submissions += audit_revision(args.repo, revision(args), options, timings)
     if args.write_baseline:
         count = baseline.write(args.write_baseline, submissions)
-        say(f"{args.write_baseline}: {count} findings")
+        say(f"{args.write_baseline}: {counted(count, 'finding')}")
     with timings.stage("render"):
         document = report(submissions, ruleset=args.ruleset)
         write(document, args.format, args.output, color=args.color, verbose=args.verbose)

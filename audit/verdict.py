@@ -16,6 +16,7 @@ from audit.context import Policy
 from audit.contracts import Exit, InputError
 from audit.model import Finding, Obligation, Severity, Submission, Verdict
 from audit.rules.base import Rule
+from audit.wording import counted
 
 RANK: dict[Severity, int] = {"note": 0, "warning": 1, "violation": 2}
 _BREAKING = ("INVALID", "INELIGIBLE")
@@ -139,7 +140,7 @@ def decide(
     scope = " and ".join(n for n in ("source", "log", "data", "run") if n in available)
     quiet = sum(f.suppressed is not None for f in findings)
     hushed = f"; {quiet} suppressed finding{'s' if quiet > 1 else ''} not counted" if quiet else ""
-    return "clean", f"clean by {scope}: {shown} obligations shown, {absent} not applicable{hushed}"
+    return "clean", f"clean by {scope}: {counted(shown, 'obligation')} shown, {absent} not applicable{hushed}"
 
 
 def bears(rule: Rule | None, policy: Policy) -> bool:

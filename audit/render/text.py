@@ -57,7 +57,8 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
         counts = {
             v: sum(s["verdict"] == v for s in submissions) for v in ("violation", "undetermined", "clean")
         }
-        blocks.append(", ".join(f"{n} {paint(v, v)}" for v, n in counts.items() if n))
+        nouns = {"violation": "violation" if counts["violation"] == 1 else "violations"}
+        blocks.append(", ".join(f"{n} {paint(v, nouns.get(v, v))}" for v, n in counts.items() if n))
     blocks.append(paint("dim", f"ruleset {document.get('ruleset', 'unknown')}"))
     return "\n\n".join(blocks)
 

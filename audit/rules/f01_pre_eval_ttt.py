@@ -32,6 +32,7 @@ from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
 from audit.rules.papers_checks import pre_eval_jump
 from audit.trace.adaptation import conflicts, places, val_updates
+from audit.wording import counted
 
 RULE = Rule(
     id="F1",
@@ -132,7 +133,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         updates = places(list(val_updates(ctx.trace, active=True)))
         yield holds(
             RULE,
-            f"{len(updates)} kinds of update on validation tokens; none on tokens that are scored later"
+            f"{counted(len(updates), 'kind')} of update on validation tokens; none on tokens that are scored later"
             if updates
             else "no update uses validation tokens",
         )

@@ -32,6 +32,7 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, event_finding, example, holds, unread, violated
 from audit.trace.adaptation import conflicts, places
+from audit.wording import counted
 
 RULE = Rule(
     id="F3",
@@ -148,4 +149,4 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield gap
     else:
         scores = {(e.path, e.line) for e in ctx.trace.of("SCORE", active=True) if e.on_val}
-        yield holds(RULE, f"no reported score at {len(scores)} places depends on state made from its own tokens")
+        yield holds(RULE, f"no reported score at {counted(len(scores), 'place')} depends on state made from its own tokens")

@@ -38,6 +38,7 @@ from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.papers_checks import gate_counts
 from audit.trace.caches import Proposal, proposals
+from audit.wording import counted
 
 RULE = Rule(
     id="F7",
@@ -220,7 +221,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         )
     else:
         n = len([p for p in all_ if not p.leak])
-        yield holds(RULE, f"{n} proposals reach the score, none decided by its own token" if n else "nothing is proposed by a cache or gated")
+        yield holds(RULE, f"{counted(n, 'proposal')} reach{'es' if n == 1 else ''} the score, none decided by its own token" if n else "nothing is proposed by a cache or gated")
 
 
 def _findings(p: Proposal) -> Iterator[Finding]:

@@ -33,6 +33,7 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace.caches import CacheRead, Proposal, cache_reads, proposals
+from audit.wording import counted
 
 RULE = Rule(
     id="F8",
@@ -171,7 +172,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         clean = [r for r in reads if not r.target and r.active != "no"]
         yield holds(
             RULE,
-            f"{len(clean)} table reads reach the score, every address made of earlier tokens" if clean
+            f"{counted(len(clean), 'table read')} reach{'es' if len(clean) == 1 else ''} the score, every address made of earlier tokens" if clean
             else "no table is read at an address made of tokens on the way to a score",
         )  # fmt: skip
 

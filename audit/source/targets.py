@@ -11,6 +11,7 @@ from audit.source import git
 from audit.source.files import SubmissionFiles
 from audit.source.select import MAX_PRIMARIES, primary_scripts
 from audit.source.tree import FileTree, FolderTree, GitTree
+from audit.wording import counted
 
 
 def open_path(path: str | os.PathLike[str]) -> list[SubmissionFiles]:
@@ -103,7 +104,7 @@ def _submissions(
     if left := primaries[MAX_PRIMARIES:]:
         # Said, not dropped: a script that nobody read is no clean script.
         names = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-        reason = f"{len(left)} more scripts that train or score were not read ({names}); audit them one by one"
+        reason = f"{counted(len(left), 'more script')} that train or score {'was' if len(left) == 1 else 'were'} not read ({names}); audit them one by one"
         found.append(
             SubmissionFiles(target=target, tree=tree, commit=commit, reason=reason, paths=changed, changed=changed)
         )
