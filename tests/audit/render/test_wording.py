@@ -64,5 +64,5 @@ def test_a_baseline_of_one_is_told_in_the_singular(tmp_path: Path, capsys) -> No
 
 @pytest.mark.parametrize(("tokens", "where"), [(1_048_576, "a set cut at a round number"), (1_048_000, "a set cut at 1,048,576")])
 def test_a_set_cut_at_a_round_number_is_not_told_by_that_number_twice(tokens: int, where: str) -> None:
-    log = f"val_loader:shards pattern=./data/fineweb_val_*.bin tokens:{tokens}\n" + LOG.format(gpus=8, loss="1.88", ms=1000)
+    log = f"seed:42\nval_tokens: {tokens}\nmodel_params:100000\nfinal val_loss:1.88000000 val_bpb:1.11344758\n"
     assert f"{tokens:,} tokens is {where}, not the 50,000 documents" in judged(train_seed42__log=log, submission__json='{"val_bpb": 1.11344758}')
