@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from audit.contracts import InputError
+from audit.excerpts import WIDEST
 from audit.model import Finding, Submission
 
 SCHEMA = "referee.baseline/1"
@@ -31,7 +32,9 @@ def fingerprints(findings: Iterable[Finding], line_text: dict[tuple[str, int], s
     seen: Counter[tuple[str, str, str]] = Counter()
     out = []
     for finding in findings:
-        words = " ".join(line_text.get((finding.path, finding.line), finding.message).split())
+        text = line_text.get((finding.path, finding.line))
+        # Of a long line a result keeps the beginning; the same is compared whether the file or a result is at hand.
+        words = " ".join((finding.message if text is None else text[:WIDEST]).split())
         key = (finding.rule, finding.path, words)
         out.append(fingerprint(*key, seen[key]))
         seen[key] += 1

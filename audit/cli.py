@@ -7,7 +7,6 @@ everything beyond argparse is imported when a command runs.
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -31,6 +30,7 @@ def audit_arguments(parser: argparse.ArgumentParser) -> None:
     out.add_argument(
         "--color", choices=("auto", "always", "never"), default="auto", help="default: %(default)s"
     )
+    out.add_argument("--no-color", dest="color", action="store_const", const="never", help="as --color never")
     out.add_argument("--verbose", "-v", action="store_true", help="text: show notes and every obligation")
     out.add_argument(
         "--dump-source",
@@ -69,12 +69,23 @@ def parse_env(pairs: list[str]) -> dict[str, str]:
     return env
 
 
+def revision(args: argparse.Namespace) -> str:
+    """The revision that ``--rev`` or ``--pr`` names; InputError where the pull request's head was not fetched."""
+    if args.pr is None:
+        return str(args.rev)
+    from audit.source import git
+
+    return git.pull_request_ref(git.open_repository(args.repo), args.pr)
+
+
 def run_audit(args: argparse.Namespace) -> int:
     from audit import baseline
     from audit.context import Options
     from audit.engine import Timings, audit_revision, audit_target
     from audit.render import report, write
+    from audit.streams import say, standard_output
     from audit.verdict import exit_code
+    from audit.wording import counted
 
     if (args.pr is not None or args.rev is not None) and args.repo is None:
         raise InputError("--pr and --rev need --repo DIR")
@@ -82,6 +93,8 @@ def run_audit(args: argparse.Namespace) -> int:
         raise InputError("--repo needs either --pr N or --rev REV")
     if not args.targets and args.repo is None:
         raise InputError("nothing to audit: name a script, a folder, or --repo DIR with --pr N or --rev REV")
+    if args.output is None:
+        standard_output()  # before the work, not after it
     if args.against is not None:
         from audit.evidence.significance import read_record
 
@@ -96,6 +109,7 @@ def run_audit(args: argparse.Namespace) -> int:
         against=args.against,
         dump_source=args.dump_source,
         limit_s=LIMIT_S,
+        warn=True,
     )
     timings = Timings()
     submissions = []
@@ -105,19 +119,18 @@ def run_audit(args: argparse.Namespace) -> int:
             options = replace(options, dump_source=str(Path(args.dump_source) / str(number)))
         submissions += audit_target(target, options, timings)
     if args.repo is not None:
-        rev = args.rev if args.pr is None else f"refs/pull/{args.pr}/head"
-        submissions += audit_revision(args.repo, rev, options, timings)
+        submissions += audit_revision(args.repo, revision(args), options, timings)
     if args.write_baseline:
         count = baseline.write(args.write_baseline, submissions)
-        print(f"{args.write_baseline}: {count} findings", file=sys.stderr)
+        say(f"{args.write_baseline}: {counted(count, 'finding')}")
     with timings.stage("render"):
         document = report(submissions, ruleset=args.ruleset)
         write(document, args.format, args.output, color=args.color, verbose=args.verbose)
     if args.timings:
         for name, seconds in timings.stages.items():
-            print(f"{name:>12} {seconds:8.3f} s", file=sys.stderr)
+            say(f"{name:>12} {seconds:8.3f} s")
         for name, seconds in sorted(timings.rules.items(), key=lambda item: -item[1]):
-            print(f"{'rule ' + name:>12} {seconds:8.3f} s", file=sys.stderr)
+            say(f"{'rule ' + name:>12} {seconds:8.3f} s")
     return int(exit_code(submissions))
 
 

@@ -26,7 +26,8 @@ class Options:
     ``env`` overrides environment knobs; ``budget_s`` bounds the trace of one submission in seconds;
     ``base`` is the revision a git target is compared with (None: the repository's main). ``limit_s``
     audits each submission in a process of its own for at most so many seconds (None: in this one).
-    ``against`` names the record that rule E3 compares with (a folder, a submission.json, or scores).
+    ``against`` names the record that rule E3 compares with (a folder, a submission.json, or scores). ``warn``: say on
+    standard error which of the settings and suppressions have no effect.
     """
 
     ruleset: str = RULESET
@@ -40,6 +41,7 @@ class Options:
     against: str | None = None
     dump_source: str | None = None
     rules: frozenset[str] | None = None
+    warn: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,8 +24,10 @@ from typing import TYPE_CHECKING, Any
 from audit import baseline, suppress
 from audit.context import Context, Facts, Options, Problem
 from audit.contracts import InputError
+from audit.excerpts import excerpts, with_columns
 from audit.model import Finding, Obligation, Submission
 from audit.rules.base import Rule, rule_modules
+from audit.streams import say
 from audit.verdict import decide, in_force, missing_input, settle, weigh
 
 if TYPE_CHECKING:
@@ -34,8 +36,6 @@ if TYPE_CHECKING:
 
 #: letters of a printed line's label from which it is looked up in the source
 LEAST_LABEL = 8
-#: source lines kept around a finding and around a step of its path
-FRAME, STEP = 3, 0
 
 
 @dataclass(slots=True)
@@ -143,6 +143,8 @@ def audit_files(files: SubmissionFiles, options: Options, timings: Timings | Non
     with timings.stage("verdict"):
         _conclude(submission, rules, findings, obligations, ctx)
     if options.dump_source is not None:
+        from audit.dump import dump_sources
+
         dump_sources(ctx, options.dump_source)
     return submission
 
@@ -402,7 +404,7 @@ def _conclude(
     weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
-    submission.excerpts = _excerpts(weighed, source_line)
+    weighed = with_columns(weighed, source_line)
     if options.baseline:
         texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
         weighed = baseline.apply(weighed, options.baseline, texts)
@@ -419,6 +421,17 @@ def _conclude(
             Obligation(rule="S1", status="undetermined", reason=f"a stage of the audit failed: {reason}")
             for reason in broken
         ]
+    if options.warn:
+        from audit.remarks import remarks
+
+        for line in dict.fromkeys(remarks(ctx, texts_at)):
+            say(f"warning: {submission.target}: {line}")
+    named = ctx.files.paths if ctx.files is not None else ()
+    submission.excerpts = excerpts(weighed, submission.obligations, {*texts_at, *named}, source_line)
+    if ctx.files is not None:
+        from audit.packed import packed_places
+
+        submission.packed = packed_places(ctx, texts_at, [ctx.primary, *submission.excerpts])
     rank = {"violation": 0, "warning": 1, "note": 2}
     submission.findings = sorted(weighed, key=lambda f: (f.suppressed is not None, rank[f.severity]))
     submission.facts = list(ctx.facts)
@@ -448,24 +461,6 @@ def _classify(submission: Submission, ctx: Context, other: Context | None = None
         setattr(submission, name, {"kind": kind, "active": active})
 
 
-def _excerpts(
-    findings: Iterable[Finding], source_line: Callable[[str, int], str | None]
-) -> dict[str, dict[str, str]]:
-    """The source around every finding and step, longest lines cut (packed scripts have no short ones)."""
-    wanted: dict[str, set[int]] = {}
-    for f in findings:
-        last = min(f.end_line or f.line, f.line + 12)
-        wanted.setdefault(f.path, set()).update(range(f.line - FRAME, last + FRAME + 1))
-        for step in f.trace:
-            wanted.setdefault(step.path, set()).update(range(step.line - STEP, step.line + STEP + 1))
-    out: dict[str, dict[str, str]] = {}
-    for path, numbers in wanted.items():
-        kept = {str(n): text[:400] for n in sorted(numbers) if (text := source_line(path, n)) is not None}
-        if kept:
-            out[path] = kept
-    return out
-
-
 def _record_ready(
     rules: Iterable[Rule], findings: dict[str, list[Finding]], obligations: Iterable[Obligation]
 ) -> dict[str, Any]:
@@ -484,17 +479,3 @@ def _record_ready(
         if o.rule in evidence and o.rule not in said and o.status != "holds"
     ]
     return {"ready": not missing and bool(evidence), "missing": missing}
-
-
-def dump_sources(ctx: Context, folder: str) -> None:
-    """Writes the peeled sources below ``folder``, under their own relative paths."""
-    root = Path(folder).resolve()
-    for path, text in ctx.sources.items():
-        place = (root / path.lstrip("/")).resolve()
-        if not place.is_relative_to(root):
-            raise InputError(f"{path!r} would be written outside {folder}")
-        try:
-            place.parent.mkdir(parents=True, exist_ok=True)
-            place.write_text(text, encoding="utf-8", errors="surrogateescape")
-        except OSError as error:
-            raise InputError(f"cannot write {place}: {error.strerror}") from None

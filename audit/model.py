@@ -33,6 +33,8 @@ class Step:
     path: str
     line: int
     message: str
+    #: 1-based, 0 where it is not known; a place is told from others by its line alone
+    column: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -56,6 +58,7 @@ class Finding:
     gate: str | None = None
     basis: Basis = "source"
     trace: tuple[Step, ...] = ()
+    column: int = field(default=0, compare=False)
     #: why the finding does not count ("baseline", or the words of a suppression in the source)
     suppressed: str | None = None
 
@@ -107,11 +110,19 @@ class Submission:
     #: path -> line number -> source line, around every finding, so that a saved result can be
     #: rendered with its code again without the submission
     excerpts: dict[str, dict[str, str]] = field(default_factory=dict)
+    #: path whose lines are those of an unpacked source -> the submitted file that holds it, and the payload's
+    #: lines there (0: the file is plain, and the lines are its own)
+    packed: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def as_json(self) -> dict[str, Any]:
-        """The object of schema ``referee.audit/1``; ``suppressed`` only appears where it is set."""
+        """The object of schema ``referee.audit/1``; ``suppressed``, ``column`` and ``packed`` only appear where they are set."""
         found = asdict(self)
         for finding in found["findings"]:
             if finding["suppressed"] is None:
                 del finding["suppressed"]
+            for place in (finding, *finding["trace"]):
+                if not place["column"]:
+                    del place["column"]
+        if not self.packed:
+            del found["packed"]
         return found

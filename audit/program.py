@@ -5,15 +5,16 @@ from __future__ import annotations
 import argparse
 import importlib
 import importlib.util
-import os
 import sys
 import tomllib
 import traceback
 from collections.abc import Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
+from typing import NoReturn
 
 from audit.contracts import Command, Exit, InputError
+from audit.streams import say, silence
 
 EXTRA_MODULES = {
     "eval": ("torch", "numpy", "sentencepiece", "zstandard"),
@@ -71,8 +72,16 @@ def missing_extra(command: Command) -> str | None:
     return None
 
 
+class Parser(argparse.ArgumentParser):
+    """An argument parser whose mistakes are one line, as all others are; ``--help`` gives the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"{self.prog}: {' '.join(message.split())}; see {self.prog} --help")
+        raise SystemExit(int(Exit.INPUT))
+
+
 def build_parser(prog: str, available: dict[str, Command]) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=prog,
         description="Decides whether a submission to a language-model compression contest is legal, and proves it.",
         epilog="Exit codes: 0 clean or ok, 1 violation, 2 usage or input error, 3 undetermined, 70 internal error.",
@@ -107,25 +116,43 @@ def main(argv: Sequence[str] | None = None, *, prog: str = "referee", prefix: st
     args = build_parser(prog, available).parse_args(words)
     command = available[args.command]
     if (problem := missing_extra(command)) is not None:
-        print(f"{prog}: {problem}", file=sys.stderr)
+        say(f"{prog}: {problem}")
         return int(Exit.INPUT)
+    return _flushed(f"{prog} {command.name}", _outcome(f"{prog} {command.name}", command, args))
+
+
+def _outcome(name: str, command: Command, args: argparse.Namespace) -> int:
     try:
         return int(command.run(args))
     except InputError as error:
-        print(f"{prog} {command.name}: {error}", file=sys.stderr)
+        say(f"{name}: {error}")
         return int(Exit.INPUT)
     except KeyboardInterrupt:
-        print(f"{prog} {command.name}: interrupted", file=sys.stderr)
+        say(f"{name}: interrupted")
         return 130
     except BrokenPipeError:
         # The reader went away (`referee … | head`); nothing is lost, nothing more can be said.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        silence()
         return int(Exit.OK)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
-        print(f"{prog} {command.name}: {where}{error.strerror or error}", file=sys.stderr)
+        say(f"{name}: {where}{error.strerror or error}")
         return int(Exit.INPUT)
     except Exception:
-        traceback.print_exc()
-        print(f"{prog} {command.name}: internal error; this is a bug in the program", file=sys.stderr)
+        say(traceback.format_exc().rstrip())
+        say(f"{name}: internal error; this is a bug in the program")
         return int(Exit.INTERNAL)
+
+
+def _flushed(name: str, code: int) -> int:
+    """The code after the last words have left: to a reader who is gone, they need not; to a full disk, they must."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except BrokenPipeError:
+        silence()
+    except OSError as error:
+        silence()
+        say(f"{name}: cannot write to standard output: {error.strerror}")
+        return int(Exit.INPUT)
+    return code

@@ -90,8 +90,11 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     from audit.render.output import emit
+    from audit.streams import standard_output
 
     document = read_document(args.result)
+    if args.output is None:
+        standard_output()
     emit(renderer(str(document["schema"]))(document, args.format), args.output)
     return int(Exit.OK)
 

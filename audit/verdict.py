@@ -16,6 +16,7 @@ from audit.context import Policy
 from audit.contracts import Exit, InputError
 from audit.model import Finding, Obligation, Severity, Submission, Verdict
 from audit.rules.base import Rule
+from audit.wording import counted
 
 RANK: dict[Severity, int] = {"note": 0, "warning": 1, "violation": 2}
 _BREAKING = ("INVALID", "INELIGIBLE")
@@ -127,7 +128,7 @@ def decide(
         first = breaches[0]
         more = f", and {len(breaches) - 1} more ({', '.join(rules_hit)})" if len(breaches) > 1 else ""
         return "violation", f"{first.rule} {first.name} at {first.path}:{first.line}{more}"
-    open_ = [o for o in obligations if o.status == "undetermined" and _bears(by_id.get(o.rule), policy)]
+    open_ = [o for o in obligations if o.status == "undetermined" and bears(by_id.get(o.rule), policy)]
     if open_:
         more = f" (and {len(open_) - 1} more)" if len(open_) > 1 else ""
         return (
@@ -139,10 +140,10 @@ def decide(
     scope = " and ".join(n for n in ("source", "log", "data", "run") if n in available)
     quiet = sum(f.suppressed is not None for f in findings)
     hushed = f"; {quiet} suppressed finding{'s' if quiet > 1 else ''} not counted" if quiet else ""
-    return "clean", f"clean by {scope}: {shown} obligations shown, {absent} not applicable{hushed}"
+    return "clean", f"clean by {scope}: {counted(shown, 'obligation')} shown, {absent} not applicable{hushed}"
 
 
-def _bears(rule: Rule | None, policy: Policy) -> bool:
+def bears(rule: Rule | None, policy: Policy) -> bool:
     """Can the rule's unshown obligation hold the verdict back: what cannot accuse cannot either."""
     if rule is None or rule.id.startswith("S"):
         return True

@@ -193,9 +193,8 @@ def _judge(run: Run, evaluation: Evaluation, count: int, fact: Fact, ratio: Inte
         return found("bytes", f"{off}: the score was divided by the wrong number of bytes")
     capped = round_cap(count)
     if capped is not None:
-        return found(
-            "subset", f"{sums}; {count:,} tokens is a set cut at {capped:,}, not the 50,000 documents"
-        )
+        where = f"{capped:,}" if capped != count else "a round number"
+        return found("subset", f"{sums}; {count:,} tokens is a set cut at {where}, not the 50,000 documents")
     if implied.below(FULL_BYTES.low):
         return found(
             "subset", f"{sums}, {100 * implied.high / 151.08e6:.1f} % of the full set's 151.08 million"

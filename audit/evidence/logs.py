@@ -345,9 +345,9 @@ def _dump(r: _Reader, block: bytes, at: int) -> tuple[list[Fact], int]:
             break
         name, text = pair
         facts.append(r.fact(f"knob.{name}", text, text))
-        if name == "SEED" and text.isdigit():
+        if name == "SEED" and text.isdecimal():
             facts.append(r.fact("seed", int(text), text))
-        elif name in {"WORLD_SIZE", "VOCAB_SIZE"} and text.isdigit():
+        elif name in {"WORLD_SIZE", "VOCAB_SIZE"} and text.isdecimal():
             facts.append(r.fact(name.lower(), int(text), text))
         elif name == "TOKENIZER_PATH" and text:
             facts.append(r.fact("tokenizer_path", text, text))

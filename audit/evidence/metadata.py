@@ -69,10 +69,10 @@ def read_metadata(path: str, data: bytes) -> Iterator[Fact]:
         found.append(leaf)
     listed = {
         keys[:-1]: int(raw) for keys, kind, raw, _ in found
-        if kind == "number" and keys[-1].lower() == "seed" and len(keys) > 1 and raw.isdigit()
+        if kind == "number" and keys[-1].lower() == "seed" and len(keys) > 1 and raw.isdecimal()
     }  # fmt: skip
     order = [
-        int(raw) for keys, kind, raw, _ in found if len(keys) == 2 and keys[0] == "seeds" and raw.isdigit()
+        int(raw) for keys, kind, raw, _ in found if len(keys) == 2 and keys[0] == "seeds" and raw.isdecimal()
     ]
     for keys, kind, raw, line in found:
         yield from _leaf(path, keys, kind, raw, line, listed, order)
@@ -120,7 +120,7 @@ def _leaf(
             named = "val_bpb"
     elif last.startswith("#") and len(keys) > 1:
         named = keys[-2]
-        if named.lower() == "seeds" and raw.isdigit():
+        if named.lower() == "seeds" and raw.isdecimal():
             yield fact("seed", int(raw), scope=f"seed:{raw}")
             return
         place = int(last[1:])
@@ -129,13 +129,13 @@ def _leaf(
         elif quantity(named) is None:
             return
     scope = f"seed:{seed}" if seed is not None else ""
-    if named.lower() in {"seed", "num_seeds", "n_seeds"} and raw.isdigit():
+    if named.lower() in {"seed", "num_seeds", "n_seeds"} and raw.isdecimal():
         if named.lower() == "seed":
             yield fact("seed", int(raw), scope=scope or f"seed:{raw}")
         else:
             yield fact("num_seeds", int(raw))
         return
-    if kind == "number" and named.lower() in _SCORED and (digits := raw.replace("_", "")).isdigit():
+    if kind == "number" and named.lower() in _SCORED and (digits := raw.replace("_", "")).isdecimal():
         yield fact("stated_tokens", int(digits), scope=scope)
         return
     if kind == "number" and (match := _SETTING.match(named.lower())):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from audit.evidence.runs import Evidence, Run
 from audit.model import Fact
+from audit.wording import counted
 
 SEEDS = 3
 #: settings that may differ between seeds of one configuration
@@ -46,7 +47,7 @@ def seed_gaps(evidence: Evidence) -> Iterator[Gap]:
     for run in runs.values():
         gpus = run.last("world_size")
         if gpus is not None and int(gpus.value) != 8:
-            yield Gap(f"the run of seed {run.seed} used {gpus.value} GPUs and not 8", gpus)
+            yield Gap(f"the run of seed {run.seed} used {counted(int(gpus.value), 'GPU')} and not 8", gpus)
             break
     if runs and all(run.link == "seed" for run in runs.values()):
         first = evidence.stated[0] if evidence.stated else None

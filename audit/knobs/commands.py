@@ -167,7 +167,7 @@ def _counted(lines: Iterable[tuple[int, str, str]]) -> Iterator[tuple[int, str, 
     for start, line, comment in lines:
         for match in _SET.finditer(line):
             value = _value(match[2])
-            if value is not None and value.isdigit():
+            if value is not None and value.isdecimal():
                 numbers[match[1]] = value
             else:
                 numbers.pop(match[1], None)

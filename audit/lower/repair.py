@@ -98,9 +98,9 @@ def spaced(text: str) -> tuple[str, list[int]]:
                 space()
             put(word[0])
             pos, touching, after_keyword = word.end(), False, is_keyword
-        elif char.isdigit() or (
+        elif char.isdecimal() or (
             char == "."
-            and text[pos + 1 : pos + 2].isdigit()
+            and text[pos + 1 : pos + 2].isdecimal()
             and not touching
             and (after_keyword or not _tail(out))
         ):

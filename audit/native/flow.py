@@ -59,7 +59,7 @@ class Entry:
     params: list[tuple[str, Any]]
     floats: set[str] = field(default_factory=set)
     outputs: dict[str, Output] = field(default_factory=dict)
-    spreads: dict[int, None] = field(default_factory=dict)
+    spreads: dict[int, int] = field(default_factory=dict)
     writes: int = 0
     marks: dict[str, Marks] = field(default_factory=dict)
     #: tables that the caller hands over: parameters that the loop over positions writes at other places than the position's
@@ -185,11 +185,12 @@ class Unit:
             if not seen & own:
                 # What is made of losses or probabilities besides is no hint, but a score.
                 if not seen & stream or follows or ("told",) not in marks or seen & self.entry.floats:
-                    o.leak, o.why = 0, ""
+                    o.leak, o.column, o.why = 0, 0, ""
                 o.doubt = bool(o.leak) and ("class", o.why) not in marks  # compared with a hint, perhaps to score it
             made.outputs[o.index] = o
         made.stores = bool(own) or any(o.leak for o in made.outputs.values())
         made.spreads = [self.shift + line for line in self.entry.spreads]
+        made.columns = {self.shift + line: column for line, column in self.entry.spreads.items()}
         return made
 
     def _streams(self) -> set[str]:
@@ -395,7 +396,7 @@ class Unit:
             losses = any(m[0] == "at" and m[1] in self.entry.floats for m in a)
             tokens = any(m[0] == "at" and m[1] not in self.entry.floats for m in b)
             if losses and tokens and not any(m[0] == "at" and m[1] in self.entry.floats for m in b):
-                self.entry.spreads[node.start_point[0]] = None
+                self.entry.spreads.setdefault(node.start_point[0], node.start_point[1] + 1)
         return a | b
 
     def is_start(self, node: Any, frame: Frame) -> bool:
@@ -524,7 +525,7 @@ class Unit:
         self.entry.marks[array] = self.entry.marks.get(array, NONE) | marks
         hit = next((m[1] for m in sorted(marks) if m[0] in ("at", "if") and m[1] not in self.entry.floats), None)
         if hit is not None and not o.leak:
-            o.leak = self.shift + node.start_point[0]
+            o.leak, o.column = self.shift + node.start_point[0], node.start_point[1] + 1
             o.why = hit
             o.keyed = ("key", hit) in marks
 

@@ -16,6 +16,8 @@ class Output:
     index: int
     name: str
     leak: int = 0
+    #: where in that line, 1-based; 0 where it is not known
+    column: int = 0
     why: str = ""
     ratio: bool = False
     cached: bool = False
@@ -29,7 +31,8 @@ class Output:
 class NativeFunction:
     """``path`` and ``line`` lie in the file that holds the code, a Python file for embedded text.
 
-    ``spreads`` are lines that divide a token's loss by a number that depends on the token (its bytes).
+    ``spreads`` are lines that divide a token's loss by a number that depends on the token (its bytes), ``columns``
+    where in them.
     """
 
     name: str
@@ -37,6 +40,7 @@ class NativeFunction:
     line: int
     outputs: dict[int, Output] = field(default_factory=dict)
     spreads: list[int] = field(default_factory=list)
+    columns: dict[int, int] = field(default_factory=dict)
     stores: bool = False
 
     @property

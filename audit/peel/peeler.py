@@ -103,7 +103,7 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
         return False
     if not any(runs.search(text) for runs in _RUNS_TEXT) and _LEARNS.search(_LONG.sub("", text)):
         return False
-    tree = _parse(text)
+    tree = parse(text)
     if tree is None:
         return False
     budget.steps = 0
@@ -155,7 +155,8 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
     return True
 
 
-def _parse(text: str) -> ast.Module | None:
+def parse(text: str) -> ast.Module | None:
+    """The text's tree, None where it has none; never raises."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")

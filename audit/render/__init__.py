@@ -28,15 +28,15 @@ def report(submissions: Iterable[Submission], ruleset: str = RULESET) -> dict[st
 
 
 def render_document(
-    document: dict[str, Any], format: str, *, color: bool = False, verbose: bool = False
+    document: dict[str, Any], format: str, *, color: bool = False, verbose: bool = False, width: int | None = None
 ) -> str:
-    """The document in a format: text, json, markdown, sarif or html."""
+    """The document in a format: text, json, markdown, sarif or html. ``width``: columns of text, None for the terminal's."""
     if format == "json":
         return json.dumps(document, indent=2, ensure_ascii=False)
     if format == "text":
-        from audit.render.text import render_text
+        from audit.render.text import render_text, terminal_width
 
-        return render_text(document, color=color, verbose=verbose)
+        return render_text(document, color=color, verbose=verbose, width=width or terminal_width())
     if format == "markdown":
         from audit.render.markdown import render_markdown
 
@@ -59,11 +59,18 @@ def write(
 ) -> None:
     """Renders to a file or to standard output; colour only where a person reads it."""
     from audit.render.output import emit
+    from audit.render.text import WIDTH
 
-    tinted = color == "always" or (
-        color == "auto" and output is None and sys.stdout.isatty() and "NO_COLOR" not in os.environ
-    )
-    emit(render_document(document, format, color=tinted, verbose=verbose), output)
+    tinted = color == "always" or (color == "auto" and output is None and _in_colour())
+    width = WIDTH if output is not None else None
+    emit(render_document(document, format, color=tinted, verbose=verbose, width=width), output)
+
+
+def _in_colour() -> bool:
+    """Does a person read this at a terminal that knows colours and was not told to leave them."""
+    if sys.stdout is None or not sys.stdout.isatty() or "NO_COLOR" in os.environ:
+        return False
+    return os.environ.get("TERM") != "dumb"
 
 
 def sweep_html(rows: Iterable[dict[str, Any]], title: str = "Sweep") -> str:

@@ -7,7 +7,8 @@ from html import escape
 from typing import Any
 
 from audit.render.page import badge, page
-from audit.render.places import safe
+from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
+from audit.wording import counted
 
 STATUS = ("violated", "undetermined", "holds", "not-applicable")
 WORDS = {
@@ -55,12 +56,15 @@ def _submission(s: dict[str, Any], number: int) -> Iterator[str]:
     yield f"<section id='submission-{number}'><h2><code>{text(s.get('target') or '')}</code> {badge(s['verdict'])}</h2>"
     yield f"<p>{text(s.get('reason', ''))}</p>"
     yield f"<p class='dim'>{' &middot; '.join(_about(s))}</p>"
-    counted = [f for f in s["findings"] if f["severity"] != "note" and not f.get("suppressed")]
-    quiet = [f for f in s["findings"] if f not in counted]
-    for f in counted:
+    telling = [f for f in s["findings"] if f["severity"] != "note" and not f.get("suppressed")]
+    quiet = [f for f in s["findings"] if f not in telling]
+    if hint := unpacked_hint(s):
+        prose, _, command = hint.partition(": ")
+        yield f"<p class='dim'>{text(prose.capitalize())}: <code>{text(command)}</code></p>"
+    for f in telling:
         yield from _finding(s, f)
     if quiet:
-        yield f"<details><summary>{len(quiet)} that do not count</summary>"
+        yield f"<details><summary>{len(quiet)} that do{'es' if len(quiet) == 1 else ''} not count</summary>"
         for f in quiet:
             yield from _finding(s, f)
         yield "</details>"
@@ -72,7 +76,7 @@ def _submission(s: dict[str, Any], number: int) -> Iterator[str]:
         yield "</ul></details>"
     facts = s.get("facts", [])
     if facts:
-        yield f"<details><summary>{len(facts)} stated quantities</summary><div class='scroll'><table><thead>"
+        yield f"<details><summary>{counted(len(facts), 'stated quantity', 'stated quantities')}</summary><div class='scroll'><table><thead>"
         yield "<tr><th>name</th><th class='num'>value</th><th>where</th><th>as</th></tr></thead><tbody>"
         for fact in facts[:400]:
             yield (
@@ -118,8 +122,8 @@ def _finding(s: dict[str, Any], f: dict[str, Any]) -> Iterator[str]:
     if f["trace"]:
         yield "<details open><summary>How the value gets there</summary><ol>"
         for step in f["trace"]:
-            source = s.get("excerpts", {}).get(step["path"], {}).get(str(step["line"]), "").strip()
-            shown = f"<br><code>{text(source)[:240]}</code>" if source else ""
+            source = clip(stripped(s, step), 240, column_in(s, step))
+            shown = f"<br><code>{escape(source)}</code>" if source else ""
             yield f"<li><code>{text(step['path'])}:{step['line']}</code> {text(step['message'])}{shown}</li>"
         yield "</ol></details>"
     yield "</div>"
@@ -137,7 +141,7 @@ def _obligations(s: dict[str, Any]) -> Iterator[str]:
     counts = {w: sum(o["status"] == k for o in obligations) for k, w in WORDS.items()}
     said = ", ".join(f"{n} {w}" for w, n in counts.items() if n)
     opened = " open" if s["verdict"] != "violation" else ""
-    yield f"<details{opened}><summary>{len(obligations)} obligations: {said}</summary><div class='scroll'><table><tbody>"
+    yield f"<details{opened}><summary>{counted(len(obligations), 'obligation')}: {said}</summary><div class='scroll'><table><tbody>"
     for o in obligations:
         yield (
             f"<tr><td>{text(o['rule'])}</td><td><span class='badge {o['status']}'>{WORDS[o['status']]}</span></td>"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import repository_path, safe
+from audit.render.places import clip, repository_path, safe, unpacked_hint
 
 #: forges cut a comment at 65,536 characters
 LIMIT = 60_000
@@ -80,6 +80,10 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
                 f"| **{f['rule']}** {f['name']} ({f['severity']}) | {words(f['message'])} | {where} | "
                 f"{f['authority']}, {f['confidence']} confidence | {runs} |"
             )
+        if hint := unpacked_hint(s):
+            prose, _, command = hint.partition(": ")
+            yield ""
+            yield f"*{prose.capitalize()}: {code(command)}*"
         for f in counted:
             yield from _evidence(s, f)
     quiet = [f for f in s["findings"] if f not in counted]
@@ -117,7 +121,8 @@ def _evidence(s: dict[str, Any], f: dict[str, Any]) -> Iterator[str]:
         yield "```python"
         for n in numbers:
             mark = ">" if f["line"] <= n <= last else " "
-            yield f"{mark}{n:>5} {safe(lines[str(n)])[:160]}".replace("```", "'''")
+            column = int(f.get("column") or 0) if n == f["line"] else 0
+            yield f"{mark}{n:>5} {clip(lines[str(n)], 160, column)}".replace("```", "'''")
         yield "```"
     for n, step in enumerate(f["trace"], 1):
         yield f"{n}. {code(step['path'] + ':' + str(step['line']))} {words(step['message'])}"

@@ -8,11 +8,31 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from audit.baseline import fingerprint
+from audit.excerpts import CUT, WIDEST
 
 
 def safe(text: str) -> str:
     """A stranger's text without what could drive a terminal, a page or a comment's layout."""
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text.replace("\t", "    "))
+
+
+def clip(text: str, width: int, column: int = 0) -> str:
+    """At most ``width`` characters of a line of code, around ``column`` (1-based) where the beginning does not hold it.
+
+    What is left out is marked.
+    """
+    column += 3 * text[: max(column - 1, 0)].count("\t")  # a tab becomes four spaces
+    text, width = safe(text), max(width, 20)
+    if len(text) <= width:
+        return text
+    start = 0
+    if column > width * 3 // 4:
+        start = max(0, min(column - 1 - width // 4, len(text) - width + 1))
+    head = CUT if start else ""
+    room = width - len(head)
+    if len(text) - start <= room:
+        return head + text[start:]
+    return f"{head}{text[start : start + room - 1]}{CUT}"
 
 
 def source_line(submission: dict[str, Any], path: str, line: int) -> str | None:
@@ -21,13 +41,24 @@ def source_line(submission: dict[str, Any], path: str, line: int) -> str | None:
     return None if found is None else str(found)
 
 
+def stripped(submission: dict[str, Any], place: dict[str, Any]) -> str:
+    """The source line of a step or finding without its indentation, "" where it is not at hand."""
+    return (source_line(submission, place["path"], place["line"]) or "").strip()
+
+
+def column_in(submission: dict[str, Any], place: dict[str, Any]) -> int:
+    """The place's column in what `stripped` gives; 0 where it is not known."""
+    text = source_line(submission, place["path"], place["line"]) or ""
+    return max(0, int(place.get("column") or 0) - (len(text) - len(text.lstrip())))
+
+
 def fingerprints(submission: dict[str, Any]) -> list[str]:
     """One stable fingerprint per finding, in order; the same that a baseline holds."""
     seen: Counter[tuple[str, str, str]] = Counter()
     out = []
     for f in submission["findings"]:
         text = source_line(submission, f["path"], f["line"])
-        words = " ".join((f["message"] if text is None else text).split())
+        words = " ".join((f["message"] if text is None else text[:WIDEST]).split())
         key = (f["rule"], f["path"], words)
         out.append(fingerprint(*key, seen[key]))
         seen[key] += 1
@@ -51,3 +82,13 @@ def repository_path(submission: dict[str, Any], path: str) -> str:
     if ".." in folder.parts:
         return PurePosixPath(path).as_posix()
     return (folder / path).as_posix()
+
+
+def unpacked_hint(submission: dict[str, Any]) -> str | None:
+    """Whose lines are shown where they are not those of the submitted file, and how to see them."""
+    packed = submission.get("packed", {})
+    shown = {p for f in submission["findings"] for p in (f["path"], *(step["path"] for step in f["trace"]))}
+    held = [(path, packed[path]) for path in sorted(shown) if path in packed]
+    if any(place["line"] for _path, place in held):
+        return "lines are of the unpacked source: referee audit \N{HORIZONTAL ELLIPSIS} --dump-source DIR"
+    return next((f"lines of {path} are those of {place['path']}, which it runs" for path, place in held), None)

@@ -63,8 +63,8 @@ def find(name: str) -> ModuleType:
         if wanted in (module.RULE.id.lower(), module.RULE.name.lower()):
             return module
     close = difflib.get_close_matches(wanted, [m.RULE.name for m in rule_modules().values()], n=1)
-    hint = f"; did you mean {close[0]}?" if close else ""
-    raise InputError(f"no rule {name!r}{hint} Known: {', '.join(rule_modules())}")
+    hint = f", did you mean {close[0]}?" if close else ""
+    raise InputError(f"no rule {name!r}{hint}; known: {', '.join(rule_modules())}")
 
 
 def explain(name: str) -> str:

@@ -5,28 +5,48 @@ Colour is plain ANSI and carries nothing that the words do not say as well.
 
 from __future__ import annotations
 
+import shutil
 import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import safe
+from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
+#: columns where no terminal says how many it has
 WIDTH = 110
+#: columns below which nothing is legible, and above which lines of prose are not
+LEAST, MOST = 40, 160
+
+
+def terminal_width(fallback: int = WIDTH) -> int:
+    """The terminal's columns (or what COLUMNS says), within reason."""
+    return max(LEAST, min(shutil.get_terminal_size((fallback, 24)).columns, MOST))
 
 
 class _Paint:
-    def __init__(self, on: bool) -> None:
+    """Colour and width of one text."""
+
+    def __init__(self, on: bool, width: int) -> None:
         self.on = on
+        self.width = width
 
     def __call__(self, style: str, text: str) -> str:
         return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if self.on and text else text
 
+    def wrap(self, text: str, indent: str, style: str = "") -> list[str]:
+        """Prose in lines of the text's width; a path longer than that stays in one piece."""
+        lines = textwrap.wrap(
+            safe(text), self.width, initial_indent=indent, subsequent_indent=indent, break_long_words=False,
+            break_on_hyphens=False,
+        )  # fmt: skip
+        return [self(style, line) if style else line for line in lines] or [indent]
 
-def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool = False) -> str:
+
+def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool = False, width: int = WIDTH) -> str:
     """The whole document as text; ``verbose`` adds notes' frames and every obligation."""
-    paint = _Paint(color)
+    paint = _Paint(color, width)
     submissions = document["submissions"]
     blocks = []
     if document.get("sweep"):
@@ -37,7 +57,8 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
         counts = {
             v: sum(s["verdict"] == v for s in submissions) for v in ("violation", "undetermined", "clean")
         }
-        blocks.append(", ".join(f"{n} {paint(v, v)}" for v, n in counts.items() if n))
+        nouns = {"violation": "violation" if counts["violation"] == 1 else "violations"}
+        blocks.append(", ".join(f"{n} {paint(v, nouns.get(v, v))}" for v, n in counts.items() if n))
     blocks.append(paint("dim", f"ruleset {document.get('ruleset', 'unknown')}"))
     return "\n\n".join(blocks)
 
@@ -57,7 +78,7 @@ def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str
     where = s["target"] + (f" ({s['commit'][:10]})" if s.get("commit") else "")
     yield f"{paint('bold', safe(where))}: {paint(s['verdict'], s['verdict'].upper())}"
     if s.get("reason"):
-        yield from _wrap(s["reason"], "  ")
+        yield from paint.wrap(s["reason"], "  ")
     about = []
     if s.get("primary") and s["primary"] != s["target"]:
         about.append(f"script {s['primary']}")
@@ -68,11 +89,13 @@ def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str
         if kind != "none":
             about.append(f"{name} {kind} (active: {s[name].get('active', 'unknown')})")
     if about:
-        yield paint("dim", "  " + safe(" · ".join(about)))
+        yield from paint.wrap(" · ".join(about), "  ", style="dim")
+    if hint := unpacked_hint(s):
+        yield from paint.wrap(hint, "  ", style="dim")
     shown = [f for f in s["findings"] if verbose or f["severity"] != "note" or f.get("suppressed")]
     for finding in shown:
         yield ""
-        yield from _finding(finding, s.get("excerpts", {}), paint)
+        yield from _finding(finding, s, paint)
     hidden = len(s["findings"]) - len(shown)
     if hidden:
         yield ""
@@ -83,42 +106,48 @@ def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str
         yield ""
         yield "  not ready to be recorded:"
         for line in missing:
-            yield from _wrap(line, "    ")
+            yield from paint.wrap(line, "    ")
 
 
-def _finding(f: dict[str, Any], excerpts: dict[str, dict[str, str]], paint: _Paint) -> Iterator[str]:
+def _finding(f: dict[str, Any], s: dict[str, Any], paint: _Paint) -> Iterator[str]:
     gate = f" by {f['gate']}" if f.get("gate") else ""
-    head = paint(f["severity"], f"{f['severity']} {f['rule']} {f['name']}")
     basis = "" if f.get("basis", "source") == "source" else f", from the {f['basis']}"
-    yield f"  {head}  " + paint(
-        "dim", safe(f"[{f['authority']}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]")
-    )
+    head = f"{f['severity']} {f['rule']} {f['name']}"
+    standing = f"[{f['authority']}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]"
+    if len(head) + len(standing) + 4 <= paint.width:
+        yield f"  {paint(f['severity'], head)}  {paint('dim', safe(standing))}"
+    else:
+        yield f"  {paint(f['severity'], head)}"
+        yield from paint.wrap(standing, "    ", style="dim")
     if f.get("suppressed"):
-        yield f"    suppressed: {safe(f['suppressed'])}"
-    yield from _wrap(f["message"], "    ")
-    yield from _frame(f, excerpts.get(f["path"], {}), paint)
+        yield from paint.wrap(f"suppressed: {f['suppressed']}", "    ")
+    yield from paint.wrap(f["message"], "    ")
+    yield from _frame(f, s.get("excerpts", {}).get(f["path"], {}), paint)
     if f["trace"]:
         yield "    how the value gets there:"
         for number, step in enumerate(f["trace"], 1):
-            place = f"{step['path']}:{step['line']}"
-            yield f"      {number}. {safe(place)}  {safe(step['message'])}"
-            text = excerpts.get(step["path"], {}).get(str(step["line"]), "").strip()
-            if text:
-                yield paint("dim", f"           {safe(text)[: WIDTH - 11]}")
+            place = safe(f"{step['path']}:{step['line']}")
+            # The place stays in one piece, so that it can be clicked on and copied.
+            if len(place) + len(step["message"]) + len(str(number)) + 10 <= paint.width:
+                yield f"      {number}. {place}  {safe(step['message'])}"
+            else:
+                yield f"      {number}. {place}"
+                yield from paint.wrap(step["message"], " " * 9)
+            if text := stripped(s, step):
+                yield paint("dim", " " * 11 + clip(text, paint.width - 11, column_in(s, step)))
 
 
 def _frame(f: dict[str, Any], lines: dict[str, str], paint: _Paint) -> Iterator[str]:
     first, last = f["line"], min(max(f["end_line"], f["line"]), f["line"] + 12)
     numbers = [n for n in range(first - 2, last + 3) if str(n) in lines]
+    yield paint("dim", f"    --> {safe(f['path'])}:{f['line']}")
     if not numbers:
-        yield paint("dim", f"    --> {safe(f['path'])}:{f['line']}")
         return
     width = len(str(numbers[-1]))
-    yield paint("dim", f"    --> {safe(f['path'])}:{f['line']}")
     for n in numbers:
-        inside = first <= n <= last
-        body = f"{n:>{width}} | {safe(lines[str(n)])}"[: WIDTH - 6]
-        yield f"    {paint(f['severity'], '> ' + body) if inside else '  ' + body}"
+        column = int(f.get("column") or 0) if n == first else 0
+        body = f"{n:>{width}} | {clip(lines[str(n)], paint.width - width - 9, column)}"
+        yield f"    {paint(f['severity'], '> ' + body) if first <= n <= last else '  ' + body}"
 
 
 def _obligations(obligations: list[dict[str, str]], paint: _Paint, verbose: bool) -> Iterator[str]:
@@ -136,12 +165,6 @@ def _obligations(obligations: list[dict[str, str]], paint: _Paint, verbose: bool
         if verbose or status == "undetermined":
             yield f"  {words}:"
             for o in group:
-                yield from _wrap(f"{o['rule']}: {o['reason']}", "    ")
+                yield from paint.wrap(f"{o['rule']}: {o['reason']}", "    ")
         else:
-            yield from _wrap(f"{words}: {' '.join(o['rule'] for o in group)}", "  ")
-
-
-def _wrap(text: str, indent: str) -> list[str]:
-    return textwrap.wrap(
-        safe(text), WIDTH, initial_indent=indent, subsequent_indent=indent, break_long_words=False
-    ) or [indent]
+            yield from paint.wrap(f"{words}: {' '.join(o['rule'] for o in group)}", "  ")

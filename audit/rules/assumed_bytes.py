@@ -39,7 +39,7 @@ def assumed_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
                 return  # what the contest's tokenizer comes to, or less, which hurts its author
             if ratio is not None:
                 made = event_finding(rule, e, f"{said}, and has {ratio:.4f} with this vocabulary")
-                yield replace(made, path=path, line=line, end_line=line)
+                yield replace(made, path=path, line=line, end_line=line, column=0)
                 yield Obligation(rule=rule.id, status="violated", reason=f"{path}:{line}: {said}")
             else:
                 yield Obligation(rule=rule.id, status="undetermined", reason=f"{path}:{line}: {said}")

@@ -35,6 +35,7 @@ RULE = Rule(
     id="B1",
     name="artifact-cap",
     title="Code and model fit into 16,000,000 bytes",
+    breach="Code and model exceed 16,000,000 bytes",
     illegal="INELIGIBLE",
     authority="MAINT",
     severity="violation",

@@ -34,6 +34,7 @@ RULE = Rule(
     id="B2",
     name="code-counts",
     title="All code that runs is in the counted script",
+    breach="Code outside the counted script",
     illegal="GREY",
     authority="README",
     severity="violation",

@@ -36,6 +36,7 @@ RULE = Rule(
     id="B3",
     name="train-time",
     title="Training fits into 600 s on eight GPUs",
+    breach="Training beyond 600 s",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

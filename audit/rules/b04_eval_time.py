@@ -30,6 +30,7 @@ RULE = Rule(
     id="B4",
     name="eval-time",
     title="Evaluation fits into 600 s on eight GPUs",
+    breach="Evaluation beyond 600 s",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

@@ -41,6 +41,7 @@ RULE = Rule(
     id="B5",
     name="network",
     title="Nothing is fetched over the network while it runs",
+    breach="Network access while it runs",
     illegal="INVALID",
     authority="README",
     severity="violation",

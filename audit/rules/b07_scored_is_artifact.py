@@ -36,6 +36,7 @@ RULE = Rule(
     id="B7",
     name="scored-is-artifact",
     title="The scored model is the one in the artifact",
+    breach="Scored model is not the one in the artifact",
     illegal="UNRULED",
     authority="UNRULED",
     severity="warning",
@@ -107,7 +108,7 @@ def _by_source(ctx: Context) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
         part = next((r for r in trace.of("RESTORE") if r.detail.get("loose") and r.id < e.id), None)
         path, line = (part.path, part.line) if part is not None else call_of(trace, e)
-        found.setdefault((path, line), replace(f, path=path, line=line, end_line=line))
+        found.setdefault((path, line), replace(f, path=path, line=line, end_line=line, column=0))
     yield from found.values()
     gap = unread(RULE, ctx)
     if gap is not None:

@@ -51,6 +51,8 @@ class Rule:
     severity: Severity
     needs: tuple[str, ...] = ("source",)
     since: str = "2026-03-18"
+    #: what a breach is, in a few words: the title of an alert (``title`` says what must hold)
+    breach: str = ""
 
 
 #: ``check(context)`` yields any number of findings and at least one obligation for its rule.

@@ -265,7 +265,7 @@ def finding(
     active, gate = code.state(place, node)
     return Finding(
         rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
-        message=message, path=place.path, line=max(node.line, 1), end_line=max(node.end_line, node.line, 1),
+        message=message, path=place.path, line=max(node.line, 1), end_line=max(node.end_line, node.line, 1), column=node.col + 1,
         active=active, gate=gate,
-        trace=steps or (Step(path=place.path, line=max(node.line, 1), message=message),),
+        trace=steps or (Step(path=place.path, line=max(node.line, 1), column=node.col + 1, message=message),),
     )  # fmt: skip

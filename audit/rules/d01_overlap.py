@@ -37,6 +37,7 @@ RULE = Rule(
     id="D1",
     name="train-validation-overlap",
     title="No validation document is trained on",
+    breach="Validation documents in the training data",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

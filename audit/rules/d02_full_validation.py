@@ -58,6 +58,7 @@ RULE = Rule(
     id="D2",
     name="full-validation-set",
     title="The score is over the full validation set",
+    breach="Score over a part of the validation set",
     illegal="INVALID",
     authority="README",
     severity="violation",

@@ -33,6 +33,7 @@ RULE = Rule(
     id="D3",
     name="order",
     title="Tokens are scored in the order of their document",
+    breach="Tokens scored out of their document's order",
     illegal="INVALID",
     authority="MERGED",
     severity="violation",

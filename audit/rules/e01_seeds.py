@@ -29,6 +29,7 @@ RULE = Rule(
     id="E1",
     name="three-seeds",
     title="Three seeds of one configuration",
+    breach="Fewer than three seeds of one configuration",
     illegal="NOT-READY",
     authority="MAINT",
     severity="warning",

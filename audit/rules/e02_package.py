@@ -23,6 +23,7 @@ RULE = Rule(
     id="E2",
     name="complete-package",
     title="The records folder is complete",
+    breach="Incomplete records folder",
     illegal="NOT-READY",
     authority="README",
     severity="warning",

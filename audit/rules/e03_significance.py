@@ -32,6 +32,7 @@ RULE = Rule(
     id="E3",
     name="significance",
     title="Better than the record by more than chance",
+    breach="Gain over the record not shown to be more than chance",
     illegal="NOT-READY",
     authority="README",
     severity="warning",

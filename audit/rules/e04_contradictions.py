@@ -26,11 +26,13 @@ from audit.evidence.claims import contradictions
 from audit.model import Fact, Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import evidence, paper_finding
+from audit.wording import counted
 
 RULE = Rule(
     id="E4",
     name="contradiction",
     title="The papers agree with each other",
+    breach="Papers that contradict each other",
     illegal="NOT-READY",
     authority="UNRULED",
     severity="warning",
@@ -96,7 +98,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             RULE, fact, f"calibration is called self-generated; the code draws uniform random tokens ({path}:{line})",
             severity="warning", confidence="medium", steps=(place,),
         )  # fmt: skip
-    reason = f"{count} contradictions" if count else "no two places state a quantity differently"
+    reason = counted(count, "contradiction") if count else "no two places state a quantity differently"
     yield Obligation(rule=RULE.id, status="undetermined" if count else "holds", reason=reason)
 
 

@@ -32,11 +32,13 @@ from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
 from audit.rules.papers_checks import pre_eval_jump
 from audit.trace.adaptation import conflicts, places, val_updates
+from audit.wording import counted
 
 RULE = Rule(
     id="F1",
     name="pre-eval-ttt",
     title="Nothing is fitted on validation tokens before they are scored",
+    breach="Fitted on validation tokens before they are scored",
     illegal="INVALID",
     authority="README",
     severity="violation",
@@ -131,7 +133,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         updates = places(list(val_updates(ctx.trace, active=True)))
         yield holds(
             RULE,
-            f"{len(updates)} kinds of update on validation tokens; none on tokens that are scored later"
+            f"{counted(len(updates), 'kind')} of update on validation tokens; none on tokens that are scored later"
             if updates
             else "no update uses validation tokens",
         )

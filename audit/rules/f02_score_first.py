@@ -39,6 +39,7 @@ RULE = Rule(
     id="F2",
     name="score-first",
     title="A token's score is committed before any update that uses it",
+    breach="Update that uses a token before its score is committed",
     illegal="INVALID",
     authority="README",
     severity="violation",
@@ -122,7 +123,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     for c in conflicts(ctx.trace, "table-first"):
         how = f"line {c.update.line} puts tokens into a table that line {c.score.line} scores only afterwards, with that table"
         f = conflict_finding(RULE, c, how)
-        found.append(replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line)))
+        found.append(replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line), column=c.score.column))
     yield from found
     if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)

@@ -32,11 +32,13 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, event_finding, example, holds, unread, violated
 from audit.trace.adaptation import conflicts, places
+from audit.wording import counted
 
 RULE = Rule(
     id="F3",
     name="one-score",
     title="Every target is scored once; the first score is the score",
+    breach="Target scored again after the model has learned from it",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
@@ -134,7 +136,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         # A table filled from an unknown stretch may hold only what other ranks scored before (F16).
         f = conflict_finding(RULE, c, how)
         if c.update.kind == "STORE":
-            f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line))
+            f = replace(f, path=c.score.path, line=c.score.line, end_line=max(c.score.end_line, c.score.line), column=c.score.column)
         found.append(f if c.update.kind != "STORE" or c.before is not None else replace(f, severity="note"))
     twice = [e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again") and e.id not in ctx.trace.stabilisers]
     for e in places(twice):
@@ -147,4 +149,4 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield gap
     else:
         scores = {(e.path, e.line) for e in ctx.trace.of("SCORE", active=True) if e.on_val}
-        yield holds(RULE, f"no reported score at {len(scores)} places depends on state made from its own tokens")
+        yield holds(RULE, f"no reported score at {counted(len(scores), 'place')} depends on state made from its own tokens")

@@ -36,6 +36,7 @@ RULE = Rule(
     id="F4",
     name="oracle-choice",
     title="No distribution is chosen by how well it predicts the token",
+    breach="Distribution chosen by how well it predicts the token",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

@@ -27,11 +27,13 @@ from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
 from audit.trace.adaptation import conflicts, is_leaf_update, places, val_updates
+from audit.wording import counted
 
 RULE = Rule(
     id="F5",
     name="slot",
     title="No delta is fitted on the positions it scores",
+    breach="Delta fitted on the positions it scores",
     illegal="INVALID",
     authority="COMM",
     severity="violation",
@@ -144,6 +146,6 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         fitted = places([u for u in val_updates(ctx.trace, active=True) if is_leaf_update(u)])
         yield holds(
             RULE,
-            f"{len(fitted)} tensors fitted at evaluation, none on positions it scores" if fitted
+            f"{counted(len(fitted), 'tensor')} fitted at evaluation, none on positions it scores" if fitted
             else "no tensor is fitted at evaluation",
         )  # fmt: skip

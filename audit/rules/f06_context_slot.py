@@ -25,7 +25,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.model import Finding, Obligation, Step
+from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread
 from audit.trace.adaptation import context_fits, in_batch
@@ -34,6 +34,7 @@ RULE = Rule(
     id="F6",
     name="context-slot",
     title="A delta fitted on context sees nothing that its batch still has to score",
+    breach="Delta fitted on tokens that its batch still has to score",
     illegal="DISPUTED",
     authority="DISPUTED",
     severity="warning",
@@ -109,7 +110,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         seen.add((u.path, u.line))
         said = f"one tensor is fitted on the contexts of a whole batch of windows; line {s.line} scores them with it"
         steps = (*u.steps("fitted on the context of every window of the batch"),
-                 Step(path=s.path, line=s.line, message="scores positions that other windows' contexts contain"))  # fmt: skip
+                 s.step("scores positions that other windows' contexts contain"))  # fmt: skip
         yield event_finding(RULE, u, said, confidence="medium", steps=steps)
     if (gap := unread(RULE, ctx)) is not None:
         yield gap

@@ -38,11 +38,13 @@ from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.papers_checks import gate_counts
 from audit.trace.caches import Proposal, proposals
+from audit.wording import counted
 
 RULE = Rule(
     id="F7",
     name="target-dependent-gate",
     title="No hint is gated by the token it is for",
+    breach="Hint gated by the token it is for",
     illegal="INVALID",
     authority="MERGED",
     severity="violation",
@@ -219,28 +221,28 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         )
     else:
         n = len([p for p in all_ if not p.leak])
-        yield holds(RULE, f"{n} proposals reach the score, none decided by its own token" if n else "nothing is proposed by a cache or gated")
+        yield holds(RULE, f"{counted(n, 'proposal')} reach{'es' if n == 1 else ''} the score, none decided by its own token" if n else "nothing is proposed by a cache or gated")
 
 
 def _findings(p: Proposal) -> Iterator[Finding]:
     gate = p.source.gate or p.score.gate
     if p.shut:
         gate = ", ".join(f"{k}={v}" for k, v in sorted(p.shut)) + ": no probability reaches it"
-    places: list[tuple[str, int, str]] = []
+    places: list[tuple[str, int, int, str]] = []
     if p.helper is not None:
         first = min(p.helper.leaks, key=lambda o: o.leak)
-        places.append((p.helper.path, first.leak, f"{p.helper.name} writes {first.name} for a position depending on {first.why} at that position"))
+        places.append((p.helper.path, first.leak, first.column, f"{p.helper.name} writes {first.name} for a position depending on {first.why} at that position"))
     elif p.source.detail.get("edit"):
-        places.append((p.source.path, p.source.line, str(p.source.detail["edit"])))
+        places.append((p.source.path, p.source.line, p.source.column, str(p.source.detail["edit"])))
     else:
-        places.append((p.source.path, p.source.line, "what is proposed for a position is decided by the token at that position"))
-    for path, line, message in places:
-        steps: list[Step] = [Step(path=path, line=line, message=message)]
+        places.append((p.source.path, p.source.line, p.source.column, "what is proposed for a position is decided by the token at that position"))
+    for path, line, column, message in places:
+        steps: list[Step] = [Step(path=path, line=line, column=column, message=message)]
         if p.helper is not None:
             steps += p.source.steps(f"calls {p.helper.name}")
-        steps.append(Step(path=p.score.path, line=p.score.line, message="the score depends on it"))
+        steps.append(p.score.step("the score depends on it"))
         yield Finding(
             rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority,
             confidence="low" if p.source.detail.get("doubt") else "high",
-            message=message, path=path, line=line, end_line=line, active=p.active, gate=gate, trace=tuple(steps),
+            message=message, path=path, line=line, end_line=line, column=column, active=p.active, gate=gate, trace=tuple(steps),
         )  # fmt: skip

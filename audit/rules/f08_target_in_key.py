@@ -33,11 +33,13 @@ from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.trace.caches import CacheRead, Proposal, cache_reads, proposals
+from audit.wording import counted
 
 RULE = Rule(
     id="F8",
     name="target-in-key",
     title="No cache is read at an address that holds the scored token",
+    breach="Cache read at an address that holds the scored token",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
@@ -170,7 +172,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         clean = [r for r in reads if not r.target and r.active != "no"]
         yield holds(
             RULE,
-            f"{len(clean)} table reads reach the score, every address made of earlier tokens" if clean
+            f"{counted(len(clean), 'table read')} reach{'es' if len(clean) == 1 else ''} the score, every address made of earlier tokens" if clean
             else "no table is read at an address made of tokens on the way to a score",
         )  # fmt: skip
 
@@ -179,12 +181,12 @@ def _helper_finding(p: Proposal) -> Finding:
     first = min((o for o in p.helper.leaks if o.keyed), key=lambda o: o.leak)
     message = f"{p.helper.name} reads its table at an address that holds the token that {first.name} is written for"
     steps = (
-        Step(path=p.helper.path, line=first.leak, message=message), *p.source.steps(f"calls {p.helper.name}"),
-        Step(path=p.score.path, line=p.score.line, message="the score depends on it"),
+        Step(path=p.helper.path, line=first.leak, column=first.column, message=message), *p.source.steps(f"calls {p.helper.name}"),
+        p.score.step("the score depends on it"),
     )  # fmt: skip
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
-        message=message, path=p.helper.path, line=first.leak, end_line=first.leak, active=p.active,
+        message=message, path=p.helper.path, line=first.leak, end_line=first.leak, column=first.column, active=p.active,
         gate=p.source.gate or p.score.gate, trace=steps,
     )  # fmt: skip
 
@@ -194,8 +196,8 @@ def _finding(r: CacheRead) -> Finding:
     message = "the table is read at an address that holds the token being scored, and the result changes only its probability"
     steps: list[Step] = list(e.steps("the address holds the scored token and the context before it"))
     if r.sibling is not None:
-        steps.append(Step(path=r.sibling.path, line=r.sibling.line, message="the same address without it: the divisor"))
-    steps.append(Step(path=s.path, line=s.line, message="the result is in the score committed here"))
+        steps.append(r.sibling.step("the same address without it: the divisor"))
+    steps.append(s.step("the result is in the score committed here"))
     found = event_finding(RULE, e, message, steps=tuple(steps))
     if r.active != found.active:
         from dataclasses import replace

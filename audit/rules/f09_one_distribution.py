@@ -32,7 +32,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.model import Finding, Obligation, Step
+from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
 from audit.trace import Event
@@ -42,6 +42,7 @@ RULE = Rule(
     id="F9",
     name="not-a-distribution",
     title="What is scored is one normalised distribution over the alphabet",
+    breach="Score that is not one normalised distribution",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
@@ -249,12 +250,14 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _finding(e: Event, s: Event | None, message: str, active: str) -> Finding:
     helper = e.detail.get("helper")
-    path, line = (helper.path, helper.spreads[0]) if helper is not None and helper.spreads else (e.path, e.line)
+    path, line, column = e.path, e.line, e.column
+    if helper is not None and helper.spreads:
+        path, line, column = helper.path, helper.spreads[0], helper.columns.get(helper.spreads[0], 0)
     steps = [*e.steps("this is mixed in")]
     if s is not None:
-        steps.append(Step(path=s.path, line=s.line, message="the mixture is scored here"))
+        steps.append(s.step("the mixture is scored here"))
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
-        message=message, path=path, line=line, end_line=line, active=active,  # type: ignore[arg-type]
+        message=message, path=path, line=line, end_line=line, column=column, active=active,  # type: ignore[arg-type]
         gate=e.gate or (s.gate if s is not None else None), trace=tuple(steps),
     )  # fmt: skip

@@ -34,6 +34,7 @@ RULE = Rule(
     id="F10",
     name="byte-mixture",
     title="No token's loss is spread over its bytes and mixed there",
+    breach="Token's loss spread over its bytes and mixed there",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",
@@ -157,13 +158,15 @@ def _finding(x: Spread) -> Finding:
     e = x.spread
     helper = e.detail.get("helper")
     message = "a token's loss is divided by the number of its bytes, mixed with a byte model and scored again"
-    path, line = (helper.path, helper.spreads[0]) if helper is not None else (e.path, e.line)
-    steps = [Step(path=path, line=line, message="the loss is spread over the token's bytes")]
+    path, line, column = e.path, e.line, e.column
+    if helper is not None:
+        path, line, column = helper.path, helper.spreads[0], helper.columns.get(helper.spreads[0], 0)
+    steps = [Step(path=path, line=line, column=column, message="the loss is spread over the token's bytes")]
     steps += e.steps(f"called as {helper.name}") if helper is not None else []
     if x.score is not None:
-        steps.append(Step(path=x.score.path, line=x.score.line, message="the mixture is scored"))
+        steps.append(x.score.step("the mixture is scored"))
     gate = e.gate or (x.score.gate if x.score is not None else None)
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
-        message=message, path=path, line=line, end_line=line, active=x.active, gate=gate, trace=tuple(steps),
+        message=message, path=path, line=line, end_line=line, column=column, active=x.active, gate=gate, trace=tuple(steps),
     )  # fmt: skip

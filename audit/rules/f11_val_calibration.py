@@ -37,6 +37,7 @@ RULE = Rule(
     id="F11",
     name="val-calibration",
     title="Nothing is calibrated on validation tokens",
+    breach="Calibration on validation tokens",
     illegal="INVALID",
     authority="README",
     severity="violation",

@@ -37,6 +37,7 @@ RULE = Rule(
     id="F12",
     name="look-back",
     title="A look-back stops at the start of a document",
+    breach="Look-back across the start of a document",
     illegal="BLOCKED",
     authority="DISPUTED",
     severity="violation",

@@ -31,6 +31,7 @@ RULE = Rule(
     id="F13",
     name="warm-up",
     title="Warm-up leaves nothing of the validation tokens behind",
+    breach="Warm-up on validation tokens",
     illegal="GREY",
     authority="COMM",
     severity="warning",

@@ -39,6 +39,7 @@ RULE = Rule(
     id="F14",
     name="train-data-at-eval",
     title="No training data is read at evaluation",
+    breach="Training data read at evaluation",
     illegal="INVALID",
     authority="README",
     severity="violation",
@@ -147,7 +148,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         if (e.path, e.line) in taught and e.stack:
             # The same line teaches the table validation tokens, which is legal: what is wrong is this call of it.
             path, line, _ = e.stack[-1]
-            f = replace(f, path=path, line=line, end_line=line)
+            f = replace(f, path=path, line=line, end_line=line, column=0)
         found.append(f)
     named = {(f.path, f.line) for f in found}
     found += [

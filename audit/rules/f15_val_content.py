@@ -35,6 +35,7 @@ RULE = Rule(
     id="F15",
     name="val-content",
     title="No validation data in the artifact or in training",
+    breach="Validation data in the artifact or in training",
     illegal="INVALID",
     authority="README",
     severity="violation",

@@ -48,6 +48,7 @@ RULE = Rule(
     id="F16",
     name="cross-rank",
     title="Ranks learn from each other only what comes earlier",
+    breach="Ranks learn from each other what comes later",
     illegal="INVALID",
     authority="COMM",
     severity="violation",

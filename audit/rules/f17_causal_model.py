@@ -74,6 +74,7 @@ RULE = Rule(
     id="F17",
     name="causal-model",
     title="The model sees no later token",
+    breach="Model sees a later token",
     illegal="INVALID",
     authority="COMM",
     severity="violation",

@@ -37,6 +37,7 @@ RULE = Rule(
     id="F18",
     name="selection",
     title="Nothing is picked by its validation score inside the run",
+    breach="Something picked by its validation score inside the run",
     illegal="GREY",
     authority="UNRULED",
     severity="warning",

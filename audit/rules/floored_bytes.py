@@ -39,7 +39,7 @@ def floored_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
     reports = [e for e in trace.reports() if e.on_val and e.scores and (trace.chosen is None or e.id in trace.chosen)] if trace is not None else []
     for kind, said in (("floored", _MADE), ("more", _MORE)):
         for path, line in reports[-1].detail[kind][:1] if reports else ():
-            yield replace(event_finding(rule, reports[-1], said), path=path, line=line, end_line=line)
+            yield replace(event_finding(rule, reports[-1], said), path=path, line=line, end_line=line, column=0)
 
 
 def _ones(place: Place) -> ir.Node | None:

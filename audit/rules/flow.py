@@ -21,7 +21,7 @@ def event_finding(
     """A finding at the event, with the calls that lead to it."""
     return Finding(
         rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence=confidence,
-        message=message, path=e.path, line=e.line, end_line=max(e.end_line, e.line), active=e.active, gate=e.gate,
+        message=message, path=e.path, line=e.line, end_line=max(e.end_line, e.line), column=e.column, active=e.active, gate=e.gate,
         trace=steps or tuple(e.steps(message)),
     )  # fmt: skip
 
@@ -31,7 +31,7 @@ def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confiden
     u, s = c.update, c.score
     steps: list[Step] = []
     if c.before is not None:
-        steps += [Step(path=c.before.path, line=c.before.line, message="the tokens are scored here first")]
+        steps += [c.before.step("the tokens are scored here first")]
     what = "the table takes in the tokens" if u.kind == "STORE" else "the state is fitted to the tokens"
     steps += u.steps(what)
     steps += s.steps("the same tokens are scored with it")
@@ -40,7 +40,7 @@ def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confiden
         severity, message = "note", f"{message}; the reported figure does not rest on it"
     return Finding(
         rule=rule.id, name=rule.name, severity=severity, authority=rule.authority, confidence=confidence,
-        message=message, path=u.path, line=u.line, end_line=max(u.end_line, u.line), active=c.active, gate=c.gate,
+        message=message, path=u.path, line=u.line, end_line=max(u.end_line, u.line), column=u.column, active=c.active, gate=c.gate,
         trace=tuple(steps),
     )  # fmt: skip
 

@@ -40,6 +40,7 @@ RULE = Rule(
     id="M1",
     name="byte-denominator",
     title="The score is divided by the original bytes",
+    breach="Score not divided by the original bytes",
     illegal="INVALID",
     authority="MAINT",
     severity="violation",

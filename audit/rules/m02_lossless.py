@@ -36,6 +36,7 @@ RULE = Rule(
     id="M2",
     name="lossless",
     title="The text can be restored from its tokens",
+    breach="Text that its tokens do not restore",
     illegal="GREY",
     authority="DISPUTED",
     severity="violation",

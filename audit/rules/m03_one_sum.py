@@ -70,6 +70,7 @@ RULE = Rule(
     id="M3",
     name="one-sum",
     title="The score is one sum over one sum",
+    breach="Score that is not one sum over one sum",
     illegal="INVALID",
     authority="README",
     severity="violation",
@@ -303,7 +304,7 @@ def _weighted(code: Code, trace: Trace) -> Iterator[Finding]:
             how = WEIGHTED if sure else f"{WEIGHTED}; that the branch is taken was not shown"
             made = finding(RULE, code, place, node, how, confidence="high" if sure else "low")
             s = methods[id(place.function)]
-            yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up this loss")))
+            yield replace(made, trace=(*made.trace, s.step("the score adds up this loss")))
 
 
 def _shaped(trace: Trace) -> Iterator[Finding]:
@@ -327,13 +328,13 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
         yield replace(made, trace=(Step(path=lost.score.path, line=lost.line, message="the length decides"), *made.trace))
     for part in spared(trace, figure):
         made = event_finding(RULE, part.shape, part.shape.detail["how"], confidence="high" if part.sure else "low")
-        yield replace(made, trace=(*made.trace, Step(path=part.score.path, line=part.score.line, message="the score adds up what is left")))
+        yield replace(made, trace=(*made.trace, part.score.step("the score adds up what is left")))
     scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
     if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
         yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
-        yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))
+        yield replace(made, trace=(*made.trace, s.step("the score adds up what is left")))
 
 
 def _last_figure(trace: Trace) -> list[Event]:

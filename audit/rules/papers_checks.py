@@ -142,7 +142,7 @@ def eval_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
         place, seconds, parts, outside = total
         if seconds > BUDGET + LATE:
             yield paper_finding(
-                rule, place, f"evaluation took {parts} = {seconds:.1f} s of {BUDGET:.0f} s",
+                rule, place, f"evaluation took {f'{parts} = ' if outside else ''}{seconds:.1f} s of {BUDGET:.0f} s",
                 confidence=confidence_of(found, run), severity=_gravity(found, run), steps=outside,
             )  # fmt: skip
         elif outside:

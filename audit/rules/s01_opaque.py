@@ -24,6 +24,7 @@ RULE = Rule(
     id="S1",
     name="opaque",
     title="All code that runs can be read",
+    breach="Code that cannot be read",
     illegal="-",
     authority="UNRULED",
     severity="warning",

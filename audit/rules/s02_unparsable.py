@@ -25,6 +25,7 @@ RULE = Rule(
     id="S2",
     name="unparsable",
     title="The script is Python",
+    breach="Script that is no Python",
     illegal="-",
     authority="UNRULED",
     severity="warning",

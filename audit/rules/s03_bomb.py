@@ -22,6 +22,7 @@ RULE = Rule(
     id="S3",
     name="bomb",
     title="Unpacking and parsing end within bounds",
+    breach="Unpacking or parsing without bounds",
     illegal="-",
     authority="UNRULED",
     severity="warning",

@@ -138,7 +138,7 @@ def _finding(rule: Rule, e: Event, score: Event, place: Place, line: int) -> Fin
     steps = (
         Step(path=place.path, line=line, message="this comes before the clock"),
         *e.steps("it reads the validation tokens"),
-        Step(path=score.path, line=score.line, message="what is timed is the scoring"),
+        score.step("what is timed is the scoring"),
     )
     return Finding(
         rule=rule.id, name=rule.name, severity=rule.severity, authority=rule.authority, confidence="medium",

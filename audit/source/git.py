@@ -13,6 +13,7 @@ from typing import Any
 from audit.contracts import InputError
 from audit.source.tree import GitTree
 
+HEADS = "+refs/pull/*/head:refs/pull/*/head"
 BASES = ("refs/remotes/origin/main", "refs/heads/main", "refs/remotes/origin/master", "refs/heads/master")
 
 
@@ -37,9 +38,17 @@ def commit_of(repo: Any, rev: str) -> Any:
     try:
         return repo.revparse_single(rev).peel(pygit2.Commit)
     except (KeyError, ValueError, pygit2.GitError):
-        raise InputError(
-            f"{rev} is not a commit of {repo.path}; see `git -C {repo.path} for-each-ref`"
-        ) from None
+        hint = f"see `git -C {repo.path} for-each-ref`"
+        if "pull/" in rev:
+            hint = fetch_heads(repo.path)
+        elif rev.startswith(("origin/", "refs/remotes/")) or repo.is_shallow:
+            hint += "; a shallow clone lacks it (in a workflow: actions/checkout with fetch-depth 0)"
+        raise InputError(f"{rev} is not a commit of {repo.path}; {hint}") from None
+
+
+def fetch_heads(path: str) -> str:
+    """How to get what a plain clone leaves out: the heads of pull requests."""
+    return f"a plain clone has no heads of pull requests, fetch them with: git -C {path} fetch origin '{HEADS}'"
 
 
 def base_of(repo: Any, base: str | None) -> Any | None:
@@ -61,10 +70,7 @@ def pull_request_ref(repo: Any, number: int) -> str:
     ):
         if name in repo.references:
             return name
-    raise InputError(
-        f"{repo.path} has no head of pull request {number}; fetch it with: "
-        f"git fetch origin refs/pull/{number}/head:refs/pull/{number}/head"
-    )
+    raise InputError(f"{repo.path} has no head of pull request {number}; {fetch_heads(repo.path)}")
 
 
 def changed_paths(repo: Any, commit: Any, base: Any | None) -> list[str]:

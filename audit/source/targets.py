@@ -11,18 +11,18 @@ from audit.source import git
 from audit.source.files import SubmissionFiles
 from audit.source.select import MAX_PRIMARIES, primary_scripts
 from audit.source.tree import FileTree, FolderTree, GitTree
+from audit.wording import counted
 
 
 def open_path(path: str | os.PathLike[str]) -> list[SubmissionFiles]:
     """The submissions at ``path``: a script (one), or a folder (one per primary script).
 
-    Raises InputError if nothing is there, or if it is neither a Python script nor a folder.
+    Raises InputError if nothing is there, if it is neither a Python script nor a folder, or if the folder holds none.
     """
     at = Path(path)
     try:
         if at.is_dir():
-            tree = FolderTree(at)
-            return _submissions(str(path), tree, list(tree.walk()), None)
+            return _folder(path, at)
         exists = at.is_file()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot be read ({error}); give a script or a folder") from None
@@ -34,6 +34,19 @@ def open_path(path: str | os.PathLike[str]) -> list[SubmissionFiles]:
     # Beside a lone script only its own folder counts: the rest of the disk is not the submission.
     near = [entry.name for entry in sorted(at.resolve().parent.iterdir()) if entry.is_file()]
     return [SubmissionFiles(target=str(path), tree=tree, primary=at.resolve().name, paths=near, changed=near)]
+
+
+def _folder(path: str | os.PathLike[str], at: Path) -> list[SubmissionFiles]:
+    """The submissions in a folder. One without a script is a mistake in the call, unlike a revision without one."""
+    if not os.access(at, os.R_OK | os.X_OK):
+        raise InputError(f"{path}: not readable; check its permissions")
+    tree = FolderTree(at)
+    names = list(tree.walk())
+    if not any(name.endswith(".py") for name in names):
+        if tree.unreadable:
+            raise InputError(f"{path}: no .py file in what is readable, and {tree.unreadable[0]} is not; check its permissions")
+        raise InputError(f"{path}: no .py file in this folder; name the script, or the folder that holds it")
+    return _submissions(str(path), tree, names, None)
 
 
 def open_git(
@@ -70,6 +83,7 @@ def _submissions(
         reason = (
             "nothing was added or changed" if not changed
             else "no Python script among the added or changed files" if not scripts
+            else f"the Python file {scripts[0]} neither trains nor scores" if len(scripts) == 1
             else f"none of the {len(scripts)} Python files trains or scores"
         )  # fmt: skip
         return [
@@ -90,7 +104,7 @@ def _submissions(
     if left := primaries[MAX_PRIMARIES:]:
         # Said, not dropped: a script that nobody read is no clean script.
         names = ", ".join(left[:3]) + (", …" if len(left) > 3 else "")
-        reason = f"{len(left)} more scripts that train or score were not read ({names}); audit them one by one"
+        reason = f"{counted(len(left), 'more script')} that train or score {'was' if len(left) == 1 else 'were'} not read ({names}); audit them one by one"
         found.append(
             SubmissionFiles(target=target, tree=tree, commit=commit, reason=reason, paths=changed, changed=changed)
         )

@@ -60,16 +60,22 @@ class FolderTree:
 
     def __init__(self, root: Path) -> None:
         self.root = root.resolve()
+        #: folders that a walk could not look into
+        self.unreadable: list[str] = []
 
     def walk(self, folder: str = "") -> Iterator[str]:
         count = 0
-        for at, folders, files in os.walk(self.root / folder):
+        for at, folders, files in os.walk(self.root / folder, onerror=self._missed):
             folders[:] = sorted(f for f in folders if f not in SKIPPED_FOLDERS)
             for name in sorted(files):
                 count += 1
                 if count > MAX_FILES:
                     return
                 yield (Path(at) / name).relative_to(self.root).as_posix()
+
+    def _missed(self, error: OSError) -> None:
+        if isinstance(error, PermissionError) and error.filename:
+            self.unreadable.append(str(error.filename))
 
     def _locate(self, path: str) -> Path | None:
         clean = normal(path)

@@ -54,7 +54,7 @@ def options_digest(options: Options) -> str:
     said = {
         field.name: getattr(options, field.name)
         for field in fields(options)
-        if field.name not in ("base", "dump_source", "limit_s")
+        if field.name not in ("base", "dump_source", "limit_s", "warn")
     }
     said = {
         k: sorted(v) if isinstance(v, frozenset) else dict(v) if isinstance(v, Mapping) else v

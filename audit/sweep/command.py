@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from audit.contracts import RULESET, Command, Exit, InputError
+from audit.streams import say, standard_output
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -84,9 +85,11 @@ def run(args: argparse.Namespace) -> int:
         limit_s=args.limit,
     )
     path = None if args.no_cache else Path(args.cache) if args.cache else default_folder() / "sweep.sqlite"
+    if args.cache and path is not None and not path.absolute().parent.is_dir():
+        raise InputError(f"cannot write {path}: its folder does not exist; make it, or name another file with --cache")
     cache, tally, rows, start = Cache(path), Tally(), [], time.monotonic()
     out = _open(args.out)
-    progress = not args.quiet and sys.stderr.isatty()
+    progress = not args.quiet and sys.stderr is not None and sys.stderr.isatty()
     try:
         for ref, lines, cached in sweep(plan, cache):
             tally.add(lines, cached)
@@ -113,14 +116,14 @@ def run(args: argparse.Namespace) -> int:
 
         emit(sweep_html(rows, f"Sweep of {Path(args.repo).name}"), args.html)
     if not args.quiet:
-        print(tally.table(), file=sys.stderr)
-        print(f"\n{time.monotonic() - start:.1f} s with {args.jobs} processes", file=sys.stderr)
+        say(tally.table())
+        say(f"\n{time.monotonic() - start:.1f} s with {args.jobs} processes")
     return int(Exit.OK)
 
 
 def _open(path: str | None) -> TextIO:
     if path is None:
-        return sys.stdout
+        return standard_output()
     try:
         return open(path, "w", encoding="utf-8")
     except OSError as error:

@@ -59,8 +59,9 @@ def matching(repo: str, globs: tuple[str, ...]) -> list[Ref]:
                 continue  # a tag of a blob, or a ref to an object that the mirror lacks
     if not found:
         shown = " or ".join(globs)
-        raise InputError(f"no ref of {repo} matches {shown}; see: git -C {repo} for-each-ref")
-    return sorted(found, key=lambda r: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", r.name)])
+        hint = git.fetch_heads(repo) if "pull/" in shown else f"see: git -C {repo} for-each-ref"
+        raise InputError(f"no ref of {repo} matches {shown}; {hint}")
+    return sorted(found, key=lambda r: [int(p) if p.isdecimal() else p for p in re.split(r"(\d+)", r.name)])
 
 
 def sweep(

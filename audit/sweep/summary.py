@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+from audit.wording import counted
+
 VERDICTS = ("violation", "clean", "undetermined")
 
 
@@ -55,7 +57,8 @@ class Tally:
         """For people: the counts, most frequent first."""
         judged = sum(self.verdicts.values())
         rows = [
-            f"{self.refs} refs, {self.lines} lines, {self.without_script} without a script, {self.cached} refs from the cache",
+            f"{counted(self.refs, 'ref')}, {counted(self.lines, 'line')}, {self.without_script} without a script, "
+            f"{counted(self.cached, 'ref')} from the cache",
             "",
         ]
         for verdict in VERDICTS:

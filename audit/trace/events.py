@@ -32,6 +32,7 @@ class Event:
     path: str
     line: int
     end_line: int = 0
+    column: int = 0
     flags: int = 0
     atoms: frozenset = frozenset()
     taint: frozenset = frozenset()
@@ -50,7 +51,11 @@ class Event:
     def steps(self, message: str) -> list[Step]:
         """The calls that lead to the event, then the event itself."""
         path = [Step(path=p, line=n, message=f"calls {name}") for p, n, name in self.stack[-4:]]
-        return [*path, Step(path=self.path, line=self.line, message=message)]
+        return [*path, self.step(message)]
+
+    def step(self, message: str) -> Step:
+        """The event itself."""
+        return Step(path=self.path, line=self.line, column=self.column, message=message)
 
 
 @dataclass(slots=True, kw_only=True, eq=False)

@@ -145,7 +145,7 @@ class Lengths:
         """What a test of a document's length, which this turn went past, leaves out."""
         for _, s, how in self.loss_tests:
             way, _, n = how.partition(" ")
-            if way in (LONGER, SHORTER) and n.isdigit():
+            if way in (LONGER, SHORTER) and n.isdecimal():
                 return way, int(n), s.line
         return None
 

@@ -201,6 +201,7 @@ class Machine(
         e = Event(
             kind=kind, id=self.next_id, path=self.scope.path, line=getattr(node, "line", 0),
             end_line=getattr(node, "end_line", 0) or getattr(node, "line", 0),
+            column=getattr(node, "col", -1) + 1,
             loops=tuple(self.loops), stack=tuple(self.stack), active=state, gate=gate,  # type: ignore[arg-type]
             function=self.scope.function, detail=detail,
         )  # fmt: skip

@@ -202,7 +202,7 @@ class Subscripts:
         if isinstance(e, ir.Const):
             return None if e.value in (0, 1, None) else e.value
         text = self.bound_form(e, 0)
-        return int(text) if text.isdigit() and int(text) > 1 else text
+        return int(text) if text.isdecimal() and int(text) > 1 else text
 
     def bound_form(self: Any, e: Any, depth: int) -> str:
         """Normal form of a bound: names replaced by what they stand for, guards against the edges left out."""

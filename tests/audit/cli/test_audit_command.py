@@ -42,14 +42,24 @@ def test_the_exit_code_is_the_worst_verdict(targets: list[str], code: int, capsy
         [], ["no/such/folder"], ["--repo", "/nowhere", "--pr", "1"], ["--pr", "3"], ["--rev", "main"],
         ["--repo", ".", "--pr", "1", "--rev", "main"], [LEGAL, "--env", "novalue"], [LEGAL, "--ruleset", "yesterday"],
         [LEGAL, "--baseline", "/nowhere.json"], [LEGAL, "-o", "/no/such/dir/file"], [LEGAL, "--format", "pdf"],
+        [LEGAL, "--policy", "lax"], ["--repo", ".", "--pr", "abc"], [LEGAL, "--nope"], [LEGAL, "--color", "blue"],
     ],
 )  # fmt: skip
 def test_a_mistake_is_one_line_and_exit_code_two(args: list[str], capsys) -> None:
     code, out, err = run(*args, capsys=capsys)
     assert code == 2 and out == ""
     assert "Traceback" not in err
-    if "pdf" not in args:
-        assert len(err.strip().splitlines()) == 1
+    assert len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "words", [[], ["nosuch"], ["sweep", ".", "--limit", "abc"], ["rules", "--format", "sarif"], ["explain"], ["data"], ["data", "x"]]
+)
+def test_a_mistake_in_any_command_is_one_line_that_names_the_help(words: list[str], capsys) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    err = capsys.readouterr().err
+    assert stop.value.code == 2 and len(err.strip().splitlines()) == 1 and "--help" in err
 
 
 def test_the_json_holds_the_contract(capsys) -> None:
@@ -151,6 +161,17 @@ def test_a_pull_request_is_read_without_a_checkout(repository: Path, capsys) -> 
 def test_an_unknown_revision_is_one_line(repository: Path, capsys) -> None:
     code, _, err = run("--repo", str(repository), "--pr", "77", capsys=capsys)
     assert code == 2 and len(err.strip().splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["audit", "--repo", "{}", "--pr", "77"], ["audit", "--repo", "{}", "--rev", "refs/pull/77/head"],
+     ["sweep", "{}", "--refs", "refs/pull/77/*", "--no-cache"]],
+)  # fmt: skip
+def test_a_clone_without_heads_of_pull_requests_is_told_how_to_fetch_them(command: list[str], repository: Path, capsys) -> None:
+    assert main([word.format(repository) for word in command]) == 2
+    err = capsys.readouterr().err
+    assert "fetch origin '+refs/pull/*/head:refs/pull/*/head'" in err and len(err.strip().splitlines()) == 1
 
 
 def test_an_internal_failure_is_code_seventy(monkeypatch, capsys) -> None:

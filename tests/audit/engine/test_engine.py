@@ -12,6 +12,7 @@ import audit.engine as engine
 from audit.baseline import of_submission
 from audit.context import Options
 from audit.contracts import Exit, InputError
+from audit.dump import dump_sources
 from audit.engine import Timings, audit_files, audit_target, audit_text, text_files
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
@@ -195,7 +196,7 @@ def test_unpacked_sources_are_written_below_the_folder_and_nowhere_else(tmp_path
     ctx = engine.build_context(files, Options(), Timings())
     ctx.sources = {"../../escape.py": "z = 1\n"}
     with pytest.raises(InputError, match="outside"):
-        engine.dump_sources(ctx, str(tmp_path / "out"))
+        dump_sources(ctx, str(tmp_path / "out"))
 
 
 def test_the_clock_names_every_stage(tmp_path: Path) -> None:
@@ -208,6 +209,9 @@ def test_the_clock_names_every_stage(tmp_path: Path) -> None:
 
 def test_a_folder_without_a_script_says_so(tmp_path: Path) -> None:
     (tmp_path / "README.md").write_text("nothing here\n")
+    with pytest.raises(InputError, match=r"no \.py file"):
+        audit_target(str(tmp_path))
+    (tmp_path / "plot.py").write_text("print(1)\n")
     (result,) = audit_target(str(tmp_path))
     assert result.primary is None and result.verdict == "undetermined" and result.reason
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,13 @@ from audit.source.imports import local_files
 from audit.source.select import MAX_PRIMARIES, primary_scripts
 from audit.source.tree import FolderTree, normal
 from audit.text import decode
+
+
+def write(at: Path, files: dict[str, str]) -> None:
+    for path, text in files.items():
+        (at / path).parent.mkdir(parents=True, exist_ok=True)
+        (at / path).write_text(text)
+
 
 LEARNS = "import torch\nloss.backward()\nmain()\n"
 R = "records/track/x/"
@@ -125,9 +133,37 @@ def test_paths_do_not_leave_the_tree(tmp_path: Path) -> None:
 def test_targets_that_do_not_exist_are_input_errors(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         open_path(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("files", [{}, {"notes.txt": "x"}, {"__pycache__/a.py": "x"}])
+def test_a_folder_without_a_script_is_an_input_error(files: dict[str, str], tmp_path: Path) -> None:
+    write(tmp_path, files)
+    with pytest.raises(InputError, match=f"{tmp_path}: no .py file in this folder"):
+        open_path(tmp_path)
+
+
+def test_a_folder_of_scripts_that_neither_train_nor_score_is_a_result(tmp_path: Path) -> None:
+    write(tmp_path, {"plot.py": "print(1)\n"})
     (only,) = open_path(tmp_path)
-    assert only.primary is None
-    assert only.reason
+    assert only.primary is None and only.reason == "the Python file plot.py neither trains nor scores"
+
+
+@pytest.mark.parametrize("which", ["the folder", "one in it"])
+def test_a_folder_that_cannot_be_read_says_so(which: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path, {"in/train_gpt.py": "x"})
+    if which == "the folder":
+        monkeypatch.setattr("os.access", lambda path, mode: False)
+    else:  # a superuser may read everything: the refusal is made up
+        scan = os.scandir
+
+        def refuse(path: str) -> object:
+            if str(path).endswith("in"):
+                raise PermissionError(13, "Permission denied", str(path))
+            return scan(path)
+
+        monkeypatch.setattr("os.scandir", refuse)
+    with pytest.raises(InputError, match=r"(not readable|/in is not); check its permissions"):
+        open_path(tmp_path)
 
 
 def test_an_unpacked_module_with_the_wrappers_own_name_is_kept_apart() -> None:
