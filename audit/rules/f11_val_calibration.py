@@ -26,9 +26,10 @@ from typing import Any
 
 from audit import ir
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.rules.steps import Steps
 from audit.trace import Event
 from audit.trace.adaptation import places
 from audit.trace.values import GEN, RAND, TRAIN
@@ -143,9 +144,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     used = [e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)]
     bad = places([e for e in used if "rewritten" in e.detail or not _only_told(ctx, e)])
     found = [
-        event_finding(RULE, e, f"{e.function} collects statistics of the model on validation tokens for {use}")
+        event_finding(RULE, e, message, steps=_steps(ctx, e, message))
         for e in bad
         for use in ["what is stored" if e.id < last_save else "weights that are then set with them"]
+        for message in [f"{e.function} collects statistics of the model on validation tokens for {use}"]
     ]
     yield from found
     if any(f.active == "yes" for f in found):
@@ -155,6 +157,21 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     else:
         fed = sorted({_source(e) for e in events if e.active != "no" and not e.on_val})
         yield holds(RULE, f"calibration runs on {' and '.join(fed)} tokens" if fed else "no calibration run was found")
+
+
+def _steps(ctx: Context, e: Event, message: str) -> tuple[Step, ...]:
+    """The tokens, the hook that sees what the model makes of them, and what is stored afterwards."""
+    steps = Steps()
+    steps.reading(e)
+    steps.taking(e, "the tokens come from here")
+    if (hook := e.detail.get("hook")) is not None:
+        path, line, stack = hook
+        steps.at(path, line, stack, "what the model computes is looked at by this hook")
+    steps.to(e, message)
+    stored = next((s for s in ctx.trace.of("SAVE") if s.id > e.id and s.detail.get("weights")), None)
+    if stored is not None:
+        steps.to(stored, "the artifact is written afterwards")
+    return steps.done()
 
 
 def _only_told(ctx: Context, e: Event) -> bool:
