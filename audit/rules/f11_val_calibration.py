@@ -176,7 +176,7 @@ def _steps(ctx: Context, e: Event, message: str) -> tuple[Step, ...]:
 
 def _only_told(ctx: Context, e: Event) -> bool:
     """Statistics that end in a log line: the function gives plain numbers, and its caller only prints them."""
-    module = ctx.modules.get(e.path)
+    module = ctx.module_at(e.path)
     fn = next((f for f in ir.functions(module.body) if f.name == e.function), None) if module is not None else None
     if fn is None or not e.stack:
         return False
@@ -188,7 +188,7 @@ def _only_told(ctx: Context, e: Event) -> bool:
     if kept_elsewhere or not given or not all(_number(value) for value in given):
         return False
     path, line, _name = e.stack[-1]
-    home = ctx.modules.get(path)
+    home = ctx.module_at(path)
     for caller in ir.functions(home.body) if home is not None else ():
         nodes = list(ir.walk(caller.body, into_functions=False))
         made = [n for n in nodes if isinstance(n, ir.Assign) and n.line <= line <= n.end_line and isinstance(n.value, ir.Call)]

@@ -210,7 +210,7 @@ def _after_the_loop(ctx: Context, e: Event, message: str) -> tuple[Step, ...]:
 
 def _around(ctx: Context, limit: Limit) -> tuple[int, int]:
     """The lines of the loop around the comparison and of the assignment of the limit's name before it; 0 where there is none."""
-    module = next((m for m in ctx.modules.values() if m.path == limit.path), None)
+    module = ctx.module_at(limit.path)
     if module is None:
         return 0, 0
     around = [n for n in ir.walk(module.body) if n.line <= limit.line <= n.end_line]
