@@ -107,6 +107,10 @@ class Context:
         """The primary script's module, None where it could not be parsed."""
         return self.modules.get(self.primary)
 
+    def module_at(self, path: str) -> ir.Module | None:
+        """The module whose lines a finding or an event at ``path`` means."""
+        return self.modules.get(path) or next((m for m in self.modules.values() if m.path == path), None)
+
     def line_text(self, path: str, line: int) -> str:
         """One source line (1-based) of the peeled text, "" outside the file."""
         lines = self.sources.get(path, "").splitlines()

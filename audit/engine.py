@@ -231,15 +231,27 @@ def _load(files: SubmissionFiles, options: Options) -> Program:
     return program
 
 
+def _runs_instead(ctx: Context) -> str | None:
+    """Another file of the submission that the script executes and is nothing beside, None where there is none."""
+    module = ctx.module
+    if module is None or module.path == ctx.primary or module.path in ctx.modules or ctx.files is None:
+        return None
+    return module.path if ctx.files.read(module.path) is not None else None
+
+
 def _trace(ctx: Context, files: SubmissionFiles) -> None:
     """Traces the program as configured; if that run scores nothing, under the first stated configuration that does."""
     from audit.knobs import alternatives
     from audit.trace import Trace, scores_any, trace
 
     natives = _natives(files, ctx)
+    primary, modules = ctx.primary, ctx.modules
+    if (beside := _runs_instead(ctx)) is not None:
+        # What happens, happens in that file's lines.
+        primary, modules = beside, {beside if key == primary else key: m for key, m in modules.items()}
 
     def run(knobs: Any, must_score: bool = False) -> Trace:
-        return trace(ctx.modules, ctx.primary, knobs, ctx.options.budget_s, natives=natives, must_score=must_score)
+        return trace(modules, primary, knobs, ctx.options.budget_s, natives=natives, must_score=must_score)
 
     ctx.trace = run(ctx.knobs)
     if scores_any(ctx.trace) or not any(e.on_val for e in ctx.trace.of("SCORE")):
@@ -392,6 +404,8 @@ def _conclude(
     texts_at = ctx.sources | {
         m.path: ctx.sources[key] for key, m in ctx.modules.items() if key in ctx.sources
     }
+    if _runs_instead(ctx) is not None:
+        texts_at[ctx.primary] = ctx.files.text(ctx.primary) or ""
     lines = {path: text.splitlines() for path, text in texts_at.items()}
 
     def source_line(path: str, number: int) -> str | None:

@@ -9,14 +9,17 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 from audit import ir
 from audit.context import Context
 from audit.evidence.identities import TOKENIZERS
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.code import code_of
 from audit.rules.flow import event_finding
+from audit.rules.steps import Steps
+from audit.trace import Event, Trace
 from audit.trace.values import BYTES
 
 #: the contest's names of its data and tokenizers
@@ -38,12 +41,32 @@ def assumed_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
             if ratio is not None and assumed <= 1.001 * ratio:
                 return  # what the contest's tokenizer comes to, or less, which hurts its author
             if ratio is not None:
-                made = event_finding(rule, e, f"{said}, and has {ratio:.4f} with this vocabulary")
+                steps = _steps(trace, e, assumed, path, line)
+                made = event_finding(rule, e, f"{said}, and has {ratio:.4f} with this vocabulary", steps=steps)
                 yield replace(made, path=path, line=line, end_line=line, column=0)
                 yield Obligation(rule=rule.id, status="violated", reason=f"{path}:{line}: {said}")
             else:
                 yield Obligation(rule=rule.id, status="undetermined", reason=f"{path}:{line}: {said}")
             return
+
+
+def _steps(trace: Trace, e: Event, assumed: float, path: str, line: int) -> tuple[Step, ...]:
+    """Where the number is set, where the loss is divided by it, and where the figure is printed."""
+    steps = Steps()
+    named = [place for name, place in trace.knob_places.items() if _number(trace.knobs_read.get(name)) == assumed]
+    if len(named) == 1:
+        steps.aside(*named[0], f"every token is taken for {assumed:g} bytes")
+    steps.aside(path, line, "the loss is divided by that number, and by no count of bytes")
+    steps.to(e, "the figure is printed here")
+    return steps.done()
+
+
+def _number(got: Any) -> float | None:
+    value = got[0] if isinstance(got, tuple) and got else got
+    try:
+        return float(value)
+    except (TypeError, ValueError):
+        return None
 
 
 def _known_ratio(ctx: Context) -> float | None:

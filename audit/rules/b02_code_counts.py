@@ -87,8 +87,17 @@ def _elsewhere(ctx: Context) -> Iterator[Finding]:
     yield Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
         message=message, path=ctx.primary, line=line, end_line=line,
-        trace=(Step(path=ctx.primary, line=line, message="executed here"), Step(path=module.path, line=1, message="what runs")),
+        trace=(
+            Step(path=ctx.primary, line=line, message="executed here"),
+            Step(path=module.path, line=_first_statement(module), message="what runs"),
+        ),
     )  # fmt: skip
+
+
+def _first_statement(module: ir.Module) -> int:
+    """The line of the first statement that is no docstring."""
+    code = (s for s in module.body if not (isinstance(s, ir.ExprStmt) and isinstance(s.value, ir.Const)))
+    return next((s.line for s in code), 1)
 
 
 def _executing_line(ctx: Context) -> int:

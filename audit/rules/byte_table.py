@@ -54,7 +54,7 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
         elif not _knows_bytes(place):
             wrong = True
             yield finding(
-                rule, code, place, _length(place) or place.function or place.module,
+                rule, code, place, _length_of_bytes(place) or place.function or place.module,
                 "byte pieces are measured by their printed name (<0xE2> as six bytes): the bytes are too many",
             )  # fmt: skip
         elif (bare := _bare(place)) is not None:
@@ -102,6 +102,25 @@ def _lengths(place: Place) -> list[ir.Call]:
 
 def _length(place: Place) -> ir.Call | None:
     return next(iter(_lengths(place)), None)
+
+
+def _length_of_bytes(place: Place) -> ir.Call | None:
+    """The first length that byte pieces come to: their names (``<0xE2>``) do not begin with the mark."""
+    inner = {id(n) for branch in place.nodes(ir.If) if _mark_test(branch.test) for n in ir.walk(branch.body)}
+    first = _length(place)
+    if first is None or id(first) not in inner:
+        return first
+    encoded = {
+        t.id for n in place.nodes(ir.Assign) for t in n.targets
+        if isinstance(t, ir.Name) and isinstance(n.value, ir.Call) and isinstance(n.value.func, ir.Attr) and n.value.func.attr == "encode"
+    }  # fmt: skip
+    found = [
+        n for n in place.nodes(ir.Call)
+        if id(n) not in inner and (_encoded_length(n) or (
+            isinstance(n.func, ir.Name) and n.func.id == "len" and len(n.args) == 1 and isinstance(n.args[0], ir.Name) and n.args[0].id in encoded
+        ))
+    ]  # fmt: skip
+    return min(found, key=lambda n: (n.line, n.col), default=first)
 
 
 def _knows_bytes(place: Place) -> bool:

@@ -31,6 +31,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, event_finding, example, holds, unread, violated
+from audit.rules.steps import path_to
 from audit.trace.adaptation import conflicts, places
 from audit.wording import counted
 
@@ -141,7 +142,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     twice = [e for e in ctx.trace.of("SELECT") if e.on_val and e.detail.get("again") and e.id not in ctx.trace.stabilisers]
     for e in places(twice):
         how = f"{e.function} scores tokens again and keeps the {e.detail['how']} of both scores"
-        found.append(event_finding(RULE, e, how))
+        found.append(event_finding(RULE, e, how, steps=path_to(e, how)))
     yield from found
     if any(f.active == "yes" and f.severity != "note" for f in found):
         yield violated(RULE, found)

@@ -26,11 +26,14 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.rules.steps import Steps
+from audit.trace import Event
 from audit.trace.caches import all_scores, marks, reported_ids, sources
 from audit.trace.choices import for_its_own
+from audit.trace.values import LOSS, PROB
 
 RULE = Rule(
     id="F4",
@@ -90,6 +93,19 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 ]
 
 
+def _steps(e: Event, s: Event) -> tuple[Step, ...]:
+    steps = Steps()
+    steps.reading(e)
+    steps.taking(e, "the tokens that are scored")
+    for link in e.via:
+        if link.flags & (LOSS | PROB) and link.stack == e.stack and (link.path, link.line) != (e.path, e.line):
+            steps.to(link, "one of the two values")
+    steps.to(e, "of two values for the same token the better one is kept here")
+    if (s.path, s.line) != (e.path, e.line):
+        steps.to(s, "what was kept is in the score committed here")
+    return steps.done()
+
+
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if ctx.trace is None:
         yield unread(RULE, ctx) or holds(RULE, "")
@@ -102,7 +118,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             e = choices.get(k[1]) if k[1] not in ctx.trace.stabilisers else None
             if e is not None and s.id in reported and for_its_own(e, s):
                 message = "of two values for the same token the better one is kept, and scored"
-                made = event_finding(RULE, e, message)
+                made = event_finding(RULE, e, message, steps=_steps(e, s))
                 made = made if s.active != "no" else replace(made, active="no")
                 seen.setdefault((e.path, e.line, made.active), made)
     found = list(seen.values())

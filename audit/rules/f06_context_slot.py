@@ -28,6 +28,7 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread
+from audit.rules.steps import Steps
 from audit.trace.adaptation import context_fits, in_batch
 
 RULE = Rule(
@@ -109,9 +110,13 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
             continue
         seen.add((u.path, u.line))
         said = f"one tensor is fitted on the contexts of a whole batch of windows; line {s.line} scores them with it"
-        steps = (*u.steps("fitted on the context of every window of the batch"),
-                 s.step("scores positions that other windows' contexts contain"))  # fmt: skip
-        yield event_finding(RULE, u, said, confidence="medium", steps=steps)
+        steps = Steps()
+        steps.reading(u)
+        steps.taking(u, "the windows of the batch are taken here")
+        steps.backward(u)
+        steps.to(u, "fitted on the context of every window of the batch")
+        steps.to(s, "scores positions that other windows' contexts contain")
+        yield event_finding(RULE, u, said, confidence="medium", steps=steps.done())
     if (gap := unread(RULE, ctx)) is not None:
         yield gap
     elif fits and not seen:

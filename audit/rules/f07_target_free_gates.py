@@ -33,10 +33,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.model import Finding, Obligation, Step
+from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.papers_checks import gate_counts
+from audit.rules.steps import Steps
 from audit.trace.caches import Proposal, proposals
 from audit.wording import counted
 
@@ -237,12 +238,17 @@ def _findings(p: Proposal) -> Iterator[Finding]:
     else:
         places.append((p.source.path, p.source.line, p.source.column, "what is proposed for a position is decided by the token at that position"))
     for path, line, column, message in places:
-        steps: list[Step] = [Step(path=path, line=line, column=column, message=message)]
+        steps = Steps()
+        steps.reading(p.source)
+        steps.taking(p.source, "the tokens that decide it")
         if p.helper is not None:
-            steps += p.source.steps(f"calls {p.helper.name}")
-        steps.append(p.score.step("the score depends on it"))
+            steps.to(p.source, f"calls {p.helper.name}")
+            steps.aside(path, line, message, column)
+        else:
+            steps.to(p.source, message)
+        steps.to(p.score, "the score depends on it")
         yield Finding(
             rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority,
             confidence="low" if p.source.detail.get("doubt") else "high",
-            message=message, path=path, line=line, end_line=line, column=column, active=p.active, gate=gate, trace=tuple(steps),
+            message=message, path=path, line=line, end_line=line, column=column, active=p.active, gate=gate, trace=steps.done(),
         )  # fmt: skip

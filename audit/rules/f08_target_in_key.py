@@ -29,9 +29,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.model import Finding, Obligation, Step
+from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.rules.steps import Steps, address
 from audit.trace.caches import CacheRead, Proposal, cache_reads, proposals
 from audit.wording import counted
 
@@ -180,25 +181,30 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _helper_finding(p: Proposal) -> Finding:
     first = min((o for o in p.helper.leaks if o.keyed), key=lambda o: o.leak)
     message = f"{p.helper.name} reads its table at an address that holds the token that {first.name} is written for"
-    steps = (
-        Step(path=p.helper.path, line=first.leak, column=first.column, message=message), *p.source.steps(f"calls {p.helper.name}"),
-        p.score.step("the score depends on it"),
-    )  # fmt: skip
+    steps = Steps()
+    steps.reading(p.source)
+    steps.taking(p.source, "the tokens that it is handed")
+    steps.to(p.source, f"calls {p.helper.name}")
+    steps.aside(p.helper.path, first.leak, message, first.column)
+    steps.to(p.score, "the score depends on it")
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
         message=message, path=p.helper.path, line=first.leak, end_line=first.leak, column=first.column, active=p.active,
-        gate=p.source.gate or p.score.gate, trace=steps,
+        gate=p.source.gate or p.score.gate, trace=steps.done(),
     )  # fmt: skip
 
 
 def _finding(r: CacheRead) -> Finding:
     e, s = r.read, r.scores[-1]
     message = "the table is read at an address that holds the token being scored, and the result changes only its probability"
-    steps: list[Step] = list(e.steps("the address holds the scored token and the context before it"))
+    steps = Steps()
+    steps.reading(e)
+    address(steps, e, r.sibling, r.scores)
+    steps.to(e, "the address holds the scored token and the context before it")
     if r.sibling is not None:
-        steps.append(r.sibling.step("the same address without it: the divisor"))
-    steps.append(s.step("the result is in the score committed here"))
-    found = event_finding(RULE, e, message, steps=tuple(steps))
+        steps.to(r.sibling, "the same address without it: the divisor")
+    steps.to(s, "the result is in the score committed here")
+    found = event_finding(RULE, e, message, steps=steps.done())
     if r.active != found.active:
         from dataclasses import replace
 

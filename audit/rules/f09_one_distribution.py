@@ -30,13 +30,15 @@ output without the token is no expert. Other mixtures are not shown to be normal
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.steps import Steps, address, named, spread
 from audit.trace import Event
-from audit.trace.caches import byte_mixtures, cache_reads, foreign_divisors, splits
+from audit.trace.caches import CacheRead, byte_mixtures, cache_reads, foreign_divisors, splits
 
 RULE = Rule(
     id="F9",
@@ -217,11 +219,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     for r in cache_reads(ctx.trace):
         if r.target and r.context and r.reported:
             message = "only the true token's probability is mixed with a cached count; the rest of the distribution stays"
-            found.append(_finding(r.read, r.scores[-1], message, r.active))
+            found.append(_finding(r.read, r.scores[-1], message, r.active, r))
     for x in byte_mixtures(ctx.trace):
         if x.reported:
             message = "shares of one token's probability are mixed byte by byte; no distribution was fixed before it was read"
-            found.append(_finding(x.spread, x.score, message, x.active))
+            found.append(replace(_finding(x.spread, x.score, message, x.active), trace=spread(ctx.trace, x).done()))
     for e, s, reported in foreign_divisors(ctx.trace):
         if reported:
             message = (
@@ -248,16 +250,23 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx, found=found) or holds(RULE, "none of the known unnormalised shapes reaches a score")
 
 
-def _finding(e: Event, s: Event | None, message: str, active: str) -> Finding:
+def _finding(e: Event, s: Event | None, message: str, active: str, read: CacheRead | None = None) -> Finding:
     helper = e.detail.get("helper")
     path, line, column = e.path, e.line, e.column
     if helper is not None and helper.spreads:
         path, line, column = helper.path, helper.spreads[0], helper.columns.get(helper.spreads[0], 0)
-    steps = [*e.steps("this is mixed in")]
+    steps = Steps()
+    if read is not None:
+        address(steps, e, read.sibling, read.scores)
+    elif e.detail.get("flat") and (link := named(e)) is not None:
+        steps.to(link, "it is computed here, without the token")
+    steps.to(e, "this is mixed in")
+    if read is not None and read.sibling is not None:
+        steps.to(read.sibling, "the count that it is divided by")
     if s is not None:
-        steps.append(s.step("the mixture is scored here"))
+        steps.to(s, "the mixture is scored here")
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
         message=message, path=path, line=line, end_line=line, column=column, active=active,  # type: ignore[arg-type]
-        gate=e.gate or (s.gate if s is not None else None), trace=tuple(steps),
+        gate=e.gate or (s.gate if s is not None else None), trace=steps.done(),
     )  # fmt: skip

@@ -25,9 +25,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.model import Finding, Obligation, Step
+from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.steps import spread
+from audit.trace import Trace
 from audit.trace.caches import Spread, byte_mixtures
 
 RULE = Rule(
@@ -146,7 +148,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if ctx.trace is None:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
-    found = [_finding(x) for x in byte_mixtures(ctx.trace) if x.reported]
+    found = [_finding(ctx.trace, x) for x in byte_mixtures(ctx.trace) if x.reported]
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -154,19 +156,15 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx, found=found) or holds(RULE, "no token's loss is divided over its bytes on the way to another score")
 
 
-def _finding(x: Spread) -> Finding:
+def _finding(trace: Trace, x: Spread) -> Finding:
     e = x.spread
     helper = e.detail.get("helper")
     message = "a token's loss is divided by the number of its bytes, mixed with a byte model and scored again"
     path, line, column = e.path, e.line, e.column
     if helper is not None:
         path, line, column = helper.path, helper.spreads[0], helper.columns.get(helper.spreads[0], 0)
-    steps = [Step(path=path, line=line, column=column, message="the loss is spread over the token's bytes")]
-    steps += e.steps(f"called as {helper.name}") if helper is not None else []
-    if x.score is not None:
-        steps.append(x.score.step("the mixture is scored"))
     gate = e.gate or (x.score.gate if x.score is not None else None)
     return Finding(
         rule=RULE.id, name=RULE.name, severity=RULE.severity, authority=RULE.authority, confidence="high",
-        message=message, path=path, line=line, end_line=line, column=column, active=x.active, gate=gate, trace=tuple(steps),
+        message=message, path=path, line=line, end_line=line, column=column, active=x.active, gate=gate, trace=spread(trace, x).done(),
     )  # fmt: skip

@@ -26,9 +26,10 @@ from typing import Any
 
 from audit import ir
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.rules.steps import Steps
 from audit.trace import Event
 from audit.trace.adaptation import places
 from audit.trace.values import GEN, RAND, TRAIN
@@ -144,9 +145,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     used = [e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)]
     bad = places([e for e in used if "rewritten" in e.detail or not _only_told(ctx, e)])
     found = [
-        event_finding(RULE, e, f"{e.function} collects statistics of the model on validation tokens for {use}")
+        event_finding(RULE, e, message, steps=_steps(ctx, e, message))
         for e in bad
         for use in ["what is stored" if e.id < last_save else "weights that are then set with them"]
+        for message in [f"{e.function} collects statistics of the model on validation tokens for {use}"]
     ]
     yield from found
     if any(f.active == "yes" for f in found):
@@ -158,9 +160,24 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield holds(RULE, f"calibration runs on {' and '.join(fed)} tokens" if fed else "no calibration run was found")
 
 
+def _steps(ctx: Context, e: Event, message: str) -> tuple[Step, ...]:
+    """The tokens, the hook that sees what the model makes of them, and what is stored afterwards."""
+    steps = Steps()
+    steps.reading(e)
+    steps.taking(e, "the tokens come from here")
+    if (hook := e.detail.get("hook")) is not None:
+        path, line, stack = hook
+        steps.at(path, line, stack, "what the model computes is looked at by this hook")
+    steps.to(e, message)
+    stored = next((s for s in ctx.trace.of("SAVE") if s.id > e.id and s.detail.get("weights")), None)
+    if stored is not None:
+        steps.to(stored, "the artifact is written afterwards")
+    return steps.done()
+
+
 def _only_told(ctx: Context, e: Event) -> bool:
     """Statistics that end in a log line: the function gives plain numbers, and its caller only prints them."""
-    module = ctx.modules.get(e.path)
+    module = ctx.module_at(e.path)
     fn = next((f for f in ir.functions(module.body) if f.name == e.function), None) if module is not None else None
     if fn is None or not e.stack:
         return False
@@ -172,7 +189,7 @@ def _only_told(ctx: Context, e: Event) -> bool:
     if kept_elsewhere or not given or not all(_number(value) for value in given):
         return False
     path, line, _name = e.stack[-1]
-    home = ctx.modules.get(path)
+    home = ctx.module_at(path)
     for caller in ir.functions(home.body) if home is not None else ():
         nodes = list(ir.walk(caller.body, into_functions=False))
         made = [n for n in nodes if isinstance(n, ir.Assign) and n.line <= line <= n.end_line and isinstance(n.value, ir.Call)]

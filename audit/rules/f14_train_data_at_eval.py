@@ -26,13 +26,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from audit import ir
 from audit.context import Context
-from audit.model import Finding, Obligation
+from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
 from audit.rules.flow import event_finding, example, holds, unread, violated
+from audit.rules.steps import Steps
 from audit.trace import Event, Trace
 from audit.trace.adaptation import is_leaf_update, places
 from audit.trace.caches import cache_reads
+from audit.trace.events import Limit
 from audit.trace.values import ART, FILE, GEN, TRAIN, VAL
 
 RULE = Rule(
@@ -131,20 +134,20 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield unread(RULE, ctx) or holds(RULE, "")
         return
     found = [
-        event_finding(
-            RULE, e, f"{e.function} works on training tokens after the artifact was loaded for scoring",
-            confidence="low" if is_leaf_update(e) else "high",
-        )
+        event_finding(RULE, e, message, confidence="low" if is_leaf_update(e) else "high", steps=_at_evaluation(ctx.trace, e, message))
         for e in places(_after_reload(ctx.trace))
+        for message in [f"{e.function} works on training tokens after the artifact was loaded for scoring"]
     ]
     found += [
-        event_finding(RULE, e, f"{e.function} collects statistics from training tokens after a training loop that is given "
-                      "the whole time limit; nothing is reserved for it")
+        event_finding(RULE, e, message, steps=_after_the_loop(ctx, e, message))
         for e in places(_after_the_limit(ctx.trace))
+        for message in [f"{e.function} collects statistics from training tokens after a training loop that is given "
+                        "the whole time limit; nothing is reserved for it"]
     ]  # fmt: skip
     taught = {(e.path, e.line) for e in ctx.trace.of("STORE")}
     for e in places(_filled_after_reload(ctx.trace)):
-        f = event_finding(RULE, e, "a table is filled from training tokens after the artifact was loaded for scoring")
+        message = "a table is filled from training tokens after the artifact was loaded for scoring"
+        f = event_finding(RULE, e, message, steps=_at_evaluation(ctx.trace, e, message))
         if (e.path, e.line) in taught and e.stack:
             # The same line teaches the table validation tokens, which is legal: what is wrong is this call of it.
             path, line, _ = e.stack[-1]
@@ -152,8 +155,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found.append(f)
     named = {(f.path, f.line) for f in found}
     found += [
-        event_finding(RULE, e, "a table filled from training tokens is read for the score, and no artifact holds it")
+        event_finding(RULE, e, message, steps=_at_evaluation(ctx.trace, e, message))
         for e in places(_left_outside(ctx.trace)) if (e.path, e.line) not in named
+        for message in ["a table filled from training tokens is read for the score, and no artifact holds it"]
     ]  # fmt: skip
     yield from found
     if any(f.active == "yes" for f in found):
@@ -162,6 +166,63 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield gap
     else:
         yield holds(RULE, "training tokens are only used before the artifact is loaded back")
+
+
+def _at_evaluation(trace: Trace, e: Event, message: str) -> tuple[Step, ...]:
+    """The tokens, the artifact's return, what is done with the tokens, and the table's use where it is one."""
+    steps = Steps()
+    back = next((r for r in trace.of("RESTORE", active=True) if r.flags & ART), None)
+    if back is not None and back.id < e.id:
+        steps.to(back, "the artifact is loaded for scoring here")
+    steps.reading(e)
+    steps.taking(e, "its tokens come from here")
+    steps.to(e, message)
+    if back is not None and back.id > e.id:
+        steps.to(back, "the artifact is loaded for scoring here")
+    read = next((r for r in _reported_reads(trace) if r.id > e.id and _holds(r, e)), None) if e.kind == "FILL" else None
+    if read is not None:
+        steps.to(read, "the table is read for the score")
+    return steps.done()
+
+
+def _after_the_loop(ctx: Context, e: Event, message: str) -> tuple[Step, ...]:
+    """The limit, the loop that is given all of it, and what comes afterwards."""
+    trace: Trace = ctx.trace
+    trained = [u for u in trace.of("UPDATE", active=True) if u.flags & TRAIN and u.id < e.id]
+    steps = Steps()
+    before = [limit for (number, _), limit in zip(trace.time_limits, trace.limits, strict=True) if number <= e.id]
+    for limit in before[-1:]:
+        set_at = sorted(trace.knob_places[name] for name, _ in limit.knobs if name in trace.knob_places)
+        for path, line in set_at[:1]:
+            steps.aside(path, line, f"the limit: {limit.seconds:g} seconds")
+        loop, made = _around(ctx, limit)
+        if made:
+            steps.at(limit.path, made, limit.stack, "the loop's limit is all of it" if set_at else f"the limit: {limit.seconds:g} seconds")
+        if loop:
+            steps.at(limit.path, loop, limit.stack, "the training loop begins here")
+        for u in trained[-1:]:
+            steps.to(u, "the model is trained here")
+        steps.to(limit, "the loop goes on until the time is up")
+    steps.reading(e)
+    steps.taking(e, "its tokens come from here")
+    steps.to(e, message)
+    return steps.done()
+
+
+def _around(ctx: Context, limit: Limit) -> tuple[int, int]:
+    """The lines of the loop around the comparison and of the assignment of the limit's name before it; 0 where there is none."""
+    module = ctx.module_at(limit.path)
+    if module is None:
+        return 0, 0
+    around = [n for n in ir.walk(module.body) if n.line <= limit.line <= n.end_line]
+    loop = max((n.line for n in around if isinstance(n, (ir.For, ir.While))), default=0)
+    scopes = [n.body for n in around if isinstance(n, ir.FunctionDef)] or [module.body]
+    names = {n.id for n in ir.walk(limit.written) if isinstance(n, ir.Name)}
+    made = [
+        n.line for body in scopes for n in ir.walk(body, into_functions=False)
+        if isinstance(n, ir.Assign) and n.line < limit.line and any(isinstance(t, ir.Name) and t.id in names for t in n.targets)
+    ]  # fmt: skip
+    return loop, max(made, default=0)
 
 
 def _after_reload(trace: Trace) -> list[Event]:

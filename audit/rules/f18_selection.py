@@ -151,7 +151,7 @@ def _use(ctx: Context, trace: Trace, e: Event) -> str:
 
 def _handed_on(ctx: Context, e: Event) -> str:
     """The name of a pick that is used for more than a log line in the function that makes it; ""."""
-    module = ctx.modules.get(e.path)
+    module = ctx.module_at(e.path)
     if module is None:
         return ""
     bodies = [f.body for f in ir.functions(module.body) if f.name == e.function] or [module.body]

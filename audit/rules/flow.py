@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
+from audit.rules.steps import Steps
 from audit.trace import Conflict, Event, Trace
 from audit.trace.values import TRAIN
 
@@ -29,19 +30,30 @@ def event_finding(
 def conflict_finding(rule: Rule, c: Conflict, message: str, confidence: Confidence = "high") -> Finding:
     """A finding at the update, with the path: tokens scored first if they were, the update, the score."""
     u, s = c.update, c.score
-    steps: list[Step] = []
+    table = u.kind == "STORE"
+    steps = Steps()
+    steps.reading(u)
     if c.before is not None:
-        steps += [c.before.step("the tokens are scored here first")]
-    what = "the table takes in the tokens" if u.kind == "STORE" else "the state is fitted to the tokens"
-    steps += u.steps(what)
-    steps += s.steps("the same tokens are scored with it")
+        steps.to(c.before, "the tokens are scored here first")
+    if line := u.detail.get("leaf_line", 0) if not u.detail.get("models") else 0:
+        steps.at(u.path, line, u.stack, "the tensor that is fitted is made here")
+    steps.taking(u, "the tokens that the table takes in" if table else "the tokens that it is fitted to")
+    steps.backward(u)
+    steps.to(u, "the table takes in the tokens" if table else "the state is fitted to the tokens")
+    if c.saved is not None and c.saved.id < s.id:
+        steps.to(c.saved, "the artifact is written with what was learned")
+    steps.reading(s)
+    steps.taking(s, "the tokens that are scored")
+    steps.to(s, "the same tokens are scored with it")
+    if c.saved is not None and c.saved.id > s.id:
+        steps.to(c.saved, "the artifact is written with what was learned")
     severity = rule.severity
     if not c.reported:
         severity, message = "note", f"{message}; the reported figure does not rest on it"
     return Finding(
         rule=rule.id, name=rule.name, severity=severity, authority=rule.authority, confidence=confidence,
         message=message, path=u.path, line=u.line, end_line=max(u.end_line, u.line), column=u.column, active=c.active, gate=c.gate,
-        trace=tuple(steps),
+        trace=steps.done(),
     )  # fmt: skip
 
 

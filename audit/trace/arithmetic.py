@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
+from audit.trace.events import Limit
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
@@ -448,6 +449,9 @@ class Arithmetic:
                 seconds = float(limit.const) / (1000.0 if limit.const > 10_000 else 1.0)
                 if 200.0 <= seconds <= 605.0:
                     self.trace.time_limits.append((self.next_id, seconds < 599.95 or bool(clock.knobs)))
+                    written = e.comparators[0] if limit is b else e.left
+                    place = Limit(self.scope.path, e.line, tuple(self.stack), seconds, written, limit.knobs)
+                    self.trace.limits.append(place)
 
     def compare(self: Any, op: str, a: V, b: V) -> bool | None:
         if op in ("is", "is not", "==", "!=") and b.kind == "const" and b.const is None and a.kind != "const":

@@ -113,11 +113,13 @@ class Attributes:
             if k != "const":
                 out.flags, out.atoms, out.deps, out.taint = v.flags, v.atoms, v.deps, v.taint
                 out.scores, out.models, out.knobs, out.keys = v.scores, v.models, v.knobs, v.keys
+                out.via = v.via
             return out
         return V("bound", data=(v, name))
 
     def set_attr(self: Any, v: V, name: str, value: V, node: Any) -> None:
         if v.kind == "obj":
+            self.note_link(value, node)
             if self.forks and value.kind in TABLES:
                 value = self.replaced(v.data.attrs.get(name), value, node, joined=False)
             v.data.attrs[name] = value

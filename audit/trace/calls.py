@@ -31,6 +31,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    linked,
     mapping,
     members,
     models_in,
@@ -149,7 +150,8 @@ class Calls:
         scope = type(outer_scope)(c.scope, c.scope.globals_, getattr(fn, "name", "<lambda>"), c.path)
         self.bind_params(fn, c, scope, args, kwargs)
         line = getattr(node, "line", 0)
-        self.stack.append((outer_scope.path, line, scope.function))
+        name = c.owner.name if scope.function in ("__init__", "__post_init__") and c.owner is not None else scope.function
+        self.stack.append((outer_scope.path, line, name))
         self.active_calls[key] = depth + 1
         self.frames.append(key)
         self.scope = scope
@@ -353,6 +355,7 @@ class Calls:
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
             out.flags |= LOSS | (targets[0].flags & ORDER)
             out.span = targets[0].span
+            out.via = linked(targets[0].via, out.via)
             if targets[0].atoms:
                 out.atoms = targets[0].atoms
             if fn is not None:
@@ -360,7 +363,7 @@ class Calls:
         else:
             out.flags |= LOGITS
         if self.hooks > 0 and data:
-            self.calibrated(self.event("CALIBRATE", node, out, how="hooks"))
+            self.calibrated(self.event("CALIBRATE", node, out, how="hooks", hook=self.hook_at))
         return out
 
     def computes_loss(self: Any, f: V, fn: Any) -> bool:
@@ -411,17 +414,21 @@ class Calls:
         data = derive(mine)
         data.flags &= ~TGT
         data.taint = data.taint | opt.moments
-        ids = self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine))
+        ids = self.update(data, node, opt.models, opt.leaves, "optimizer", frozenset(v.span for v in mine), self.backward_at)
         if not opt.forgets:
             opt.moments = opt.moments | ids
 
-    def update(self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY) -> frozenset:
+    def update(
+        self: Any, data: V, node: Any, models: frozenset, leaves: list[V], how: str, spans: frozenset = EMPTY, backward: Any = None
+    ) -> frozenset:
         """What is learned from becomes what the parameters depend on; returns the ids of updates on validation tokens."""
         if not data.flags & SOURCES:
             return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
                        shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+        if backward is not None:
+            e.detail["backward"] = backward
         if self.place_tests:
             e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
         if (handed := self.after_yield()) is not None:
@@ -558,7 +565,7 @@ class Calls:
         if recv.kind == "bound" and recv.models and recv.flags & PARAM and name not in PLAIN:
             # A submodule of a model (`model.blocks[0].attn.rotary(x)`).
             if name in ("register_forward_hook", "register_forward_pre_hook") and args and adds_up(args[0]):
-                return self.add_hook(args, kwargs)
+                return self.add_hook(args, kwargs, node)
             if name in ("parameters", "named_parameters", "state_dict"):
                 return f
             if name in ("add_module", "register_module") and len(args) > 1:
@@ -630,7 +637,7 @@ class Calls:
             self.put_into(recv, node, args[1])
             return V("val")
         if name in ("register_forward_hook", "register_forward_pre_hook"):
-            return self.add_hook(args, kwargs)
+            return self.add_hook(args, kwargs, node)
         found = inst.attrs.get(name)
         if found is not None:
             return self.call_value(found, args, kwargs, node)

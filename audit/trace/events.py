@@ -9,7 +9,7 @@ from typing import Any
 from audit.model import Step, Tristate
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
-from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, disjoint, in_order, left_late
+from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, Link, disjoint, in_order, left_late
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -24,7 +24,8 @@ class Event:
 
     ``flags`` are those of the data involved, ``atoms`` the parts of the validation stream, ``taint`` the
     ids of updates on validation data that the value depended on, ``loops`` the loop iterations open at that
-    time, outermost first, ``stack`` the calls that led here, ``gate`` the knobs that decide whether it runs.
+    time, outermost first, ``stack`` the calls that led here, ``gate`` the knobs that decide whether it runs, ``via`` where
+    what it is about was given its names (see `audit.trace.values.Link`).
     """
 
     kind: str
@@ -42,6 +43,7 @@ class Event:
     active: Tristate = "yes"
     gate: str | None = None
     function: str = ""
+    via: tuple[Link, ...] = ()
     detail: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -77,6 +79,7 @@ class Conflict:
     shared_loop: bool = False
     revisited: bool = False
     saved_after: bool = False
+    saved: Event | None = None
     #: the update is a table that took in the whole stream, and is not read while it does
     prefilled: bool = False
     #: so many tokens past what its own turn scores, where that is all that is wrong
@@ -88,6 +91,18 @@ class Conflict:
     scores: set[int] = field(default_factory=set)
     active: Tristate = "yes"
     gate: str | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Limit:
+    """A clock is compared with so many ``seconds``: ``written`` is the expression, ``knobs`` what it was made of."""
+
+    path: str
+    line: int
+    stack: tuple
+    seconds: float
+    written: Any
+    knobs: frozenset
 
 
 @dataclass(slots=True, kw_only=True)
@@ -116,6 +131,10 @@ class Trace:
     seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
     time_limits: list[tuple[int, bool]] = field(default_factory=list)
+    #: where these comparisons stand
+    limits: list[Limit] = field(default_factory=list)
+    #: where knobs are read
+    knob_places: dict[str, tuple[str, int]] = field(default_factory=dict)
     #: assignments of a clock's reading, by the id of the node: the next event's id each time
     clocks: dict[int, list[int]] = field(default_factory=dict)
     dormant_entered: set[int] = field(default_factory=set)
@@ -261,12 +280,12 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     pairs: dict[tuple, Conflict] = {}
     scored: list[Event] = []
     reported = trace.reported_scores()
-    saves: dict[int, int] = {}
+    saves: dict[int, Event] = {}
     resets: list[Event] = []
     for e in trace.events:
         if e.kind == "SAVE" and e.detail.get("weights"):
             for uid in e.taint:
-                saves[uid] = e.id
+                saves.setdefault(uid, e)
         elif e.kind == "RESET":
             resets.append(e)
     read_in = {(e.detail.get("table"), e.line, loop) for e in trace.events if e.kind == "LOOKUP" for loop, _ in e.loops}
@@ -338,7 +357,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 update=u, score=s, update_atom=clash[0], score_atom=clash[1], before=before,
                 shared_loop=bool(shared), revisited=any(at_u[x] != at_s[x] for x in shared - chosen),
                 prefilled=prefilled, past=past,
-                saved_after=uid in saves, reported=s.id in reported, printed=s.id in reported, scores={s.id},
+                saved_after=uid in saves, saved=saves.get(uid), reported=s.id in reported, printed=s.id in reported, scores={s.id},
                 active=state, gate=closed,  # type: ignore[arg-type]
             )  # fmt: skip
             pairs[key] = c

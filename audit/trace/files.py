@@ -19,6 +19,7 @@ from audit.trace.values import (
     TRAIN,
     VAL,
     WHOLE_ATOMS,
+    Link,
     V,
     clone,
     const,
@@ -50,6 +51,7 @@ class Files:
         got = self.knobs.value(name, plain)
         value = got[0]
         self.trace.knobs_read[name] = got
+        self.trace.knob_places.setdefault(name, (self.scope.path, getattr(node, "line", 0)))
         if name in ("RANK", "LOCAL_RANK"):
             out = V("val")
             return out
@@ -189,10 +191,18 @@ class Files:
             out.flags |= FILE
         if out.flags & VAL:
             out.atoms = WHOLE_ATOMS
-            self.event("READ", node, out)
+            self.note_read_file(out, node)
         elif out.flags & TRAIN:
-            self.event("READ", node, out)
+            self.note_read_file(out, node)
         return out
+
+    def note_read_file(self: Any, out: V, node: Any) -> None:
+        """Tokens come from a file here: the first step of their path, unless this run wrote it."""
+        self.event("READ", node, out)
+        if out.flags & ART:
+            return
+        line = getattr(node, "line", 0)
+        out.via = (Link(self.scope.path, line, tuple(self.stack), out.flags, out.keys, out.via, read=True),)
 
     def with_file(self: Any, out: V, src: V) -> V:
         key = str(src.const) if src.kind == "const" else begun(src)

@@ -19,7 +19,7 @@ _PUTS = frozenset(["append", "extend", "update", "setdefault"])
 class Hooks:
     """Mixed into the machine; see `audit.trace.machine`."""
 
-    def add_hook(self: Any, args: list[V], kwargs: dict[str, V]) -> V:
+    def add_hook(self: Any, args: list[V], kwargs: dict[str, V], node: Any = None) -> V:
         """A hook that never looks at what the module was given or gave (it swaps weights, say) collects nothing."""
         given = args[0] if args else kwargs.get("hook")
         if given is not None and given.kind == "func":
@@ -34,6 +34,7 @@ class Hooks:
         if given is not None and given.kind == "func":
             self.hooked.append((given.data.scope, filled_by(given)))
         self.hooks += 1
+        self.hook_at = self.scope.path, getattr(node, "line", 0), tuple(self.stack)
         return V("val", const="hook")
 
     def drop_hooks(self: Any, before: int, kept: list[V]) -> None:

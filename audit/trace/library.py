@@ -60,6 +60,7 @@ from audit.trace.values import (
     const,
     derive,
     kinds,
+    linked,
     mapping,
     seq,
     summary,
@@ -223,7 +224,7 @@ class Library(Methods, Builtins, Containers, Files):
             out.models = first.models if first.kind == "obj" else EMPTY
             return out
         if name.endswith("backward") and first is not None and "autograd" in name:
-            self.backward(summary(first))
+            self.backward(summary(first), node)
             return const(None)
         if last in ("log_softmax", "softmax", "logsumexp", "sigmoid", "exp", "exp2", "logaddexp"):
             return self.normalise(last, args)
@@ -458,6 +459,7 @@ class Library(Methods, Builtins, Containers, Files):
         out.flags |= target.flags & ORDER
         out.mask = None
         out.span = target.span
+        out.via = linked(target.via, out.via)
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
         self.note_ignored(kwargs.get("ignore_index"), target, out, node)
@@ -470,6 +472,7 @@ class Library(Methods, Builtins, Containers, Files):
             if index.atoms:
                 out.atoms = index.atoms
             out.span = index.span
+            out.via = linked(index.via, out.via)
             if not PROPOSALS.isdisjoint(kinds(index)):
                 out.keys = out.keys | {NORM}
             out.keys = out.keys | self.owned(index)
@@ -477,7 +480,8 @@ class Library(Methods, Builtins, Containers, Files):
             return out
         return self.lookup(base, index, found_at(index, derive([base])), node)
 
-    def backward(self: Any, v: V) -> None:
+    def backward(self: Any, v: V, node: Any) -> None:
+        self.backward_at = self.scope.path, getattr(node, "line", 0), tuple(self.stack)
         if self.pending_stepped:
             self.pending.clear()
             self.pending_stepped = False

@@ -132,7 +132,9 @@ class Machine(
         self.files: dict[str, V] = {}
         self.pending: list[V] = []
         self.pending_stepped = False
+        self.backward_at: Any = None  # path, line and calls of the last one
         self.hooks = 0
+        self.hook_at: Any = None  # path, line and calls of the last one that was set
         self.hooked: list[tuple[Any, set[str]]] = []  # of the script's own hooks that are set: their scopes, and the names that they fill
         self.loaded: dict[str, V] = {}
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
@@ -207,7 +209,7 @@ class Machine(
         )  # fmt: skip
         self.next_id += 1
         if value is not None:
-            e.flags, e.atoms, e.taint, e.scores = value.flags, value.atoms, value.taint, value.scores
+            e.flags, e.atoms, e.taint, e.scores, e.via = value.flags, value.atoms, value.taint, value.scores, value.via
         if len(self.trace.events) < 6000:
             self.trace.events.append(e)
         return e

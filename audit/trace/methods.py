@@ -125,7 +125,7 @@ class Methods:
             if out.flags & (VAL | TRAIN) and not out.flags & ART:
                 if out.flags & VAL:
                     out.atoms = WHOLE_ATOMS
-                self.event("READ", node, out)
+                self.note_read_file(out, node)
             if name == "readinto" and isinstance(node, ir.Call) and node.args:
                 self.ev(_array_behind(node.args[0])).absorb(out)
             elif self.loops and not out.flags & VAL and (not out.flags & TRAIN or out.flags & ART):
@@ -133,7 +133,7 @@ class Methods:
                 out.deps = out.deps | {self.loops[-1]}
             return out
         if name == "backward":
-            self.backward(recv)
+            self.backward(recv, node)
             return const(None)
         if name in ("data_as", "data_ptr", "from_buffer", "cast") and (recv.kind in ("val", "bound")):
             # A raw pointer is the array itself.
@@ -159,7 +159,7 @@ class Methods:
                 self.note_counted(recv, out)
             return out
         if name in ("register_forward_hook", "register_forward_pre_hook"):
-            return self.add_hook(args, kwargs)
+            return self.add_hook(args, kwargs, node)
         if name == "gather" and args:
             return self.gather(recv, args[-1] if len(args) > 1 else kwargs.get("index", args[0]), node)
         if name in ("index_select", "take", "take_along_dim") and args:

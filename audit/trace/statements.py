@@ -27,9 +27,11 @@ from audit.trace.values import (
     PARAM,
     PROB,
     TIME,
+    TRAIN,
     VAL,
     ClassV,
     Closure,
+    Link,
     V,
     clone,
     const,
@@ -236,6 +238,7 @@ class Statements(Loops, Contexts):
             if self.forks and v.kind in TABLES:
                 v = self.replaced(self.scope.get(target.id), v, stmt, joined=target.id not in self.scope.redirect)
             self.scope.set(target.id, v)
+            self.note_link(v, stmt)
         elif t is ir.Collection:
             self.unpack(target.elts, v, stmt)
         elif t is ir.Attr:
@@ -244,6 +247,14 @@ class Statements(Loops, Contexts):
             self.set_item(self.ev(target.value), target, v, stmt)
         elif t is ir.Starred:
             self.bind(target.value, v if v.kind == "seq" else seq([], v), stmt)
+
+    def note_link(self: Any, v: V, node: Any) -> None:
+        """Where tokens, or the files that hold them, were given a name; a list's are given one together."""
+        for x in (v,) if v.kind in ("val", "const") else members(v)[:4] if v.kind == "seq" else ():
+            if x.flags & (VAL | TRAIN) and x.kind in ("val", "const"):
+                line, last = getattr(node, "line", 0), x.via[0] if x.via else None
+                if last is None or last.line != line or last.path != self.scope.path:
+                    x.via = (Link(self.scope.path, line, tuple(self.stack), x.flags, x.keys, x.via),)
 
     def unpack(self: Any, targets: list[Any], v: V, stmt: Any) -> None:
         if v.kind == "seq" and v.data and v.rest is None and not any(isinstance(t, ir.Starred) for t in targets):
@@ -315,7 +326,7 @@ class Statements(Loops, Contexts):
                 # Tensors change in place, other names for the tensor see it.
                 old.flags |= out.flags
                 old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores
-                old.deps, old.keys = out.deps, out.keys
+                old.deps, old.keys, old.via = out.deps, out.keys, out.via
                 reach_origin(old)
                 shape_origin(old)
                 out = old
@@ -324,6 +335,7 @@ class Statements(Loops, Contexts):
                     out = clone(out)
                     out.deps = out.deps | {self.loops[-1]}
             self.scope.set(target.id, out)
+            self.note_link(out, s)
             self.scope.meaning.pop(target.id, None)
         elif isinstance(target, ir.Attr):
             self.set_attr(self.ev(target.value), target.attr, out, s)

@@ -361,7 +361,7 @@ class Subscripts:
                 for k in address - index.keys:
                     self.note_read(k[1:])
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
-                           table_flags=base.flags, made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
+                           table_flags=base.flags, address=address, made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
             return got
@@ -545,6 +545,7 @@ class Subscripts:
         if holds_tokens(value):
             base.keys = base.keys | {LAID}
         base.absorb(self.own_row(value, places))
+        self.note_link(base, node)
         base.deps = base.deps | value.deps
         shape_origin(base)
 

@@ -48,6 +48,34 @@ WHOLE: Atom = (EMPTY, None, None)
 WHOLE_ATOMS: frozenset = frozenset([WHOLE])
 MAX_ATOMS = 10
 MAX_KEYS, MAX_GROUPS = 400, 48
+MAX_LINKS = 4
+
+
+class Link:
+    """A place at which a value with tokens was given a name, or was read from a file: a step of the path that findings show.
+
+    ``flags`` and ``keys`` are the value's at that time, ``stack`` the calls that led there, ``before`` the links of what it
+    was made of, ``read`` whether a file was read.
+    """
+
+    __slots__ = ("before", "flags", "keys", "line", "path", "read", "stack")
+
+    def __init__(
+        self, path: str, line: int, stack: tuple, flags: int, keys: frozenset, before: tuple[Link, ...] = (), read: bool = False
+    ) -> None:
+        self.path = path
+        self.line = line
+        self.stack = stack
+        self.flags = flags
+        self.keys = keys
+        self.before = before
+        self.read = read
+
+
+def linked(a: tuple[Link, ...], b: tuple[Link, ...]) -> tuple[Link, ...]:
+    """The links of what was made of two values."""
+    more = [x for x in b if x not in a]
+    return (*a, *more)[:MAX_LINKS] if more and len(a) < MAX_LINKS else a
 
 
 class V:
@@ -86,6 +114,7 @@ class V:
         "span",
         "taint",
         "told",
+        "via",
     )  # fmt: skip
 
     def __init__(self, kind: str, const: Any = None, data: Any = None, flags: int = 0) -> None:
@@ -114,6 +143,7 @@ class V:
         self.run: Any = None  # of a list: what it was cut out of, and how many elements further on it begins; see `audit.trace.runs`
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
+        self.via: tuple[Link, ...] = ()  # where it, or what it was made of, was given a name last
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
@@ -130,6 +160,8 @@ class V:
             self.taint |= other.taint
         if other.scores:
             self.scores |= other.scores
+        if other.via and other.via is not self.via:
+            self.via = linked(self.via, other.via)
         if other.keys and other.keys is not self.keys:
             self.keys |= other.keys
             if len(self.keys) > MAX_KEYS:
@@ -314,6 +346,8 @@ def derive(values: list[V], kind: str = "val") -> V:
             if f & LOSS:
                 order |= f & ORDER
                 loss_atoms = join_atoms(loss_atoms, v.atoms)
+        if v.via and v.via is not out.via:
+            out.via = linked(out.via, v.via) if out.via else v.via
         if v.mask is not None and out.mask is None:
             out.mask = v.mask
         held = v.span
@@ -476,7 +510,7 @@ def clone(v: V) -> V:
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
     out.span, out.share, out.run = v.span, v.share, v.run
-    out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
+    out.by_place, out.maybe, out.first, out.via = v.by_place, v.maybe, v.first, v.via
     return out
 
 
