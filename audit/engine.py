@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit import baseline, suppress
+from audit import baseline, ir, suppress
 from audit.context import Context, Facts, Options, Problem
 from audit.contracts import InputError
 from audit.model import Finding, Obligation, Submission
@@ -402,10 +402,11 @@ def _conclude(
     weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
+    bodies = {m.path: m.body for m in ctx.modules.values()}
+    weighed = [replace(f, function=ir.scope_at(bodies.get(f.path, []), f.line)) for f in weighed]
     submission.excerpts = _excerpts(weighed, source_line)
     if options.baseline:
-        texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
-        weighed = baseline.apply(weighed, options.baseline, texts)
+        weighed = baseline.apply(weighed, options.baseline, submission)
     by_rule: dict[str, list[Finding]] = {}
     for finding in weighed:
         by_rule.setdefault(finding.rule, []).append(finding)

@@ -40,7 +40,8 @@ class Finding:
     """One claim about the submission, with the place that shows it.
 
     ``active``: does the submitted configuration reach it; ``gate`` names the knob or branch that
-    decides. ``path`` is relative to the submission's root; lines refer to the peeled source.
+    decides. ``path`` is relative to the submission's root; lines refer to the peeled source. ``function`` is the
+    one around the line, with the classes and functions around it (``Model.forward``).
     """
 
     rule: str
@@ -55,6 +56,7 @@ class Finding:
     active: Tristate = "yes"
     gate: str | None = None
     basis: Basis = "source"
+    function: str = ""
     trace: tuple[Step, ...] = ()
     #: why the finding does not count ("baseline", or the words of a suppression in the source)
     suppressed: str | None = None
