@@ -403,7 +403,9 @@ def _conclude(
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
     bodies = {m.path: m.body for m in ctx.modules.values()}
-    weighed = [replace(f, function=ir.scope_at(bodies.get(f.path, []), f.line)) for f in weighed]
+    weighed = [
+        replace(f, function=ir.scope_at(bodies.get(f.path, []), f.line), settings=_settings(f, ctx)) for f in weighed
+    ]
     submission.excerpts = _excerpts(weighed, source_line)
     if options.baseline:
         weighed = baseline.apply(weighed, options.baseline, submission)
@@ -427,6 +429,15 @@ def _conclude(
     submission.verdict, submission.reason = decide(
         rules, submission.findings, submission.obligations, ctx.available, options.policy
     )
+
+
+def _settings(finding: Finding, ctx: Context) -> tuple[str, ...]:
+    """Where the settings come from that the finding hangs on; a gate in doubt names its places itself."""
+    from audit.knobs.origins import origins
+
+    if not finding.gate or finding.active == "unknown" or ctx.knobs is None or ctx.files is None:
+        return ()
+    return tuple(origins(finding.gate, ctx.knobs, ctx.files.folder))
 
 
 def _classify(submission: Submission, ctx: Context, other: Context | None = None) -> None:

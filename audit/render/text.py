@@ -93,6 +93,8 @@ def _finding(f: dict[str, Any], excerpts: dict[str, dict[str, str]], paint: _Pai
     yield f"  {head}  " + paint(
         "dim", safe(f"[{f['authority']}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]")
     )
+    for setting in f.get("settings", ()):
+        yield from _wrap(setting, "    ")
     if f.get("suppressed"):
         yield f"    suppressed: {safe(f['suppressed'])}"
     yield from _wrap(f["message"], "    ")
