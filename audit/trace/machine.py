@@ -187,8 +187,7 @@ class Machine(
     def guard_state(self, chosen: frozenset = EMPTY) -> tuple[str, str | None]:
         """('yes' | 'no', gate text) of the code being executed, on data that the settings ``chosen`` chose.
 
-        The run into closed branches knows what is open no better than the first run does: there only the settings tell
-        something that kept the data away.
+        What only the run into closed branches sees does not hang on the branches that are open.
         """
         key = (*self.guards, chosen)
         found = self.guarded.get(key)
@@ -200,7 +199,9 @@ class Machine(
         return found
 
     def event(self, kind: str, node: Any, value: V | None = None, **detail: Any) -> Event:
-        state, gate = self.guard_state(value.choice if value is not None else EMPTY)
+        # In closed branches everything meets data of everywhere: only what is fed with them tells.
+        chosen = value.choice if value is not None and (not self.dormant or kind == "CALIBRATE") else EMPTY
+        state, gate = self.guard_state(chosen)
         e = Event(
             kind=kind, id=self.next_id, path=self.scope.path, line=getattr(node, "line", 0),
             end_line=getattr(node, "end_line", 0) or getattr(node, "line", 0),

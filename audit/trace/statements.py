@@ -505,12 +505,16 @@ class Statements(Loops, Contexts):
                 and CONTINUE not in (first, second) else max(first, second)  # fmt: skip
         if first and not second:
             # Only the other way goes on (a guard such as `if not ok: raise`).
+            if live is True and self.dormant:
+                self.guards.append(("no", g2[1]))  # the configuration leaves here: so is the rest of the block
             if live is True and first in (RETURN, RAISE):
                 return first if not self.dormant else NORMAL
             if first in (BREAK, CONTINUE):
                 self.left_early(before, after)
             return NORMAL
         if second:
+            if live is False and self.dormant:
+                self.guards.append(("no", g1[1]))
             if second in (BREAK, CONTINUE):
                 self.left_early(before, dict(names))
             names.clear()
