@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from audit import baseline, suppress
+from audit import baseline, ir, suppress
 from audit.context import Context, Facts, Options, Problem
 from audit.contracts import InputError
 from audit.excerpts import excerpts, with_columns
@@ -419,9 +419,13 @@ def _conclude(
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
     weighed = with_columns(weighed, source_line)
+    bodies = {m.path: m.body for m in ctx.modules.values()}
+    weighed = [
+        replace(f, function=ir.scope_at(bodies.get(f.path, []), f.line), settings=_settings(f, ctx)) for f in weighed
+    ]
     if options.baseline:
-        texts = {(f.path, f.line): text for f in weighed if (text := source_line(f.path, f.line)) is not None}
-        weighed = baseline.apply(weighed, options.baseline, texts)
+        submission.excerpts = excerpts(weighed, (), (), source_line)
+        weighed = baseline.apply(weighed, options.baseline, submission)
     by_rule: dict[str, list[Finding]] = {}
     for finding in weighed:
         by_rule.setdefault(finding.rule, []).append(finding)
@@ -453,6 +457,15 @@ def _conclude(
     submission.verdict, submission.reason = decide(
         rules, submission.findings, submission.obligations, ctx.available, options.policy
     )
+
+
+def _settings(finding: Finding, ctx: Context) -> tuple[str, ...]:
+    """Where the settings come from that the finding hangs on; a gate in doubt names its places itself."""
+    from audit.knobs.origins import origins
+
+    if not finding.gate or finding.active == "unknown" or ctx.knobs is None or ctx.files is None:
+        return ()
+    return tuple(origins(finding.gate, ctx.knobs, ctx.files.folder))
 
 
 def _classify(submission: Submission, ctx: Context, other: Context | None = None) -> None:

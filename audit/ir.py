@@ -413,6 +413,21 @@ def functions(body: list[Stmt]) -> Iterator[FunctionDef]:
                 stack += inner
 
 
+def scope_at(body: list[Stmt], line: int) -> str:
+    """The functions and classes around a line, the outermost first (``Model.forward``); "" at the module's level."""
+    names: list[str] = []
+    stack: list[Any] = list(body)
+    while stack:
+        node = stack.pop()
+        if isinstance(node, Stmt) and not node.line <= line <= node.end_line:
+            continue
+        if isinstance(node, (FunctionDef, ClassDef)):
+            names.append(node.name)
+        for name in ("body", "handlers", "cases", "orelse", "finalbody"):
+            stack += getattr(node, name, None) or ()
+    return ".".join(names)
+
+
 _SCOPES = frozenset((FunctionDef, Lambda, ClassDef))
 _READERS: dict[type, Callable[[Any], list[Any]]] = {}
 

@@ -42,7 +42,9 @@ class Finding:
     """One claim about the submission, with the place that shows it.
 
     ``active``: does the submitted configuration reach it; ``gate`` names the knob or branch that
-    decides. ``path`` is relative to the submission's root; lines refer to the peeled source.
+    decides. ``path`` is relative to the submission's root; lines refer to the peeled source. ``function`` is the
+    one around the line, with the classes and functions around it (``Model.forward``). ``settings`` says of each setting
+    in the gate who made it, and what the code's default is.
     """
 
     rule: str
@@ -56,7 +58,9 @@ class Finding:
     end_line: int
     active: Tristate = "yes"
     gate: str | None = None
+    settings: tuple[str, ...] = ()
     basis: Basis = "source"
+    function: str = ""
     trace: tuple[Step, ...] = ()
     column: int = field(default=0, compare=False)
     #: why the finding does not count ("baseline", or the words of a suppression in the source)

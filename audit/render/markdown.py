@@ -75,7 +75,8 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for f in counted:
             where = code(f"{repository_path(s, f['path'])}:{f['line']}")
-            runs = f["active"] + (f", {code(f['gate'])}" if f.get("gate") else "")
+            gate = f.get("settings") or ([f["gate"]] if f.get("gate") else [])
+            runs = ", ".join([f["active"], *map(code, gate)])
             yield (
                 f"| **{f['rule']}** {f['name']} ({f['severity']}) | {words(f['message'])} | {where} | "
                 f"{f['authority']}, {f['confidence']} confidence | {runs} |"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
+from dataclasses import fields
 from pathlib import PurePosixPath
 from typing import Any
 
-from audit.baseline import fingerprint
-from audit.excerpts import CUT, WIDEST
+from audit.baseline import of_submission
+from audit.excerpts import CUT
+from audit.model import Finding, Step, Submission
+
+_FIELDS = [f.name for f in fields(Finding) if f.name != "trace"]
 
 
 def safe(text: str) -> str:
@@ -54,15 +57,16 @@ def column_in(submission: dict[str, Any], place: dict[str, Any]) -> int:
 
 def fingerprints(submission: dict[str, Any]) -> list[str]:
     """One stable fingerprint per finding, in order; the same that a baseline holds."""
-    seen: Counter[tuple[str, str, str]] = Counter()
-    out = []
-    for f in submission["findings"]:
-        text = source_line(submission, f["path"], f["line"])
-        words = " ".join((f["message"] if text is None else text[:WIDEST]).split())
-        key = (f["rule"], f["path"], words)
-        out.append(fingerprint(*key, seen[key]))
-        seen[key] += 1
-    return out
+    findings = [
+        Finding(**{k: f[k] for k in _FIELDS if k in f}, trace=tuple(Step(**step) for step in f.get("trace", ())))
+        for f in submission["findings"]
+    ]
+    return of_submission(
+        Submission(
+            target=str(submission.get("target") or ""), commit=submission.get("commit"),
+            primary=submission.get("primary"), findings=findings, excerpts=submission.get("excerpts", {}),
+        )
+    )  # fmt: skip
 
 
 def repository_path(submission: dict[str, Any], path: str) -> str:

@@ -212,7 +212,7 @@ def _undecided(s: dict[str, Any]) -> Iterator[dict[str, Any]]:
             "kind": "fail",
             "message": {"text": safe(f"{o['rule']} could not be shown: {o['reason']}")},
             "locations": [{"physicalLocation": _place(s, path, line)}],
-            "partialFingerprints": {"refereeFinding/v1": fingerprint(o["rule"] + OPEN, path, words, 0)},
+            "partialFingerprints": {"refereeFinding/v1": fingerprint(o["rule"] + OPEN, path, words, "0")},
             "properties": {"status": "undetermined"},
         }
 

@@ -119,6 +119,8 @@ def _finding(f: dict[str, Any], s: dict[str, Any], paint: _Paint) -> Iterator[st
     else:
         yield f"  {paint(f['severity'], head)}"
         yield from paint.wrap(standing, "    ", style="dim")
+    for setting in f.get("settings", ()):
+        yield from paint.wrap(setting, "    ")
     if f.get("suppressed"):
         yield from paint.wrap(f"suppressed: {f['suppressed']}", "    ")
     yield from paint.wrap(f["message"], "    ")

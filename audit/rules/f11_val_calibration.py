@@ -141,13 +141,16 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     events = list(ctx.trace.of("CALIBRATE"))
     last_save = max((e.id for e in ctx.trace.of("SAVE", "RESTORE")), default=0)
+    # In the run into closed branches, whose events have numbers of their own, what is stored after them.
+    last_there = max((e.id for e in ctx.trace.shadow.values() if e.kind in ("SAVE", "RESTORE")), default=0)
     scored = max((e.id for e in ctx.trace.of("SCORE") if e.on_val), default=0)
-    used = [e for e in events if e.on_val and (e.id < last_save or e.detail.get("rewritten", scored) < scored)]
+    kept = {e.id for e in events if e.id < (last_there if e.active == "no" else last_save)}
+    used = [e for e in events if e.on_val and (e.id in kept or e.detail.get("rewritten", scored) < scored)]
     bad = places([e for e in used if "rewritten" in e.detail or not _only_told(ctx, e)])
     found = [
         event_finding(RULE, e, message, steps=_steps(ctx, e, message))
         for e in bad
-        for use in ["what is stored" if e.id < last_save else "weights that are then set with them"]
+        for use in ["what is stored" if e.id in kept else "weights that are then set with them"]
         for message in [f"{e.function} collects statistics of the model on validation tokens for {use}"]
     ]
     yield from found

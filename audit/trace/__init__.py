@@ -84,15 +84,18 @@ def trace(
         c.active = "no"
         result.conflicts.append(c)
     shift = 1_000_000
+    fed = {(e.path, e.line) for e in result.events if e.kind == "CALIBRATE" and e.on_val}
     for e in extra.events:
         e.id += shift
         e.taint = frozenset(t + shift for t in e.taint)
         e.scores = frozenset(t + shift for t in e.scores)
         if "keys" in e.detail:
             e.detail["keys"] = moved_reads(e.detail["keys"], shift)
-        if (e.kind, e.path, e.line) not in seen:
+        if (e.kind, e.path, e.line) not in seen or (e.kind == "CALIBRATE" and e.on_val and (e.path, e.line) not in fed):
             e.active = "no"
             result.events.append(e)
+        elif e.kind == "REPORT" and e.scores:
+            result.dormant_reports.append(e)
     keep_dormant_mixtures(result, extra)
     result.stabilisers |= {n + shift for n in extra.stabilisers}
     for (kind, number), shut in extra.thresholds.items():

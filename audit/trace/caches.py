@@ -57,7 +57,17 @@ def all_scores(trace: Trace) -> Iterator[Event]:
 
 
 def reported_ids(trace: Trace) -> set[int]:
-    return trace.reported_scores() | {e.id for e in trace.dormant_scores if e.detail.get("reported")}
+    """Scores that a printed figure rests on, or would if closed branches were open.
+
+    A mixture that only the run into closed branches commits (``scored = -log(mixed)``) reaches the line that prints the
+    figure in that run.
+    """
+    found = trace.reported_scores() | {e.id for e in trace.dormant_scores if e.detail.get("reported")}
+    chosen = {(e.path, e.line) for e in trace.of("REPORT") if trace.chosen is None or e.id in trace.chosen}
+    for e in trace.dormant_reports:
+        if (e.path, e.line) in chosen:
+            found |= e.scores
+    return found
 
 
 def cache_reads(trace: Trace) -> list[CacheRead]:

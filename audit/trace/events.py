@@ -154,6 +154,8 @@ class Trace:
     #: scores that only the run into closed branches saw mixed with something, and that run's other events by id
     dormant_scores: list[Event] = field(default_factory=list)
     shadow: dict[int, Event] = field(default_factory=dict)
+    #: what that run printed where the first run prints as well
+    dormant_reports: list[Event] = field(default_factory=list)
     #: what compiled helpers do (`audit.native`), filled by the engine
     native: list[Any] = field(default_factory=list)
     #: choices of the larger of two values that only keep a sum of exponentials finite, by their SELECT's id

@@ -237,7 +237,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         if test.knobs and v.kind in ("const", "val"):
             out = clone(v) if v.kind == "const" else v
             out.knobs = v.knobs | test.knobs
-            return out
+            return self.chosen_by(self.gate_of(e.test, test), out, self.data_in(dead, self.scope.names), fresh=False)
         return v
 
 

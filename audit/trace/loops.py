@@ -49,7 +49,7 @@ class Loops:
         more = None if it.kind == "seq" and it.rest is None else lambda n: later_turn(self.turns(it, loop), loop, n)
         status = self.repeat(s.body, loop, turns, s, s.target, more=more)
         if s.orelse and status == NORMAL:
-            return self.both(s.orelse, [], ("", ""), ("", ""))
+            return self.both(s.orelse, [], ("", ()), ("", ()))
         return status
 
     def loop_meaning(self: Any, target: Any, source: Any) -> None:

@@ -40,8 +40,9 @@ from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
 from audit.trace.started import Started
 from audit.trace.statements import Statements
+from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
-from audit.trace.values import TRAIN, VAL, V, const
+from audit.trace.values import EMPTY, TRAIN, VAL, V, const
 from audit.trace.walks import Walks
 from audit.trace.weights import Weights
 
@@ -93,7 +94,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights, Switches,
 ):  # fmt: skip
     def __init__(
         self,
@@ -122,7 +123,8 @@ class Machine(
         self.next_serial = 1
         self.scope: Scope = Scope(None, None, "<module>", primary)
         self.loops: list[tuple[int, int]] = []
-        self.guards: list[tuple[str, str]] = []  # (state, knob text)
+        self.guards: list[tuple[str, Gate]] = []  # (state, the settings that decide)
+        self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
         self.forks = 0  # branches open that could not be decided
         self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []
@@ -186,20 +188,24 @@ class Machine(
             self.trace.newest[symbols] = offset
 
     # ------------------------------------------------------------------ events
-    def guard_state(self) -> tuple[str, str | None]:
-        """('yes' | 'no' | 'unknown', gate text) of the code being executed."""
-        state, gate = "yes", None
-        for s, text in self.guards:
-            if s == "no":
-                return "no", text
-            if s == "unknown":
-                state, gate = "unknown", text
-            elif gate is None and text:
-                gate = text
-        return state, gate
+    def guard_state(self, chosen: frozenset = EMPTY) -> tuple[str, str | None]:
+        """('yes' | 'no', gate text) of the code being executed, on data that the settings ``chosen`` chose.
+
+        What only the run into closed branches sees does not hang on the branches that are open.
+        """
+        key = (*self.guards, chosen)
+        found = self.guarded.get(key)
+        if found is None:
+            shut = next((gate for s, gate in self.guards if s == "no"), None)
+            opened = () if self.dormant else [gate for _, gate in self.guards]
+            found = ("no", closing(shut)) if shut is not None else ("yes", said(opened, chosen))
+            self.guarded[key] = found
+        return found
 
     def event(self, kind: str, node: Any, value: V | None = None, **detail: Any) -> Event:
-        state, gate = self.guard_state()
+        # In closed branches everything meets data of everywhere: only what is fed with them tells.
+        chosen = value.choice if value is not None and (not self.dormant or kind == "CALIBRATE") else EMPTY
+        state, gate = self.guard_state(chosen)
         e = Event(
             kind=kind, id=self.next_id, path=self.scope.path, line=getattr(node, "line", 0),
             end_line=getattr(node, "end_line", 0) or getattr(node, "line", 0),

@@ -14,6 +14,7 @@ from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
 from audit.trace.shaping import shape_origin
+from audit.trace.switches import INSIDE, PASSED, leaves
 from audit.trace.values import (
     BPB,
     BYTES,
@@ -71,15 +72,18 @@ class Statements(Loops, Contexts):
         }  # fmt: skip
 
     def block(self: Any, body: list[ir.Stmt]) -> int:
-        on = self.on_stmt
+        on, guards = self.on_stmt, len(self.guards)
+        status = NORMAL
         for stmt in body:
             self.steps += 1
             if self.steps >= self.look_at:
                 self.look()
             status = on[type(stmt)](stmt)
             if status:
-                return status
-        return NORMAL
+                break
+        if len(self.guards) > guards:
+            del self.guards[guards:]  # branches that leave, which were passed in this block
+        return int(status)
 
     # ------------------------------------------------------------------ simple
     def s_expr(self: Any, s: ir.ExprStmt) -> int:
@@ -384,20 +388,26 @@ class Statements(Loops, Contexts):
     def s_if(self: Any, s: ir.If) -> int:
         test = self.ev(s.test)
         known = self.truth(test)
-        text = self.gate_text(test)
         if known is not None and not (self.dormant and test.knobs):
             live, dead = (s.body, s.orelse) if known else (s.orelse, s.body)
             if not test.knobs:
                 self.note_closed(dead, s.line)
             self.note_opened(live)
+            gate = self.gate_of(s.test, test, INSIDE if known else PASSED)
+            passed = bool(gate) and leaves(dead)
             if not live or rejects(live):
+                if passed:
+                    self.guards.append(("yes", gate))  # for the rest of the block
                 return NORMAL  # settings that the script refuses are not those of a run that was reported
-            if text:
-                self.guards.append(("yes", text))
+            before = dict(self.scope.names) if gate else {}
+            if gate:
+                self.guards.append(("yes", gate))
             begun = len(self.trace.events)
             status = self.block(live)
-            if text:
-                self.guards.pop()
+            if gate:
+                if not passed or status:
+                    self.guards.pop()
+                self.note_choice(gate, before, dead)
             if known:
                 self.note_once(s, begun)
             return status
@@ -408,11 +418,13 @@ class Statements(Loops, Contexts):
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             self.gates.append(gate_tokens(test))
             before, begun = dict(self.scope.names), len(self.trace.events)
-            by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
+            by_hand = (BY_HAND, ()) if TYPED in test.keys else ("", ())
+            needed = self.needed(s.test) if not by_hand[0] and test.knobs else ()
             left = len(self.early[-1]) if self.early else 0
             self.place_tests.append(self.tests_places(test))
             try:
-                status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
+                holds = ("yes", needed) if needed else by_hand
+                status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
                 if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
@@ -431,7 +443,8 @@ class Statements(Loops, Contexts):
             self.note_by_length(s, test, begun)
             self.note_once(s, begun)
             return status
-        live_state, dead_state = ("yes", text), ("no", text)
+        gate = self.gate_of(s.test, test)
+        live_state, dead_state = ("yes", gate), ("no", gate)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
 
@@ -464,8 +477,7 @@ class Statements(Loops, Contexts):
         before, begun = dict(names), len(self.trace.events)
         self.note_opened(body)
         self.note_opened(orelse)
-        pushed = bool(g1[0])
-        if pushed:
+        if g1[0]:
             self.guards.append(g1)
         if picked is not None:
             names[picked[0]] = picked[1]
@@ -474,7 +486,7 @@ class Statements(Loops, Contexts):
             first = self.block(body)
         finally:
             self.forks -= 1
-            if pushed:
+            if g1[0]:
                 self.guards.pop()
             if picked is not None and names.get(picked[0]) is picked[1]:
                 names[picked[0]] = before[picked[0]]
@@ -483,14 +495,14 @@ class Statements(Loops, Contexts):
         names.update(before)
         second = NORMAL
         if orelse:
-            if pushed:
+            if g2[0]:
                 self.guards.append(g2)
             self.forks += 1
             try:
                 second = self.block(orelse)
             finally:
                 self.forks -= 1
-                if pushed:
+                if g2[0]:
                     self.guards.pop()
         for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):
             if left in (CONTINUE, RETURN):
@@ -505,17 +517,22 @@ class Statements(Loops, Contexts):
                 and CONTINUE not in (first, second) else max(first, second)  # fmt: skip
         if first and not second:
             # Only the other way goes on (a guard such as `if not ok: raise`).
+            if live is True and self.dormant:
+                self.guards.append(("no", g2[1]))  # the configuration leaves here: so is the rest of the block
             if live is True and first in (RETURN, RAISE):
                 return first if not self.dormant else NORMAL
             if first in (BREAK, CONTINUE):
                 self.left_early(before, after)
             return NORMAL
         if second:
+            if live is False and self.dormant:
+                self.guards.append(("no", g1[1]))
             if second in (BREAK, CONTINUE):
                 self.left_early(before, dict(names))
             names.clear()
             names.update(after)
             return NORMAL
+        otherwise = dict(names) if live is False else after
         for k, v in after.items():
             other = names.get(k)
             if other is None:
@@ -527,12 +544,14 @@ class Statements(Loops, Contexts):
                     names[k] = join(other, v) if other.kind != "const" else other
                 else:
                     names[k] = join(v, other)
+        if live is not None:
+            self.note_closed_choice(g2[1] if live else g1[1], before, otherwise)
         return NORMAL
 
     def s_match(self: Any, s: ir.Match) -> int:
         subject = self.ev(s.subject)
         plain = subject.kind == "const" and not isinstance(subject.const, tuple)
-        text = self.gate_text(subject)
+        gate = self.gate_of(s.subject, subject)
         for case in s.cases:
             values = [self.ev(v) for v in case.values]
             bare = not case.binds and bool(values) and all(v.kind == "const" for v in values)
@@ -545,12 +564,12 @@ class Statements(Loops, Contexts):
             if taken is False and not (self.dormant and subject.knobs):
                 continue
             if taken is True and not self.dormant:
-                self.guards.append(("yes", text))
+                self.guards.append(("yes", gate))
                 try:
                     return self.block(case.body)
                 finally:
                     self.guards.pop()
-            self.both(case.body, [], ("", ""), ("", ""))
+            self.both(case.body, [], ("", ()), ("", ()))
         return NORMAL
 
     def s_try(self: Any, s: ir.Try) -> int:
@@ -566,7 +585,7 @@ class Statements(Loops, Contexts):
             status = self.block(s.orelse)
         elif status == NORMAL and s.handlers and self.handler_matters(s):
             for h in s.handlers[:1]:
-                self.both(h.body, [], ("", ""), ("", ""))
+                self.both(h.body, [], ("", ()), ("", ()))
         if s.finalbody:
             final = self.block(s.finalbody)
             return final or status

@@ -90,6 +90,7 @@ class V:
     __slots__ = (
         "atoms",
         "by_place",
+        "choice",
         "const",
         "data",
         "deps",
@@ -128,6 +129,7 @@ class V:
         self.taint: frozenset = EMPTY
         self.scores: frozenset = EMPTY
         self.knobs: frozenset = EMPTY
+        self.choice: frozenset = EMPTY  # settings that chose it over other data; see `audit.trace.switches`
         self.models: frozenset = EMPTY
         self.lv: Any = None  # (loop, iteration) when the value is that loop's variable
         self.mask: Any = None  # region (lower, upper) where a mask was set
@@ -156,6 +158,8 @@ class V:
         if other.atoms:
             self.span = other.span if not self.atoms or self.span == other.span else None
             self.atoms = join_atoms(self.atoms, other.atoms)
+        if other.choice:
+            self.choice |= other.choice
         if other.taint:
             self.taint |= other.taint
         if other.scores:
@@ -330,6 +334,8 @@ def derive(values: list[V], kind: str = "val") -> V:
             out.deps = out.deps | v.deps if out.deps else v.deps
         if v.knobs:
             out.knobs = out.knobs | v.knobs if out.knobs else v.knobs
+        if v.choice:
+            out.choice = out.choice | v.choice
         if v.taint:
             out.taint = out.taint | v.taint if out.taint else v.taint
         if v.scores:
@@ -356,6 +362,7 @@ def derive(values: list[V], kind: str = "val") -> V:
             flags |= inner.flags
             out.absorb(inner)
             out.deps |= inner.deps
+            out.choice |= inner.choice
             out.models |= inner.models
             if inner.flags & LOSS:
                 loss_atoms = join_atoms(loss_atoms, inner.atoms)
@@ -510,7 +517,8 @@ def clone(v: V) -> V:
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
     out.span, out.share, out.run = v.span, v.share, v.run
-    out.by_place, out.maybe, out.first, out.via = v.by_place, v.maybe, v.first, v.via
+    out.choice, out.via = v.choice, v.via
+    out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 
 

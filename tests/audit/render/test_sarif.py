@@ -119,6 +119,8 @@ def test_fingerprints_are_those_of_baselines_and_survive_lines_above() -> None:
     for s in moved["submissions"]:
         for f in s["findings"]:
             f["line"] += 7
+            for step in f["trace"]:
+                step["line"] += 7
         s["excerpts"] = {
             p: {str(int(n) + 7): t for n, t in lines.items()} for p, lines in s["excerpts"].items()
         }

@@ -31,6 +31,7 @@ def hostile() -> dict[str, Any]:
     s["target"] = s["reason"] = HOSTILE
     for f in s["findings"]:
         f["message"] = f["gate"] = HOSTILE
+        f["settings"] = [HOSTILE]
         for step in f["trace"]:
             step["message"] = HOSTILE
     s["excerpts"] = {p: dict.fromkeys(lines, HOSTILE) for p, lines in s["excerpts"].items()}
