@@ -150,6 +150,8 @@ def _leaf(
         and not re.match(r"^~?\d+\.\d+\s*(\W|$)", raw)
     ):
         return
+    if kind == "string" and not re.match(r"\s*(?:[~≈(]|about |approx\S* |est\S* )*\d", raw, re.I):
+        return  # a file's name, a word
     measured = measure(found.name, raw, found.unit)
     if measured is not None:
         suffix = f"_{found.statistic}" if found.statistic in {"std", "mean"} else ""
