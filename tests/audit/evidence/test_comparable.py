@@ -11,6 +11,7 @@ from audit.engine import audit_files, text_files
 from audit.evidence.claims import contradictions
 from audit.evidence.logs import read_log
 from audit.evidence.metadata import read_metadata
+from audit.evidence.readiness import package_gaps
 from audit.evidence.readme import read_readme
 from audit.evidence.runs import view
 
@@ -207,4 +208,27 @@ def test_texts_that_are_no_readme_state_nothing_of_the_submission() -> None:
     ],
 )
 def test_what_a_key_of_the_metadata_states(text: str, names: set[str]) -> None:
-    assert {f.name for f in read_metadata("submission.json", text.encode())} == names
+    assert {f.name for f in read_metadata("submission.json", text.encode()) if not f.name.startswith("field.")} == names
+
+
+@pytest.mark.parametrize(
+    ("text", "said", "line"),
+    [
+        ('{"author": "a", "name": "b",\n "val_bpb": 40.4848}', ["val_bpb 40.4848 in submission.json is no plausible score"], 2),
+        ('{"author": "a", "name": "b",\n "val_bpb": 0.0}', ["val_bpb 0.0 in submission.json is no plausible score"], 2),
+        ('{"author": "a", "name": "b",\n "val_bpb": null}', ["val_bpb null in submission.json is no score"], 2),
+        ('{"author": "a", "name": "b",\n "val_bpb": "TBD"}', ['val_bpb "TBD" in submission.json is no score'], 2),
+        ('{"track": "x",\n "val_bpb": 1.1}', ["submission.json does not state author, name"], 1),
+        ('{"author": "", "title": "b",\n "val_bpb": 1.1}', ["submission.json does not state author"], 1),
+        ('{"author": "a",\n "name": "b"}', ["submission.json does not state val_bpb"], 1),
+        ('{"authors": [{"name": "a"}], "submission_name": "b", "val_bpb": 1.1}', [], 0),
+        ('{"authors": ["a"], "title": "b", "score": 1.1}', [], 0),
+        ('{"github_id": "a", "name": "b", "bpb": 1.1}', [], 0),
+        ('{"author": "a", "name": "b", "seed_results": {"1": {"val_bpb": 1.1}}}', [], 0),
+    ],
+)
+def test_what_a_package_does_not_state(text: str, said: list[str], line: int) -> None:
+    facts = list(read_metadata("r/submission.json", text.encode()))
+    gaps = list(package_gaps(["r/README.md", "r/submission.json"], "r", facts, True))
+    assert [g.message for g in gaps] == said
+    assert all(g.fact is not None and g.fact.line == line for g in gaps)
