@@ -391,7 +391,7 @@ class Statements(Loops, Contexts):
             return status
         if known is None:
             self.note_break(s)
-            if test.scores and test.flags & VAL and (kept := self.kept_by(s)):
+            if test.scores and test.flags & VAL and self.asks_scores(s.test) and (kept := self.kept_by(s)):
                 self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             self.gates.append(gate_tokens(test))
@@ -422,6 +422,19 @@ class Statements(Loops, Contexts):
         live_state, dead_state = ("yes", text), ("no", text)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
+
+    def asks_scores(self: Any, test: ir.Expr) -> bool:
+        """Does a condition ask how large a score is, and not only whether there is any: ``if parts:``, ``if best is None:``."""
+        if isinstance(test, ir.BoolOp):
+            return any(self.asks_scores(part) for part in test.values)
+        if isinstance(test, ir.UnaryOp) and test.op == "not":
+            return self.asks_scores(test.operand)
+        if isinstance(test, ir.Compare) and set(test.ops) <= {"is", "is not"}:
+            return False
+        seen = len(self.trace.events)
+        v = self.ev(test)
+        del self.trace.events[seen:]  # only looked at
+        return bool(v.scores and v.flags & VAL) and v.kind not in {"seq", "dict"}
 
     def kept_by(self: Any, s: ir.If) -> list[str]:
         """What a branch on a validation score assigns besides scores and counters."""
