@@ -424,13 +424,18 @@ class Statements(Loops, Contexts):
                          live=known)  # fmt: skip
 
     def asks_scores(self: Any, test: ir.Expr) -> bool:
-        """Does a condition ask how large a score is, and not only whether there is any: ``if parts:``, ``if best is None:``."""
+        """Does a condition ask how large a score is, and not only whether there is any?
+
+        ``if parts:``, ``if best is None:``, ``if window in scores:``, ``if n == 0:`` ask no more than that.
+        """
         if isinstance(test, ir.BoolOp):
             return any(self.asks_scores(part) for part in test.values)
         if isinstance(test, ir.UnaryOp) and test.op == "not":
             return self.asks_scores(test.operand)
-        if isinstance(test, ir.Compare) and set(test.ops) <= {"is", "is not"}:
-            return False
+        if isinstance(test, ir.Compare):
+            nothing = all(isinstance(x, ir.Const) and x.value == 0 for x in test.comparators)
+            if nothing or set(test.ops) <= {"is", "is not", "in", "not in"}:
+                return False
         seen = len(self.trace.events)
         v = self.ev(test)
         del self.trace.events[seen:]  # only looked at

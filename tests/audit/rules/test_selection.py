@@ -127,6 +127,8 @@ told(val, torch.cuda.device_count() > 3)
         ("best is None", False),
         ("collect or not (parts and kept)", False),
         ("parts[-1] is not None", False),
+        ("parts[-1].sum() > 0", False),
+        ("7 in dict(enumerate(parts))", False),
         ("parts[-1].sum() < 7000", True),
         ("collect and parts[-1].mean() < parts[0].mean()", True),
         ("parts and parts[0].max().item() > 3.5", True),
