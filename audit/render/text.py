@@ -9,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from audit.render.groups import for_people
 from audit.render.places import safe
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
@@ -32,7 +33,7 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
     if document.get("sweep"):
         blocks.append("\n".join(_table(submissions, paint)))
     else:
-        blocks += ["\n".join(_submission(s, paint, verbose)) for s in submissions]
+        blocks += ["\n".join(_submission(s, paint, verbose)) for s in for_people(submissions)]
     if len(submissions) > 1:
         counts = {
             v: sum(s["verdict"] == v for s in submissions) for v in ("violation", "undetermined", "clean")
@@ -54,13 +55,13 @@ def _table(submissions: list[dict[str, Any]], paint: _Paint) -> Iterator[str]:
 
 
 def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str]:
-    where = s["target"] + (f" ({s['commit'][:10]})" if s.get("commit") else "")
+    where = s["heading"] + (f" ({s['commit'][:10]})" if s.get("commit") else "")
     yield f"{paint('bold', safe(where))}: {paint(s['verdict'], s['verdict'].upper())}"
     if s.get("reason"):
         yield from _wrap(s["reason"], "  ")
     about = []
     if s.get("primary") and s["primary"] != s["target"]:
-        about.append(f"script {s['primary']}")
+        about += [f"script {s['primary']}"] if s["heading"] == s["target"] else []
     if s.get("peeled"):
         about.append("unpacked " + " > ".join(s["peeled"]))
     for name in ("ttt", "cache"):
@@ -97,8 +98,10 @@ def _finding(f: dict[str, Any], excerpts: dict[str, dict[str, str]], paint: _Pai
         yield f"    suppressed: {safe(f['suppressed'])}"
     yield from _wrap(f["message"], "    ")
     yield from _frame(f, excerpts.get(f["path"], {}), paint)
+    for place in f["also"]:
+        yield f"    and, with other figures, {safe(place)}"
     if f["trace"]:
-        yield "    how the value gets there:"
+        yield "    how the value gets there:" if f.get("basis") != "log" else "    the other places:"
         for number, step in enumerate(f["trace"], 1):
             place = f"{step['path']}:{step['line']}"
             yield f"      {number}. {safe(place)}  {safe(step['message'])}"
@@ -137,6 +140,8 @@ def _obligations(obligations: list[dict[str, str]], paint: _Paint, verbose: bool
             yield f"  {words}:"
             for o in group:
                 yield from _wrap(f"{o['rule']}: {o['reason']}", "    ")
+                if o.get("advice"):
+                    yield from _wrap(f"-> {o['advice']}", "      ")
         else:
             yield from _wrap(f"{words}: {' '.join(o['rule'] for o in group)}", "  ")
 
