@@ -39,7 +39,8 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
             v: sum(s["verdict"] == v for s in submissions) for v in ("violation", "undetermined", "clean")
         }
         blocks.append(", ".join(f"{n} {paint(v, v)}" for v, n in counts.items() if n))
-    blocks.append(paint("dim", f"ruleset {document.get('ruleset', 'unknown')}"))
+    if document.get("ruleset"):
+        blocks.append(paint("dim", safe(f"ruleset {document['ruleset']}")))
     return "\n\n".join(blocks)
 
 
