@@ -68,7 +68,8 @@ def _lines(path: str, text: str) -> dict[str, Any]:
         rows.append(row)
     if not rows:
         raise InputError(f"{path} is empty")
-    return {"schema": SCHEMA, "sweep": True, "submissions": rows}
+    rulesets = sorted({str(row["ruleset"]) for row in rows if row.get("ruleset")})
+    return {"schema": SCHEMA, "sweep": True, "submissions": rows, **({"ruleset": ", ".join(rulesets)} if rulesets else {})}
 
 
 def renderer(schema: str) -> Renderer:

@@ -7,6 +7,7 @@ from contextlib import nullcontext
 from pathlib import PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from audit.evidence.digits import Interval, interval
 from audit.evidence.logs import read_log
 from audit.evidence.metadata import read_metadata
 from audit.evidence.readme import read_readme
@@ -77,3 +78,21 @@ def _open(files: SubmissionFiles, path: str) -> bytes | IO[bytes] | None:
     opener = getattr(files.tree, "open", None)
     stream: IO[bytes] | None = opener(path) if opener is not None else None
     return stream if stream is not None else files.read(path)
+
+
+#: numbers that tell one figure from another: of three decimals or of six digits
+_FINE = re.compile(rb"(?<![\w.])(?:\d{1,2}\.\d{3,12}|\d{6,10}|\d{1,3}(?:[,_]\d{3}){1,3})(?!\d|\.\d)")
+
+
+def prints(files: SubmissionFiles, wanted: Interval, path: str = "") -> bool:
+    """Does a file, or any log, hold a number that may be the wanted one, in whatever line."""
+    for at in [path] if path else log_paths(files):
+        stream = _open(files, at)
+        if stream is None:
+            continue
+        with stream if not isinstance(stream, bytes) else nullcontext():
+            lines = stream.splitlines() if isinstance(stream, bytes) else stream
+            for line in lines:
+                if any(interval(raw.decode()).meets(wanted) for raw in _FINE.findall(line)):
+                    return True
+    return False

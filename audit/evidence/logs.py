@@ -156,7 +156,7 @@ def _size(r: _Reader, text: str) -> Iterator[Fact]:
         return  # of the validation text
     if ("code" in low and "size" in low) or low.startswith("code bytes"):
         name = "bytes_code"
-    elif "limit" in low or "cap" in low.split() or "budget" in low or "target" in low or "param" in low:
+    elif "headroom" in low or "margin" in low or "limit" in low or "cap" in low.split() or "budget" in low or "target" in low or "param" in low:
         return
     elif "total" in low or "submission" in low or low.startswith("artifact"):
         name = "bytes_total"

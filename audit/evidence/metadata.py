@@ -19,6 +19,12 @@ _TOKEN = re.compile(
     r"|(?P<number>[-+]?\d[\d_]*(?:\.\d+)?(?:[eE][-+]?\d+)?)|(?P<word>true|false|null|NaN|None|True|False)"
 )
 _IDENTITY = ("author", "github_id", "name", "date", "track", "blurb")
+#: what people call the fields that a package must have; the contest itself asks for "your name, GitHub ID, val_bpb"
+_ALIASES = {
+    "author": re.compile(r"(?:authors?|submitter|submitted_by|team|contributors?)(?:_?names?)?|github(?:_?(?:id|user|username|handle))?", re.I),
+    "name": re.compile(r"(?:(?:submission|record|run|model|entry)_)?(?:name|title|id)|submission|record|title", re.I),
+    "val_bpb": re.compile(r"(?:(?:final|mean|avg|best|exact)_)?(?:(?:val_)?(?:bpb|bpp)|score)(?:_(?:mean|avg|exact|final))?", re.I),
+}
 _SETTING = re.compile(
     r"^(num_layers|n_layers|layers|model_dim|num_heads|num_kv_heads|mlp_mult|vocab_size|eval_stride|ttt_epochs|seq_len)$"
 )
@@ -74,8 +80,23 @@ def read_metadata(path: str, data: bytes) -> Iterator[Fact]:
     order = [
         int(raw) for keys, kind, raw, _ in found if len(keys) == 2 and keys[0] == "seeds" and raw.isdecimal()
     ]
+    named = set()
     for keys, kind, raw, line in found:
-        yield from _leaf(path, keys, kind, raw, line, listed, order)
+        for fact in _leaf(path, keys, kind, raw, line, listed, order):
+            named.add(fact.name.removesuffix("_mean"))
+            yield fact
+    for keys, kind, raw, line in found:
+        yield from (f for f in _field(path, keys, kind, raw, line) if f.name.removeprefix("field.") not in named)
+
+
+def _field(path: str, keys: tuple[str, ...], kind: str, raw: str, line: int) -> Iterator[Fact]:
+    """``field.author`` …: a field of the package that has another name or no proper value: what stands there, be it ``null``."""
+    if len(keys) > 1 and not (keys[1].startswith("#") or keys[1].lower() in {"name", "github", "github_id"}):
+        return
+    for name, pattern in _ALIASES.items():
+        if pattern.fullmatch(keys[0]) and (len(keys) == 1 or name == "author"):
+            shown = raw[:40] if kind != "string" else f'"{raw[:40]}"'
+            yield Fact(name=f"field.{name}", value=raw[:300], path=path, line=line, raw=shown, label=keys[0])
 
 
 def _invalid(text: str) -> str:
@@ -150,6 +171,8 @@ def _leaf(
         and not re.match(r"^~?\d+\.\d+\s*(\W|$)", raw)
     ):
         return
+    if kind == "string" and not re.match(r"\s*(?:[~≈(]|about |approx\S* |est\S* )*\d", raw, re.I):
+        return  # a file's name, a word
     measured = measure(found.name, raw, found.unit)
     if measured is not None:
         suffix = f"_{found.statistic}" if found.statistic in {"std", "mean"} else ""

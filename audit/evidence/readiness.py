@@ -108,10 +108,34 @@ def package_gaps(paths: list[str], folder: str, facts: list[Fact], has_log: bool
         broken = next((f for f in facts if f.name == "json_error"), None)
         if broken is not None:
             yield Gap(f"submission.json is not valid JSON ({broken.value})", broken)
-        meta = {f.name for f in facts if f.path.lower().endswith("submission.json")}
-        absent = [n for n in ("author", "name", "val_bpb") if n not in meta and f"{n}_mean" not in meta]
-        if absent and broken is None:
-            place = next((f for f in facts if f.path.lower().endswith("submission.json")), None)
-            yield Gap(f"submission.json does not state {', '.join(absent)}", place)
+        if broken is None:
+            yield from _fields([f for f in facts if f.path.lower().endswith("submission.json")])
     if not has_log:
         yield Gap("no log of a run")
+
+
+def _fields(meta: list[Fact]) -> Iterator[Gap]:
+    """Author, name and score, under whichever name people state them; a score that is none is told as such."""
+    held = {n: [f for f in meta if f.name in {n, f"field.{n}"}] for n in ("author", "name", "val_bpb")}
+    scored = any(f.name in {"val_bpb", "val_bpb_mean"} for f in meta)
+    absent = [n for n, facts in held.items() if not any(map(_filled, facts)) and not (n == "val_bpb" and (scored or facts))]
+    if absent:
+        yield Gap(f"submission.json does not state {', '.join(absent)}", min(meta, key=lambda f: f.line, default=None))
+    scores = held["val_bpb"]
+    if scores and not scored and not any(map(_plausible, scores)):
+        first = scores[0]
+        number = re.fullmatch(r"[-+]?\d+(?:\.\d+)?(?:[eE][-+]?\d+)?", str(first.value))
+        what = "no plausible score" if number else "no score"
+        yield Gap(f"{first.label} {first.raw} in submission.json is {what}", first)
+
+
+def _filled(fact: Fact) -> bool:
+    return str(fact.value).strip().lower() not in {"", "null", "none"}
+
+
+def _plausible(fact: Fact) -> bool:
+    """Is it a number of bits that a byte can take."""
+    try:
+        return 1e-4 <= float(str(fact.value)) <= 20
+    except ValueError:
+        return False

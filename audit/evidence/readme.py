@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from typing import Literal
 
+from audit.evidence.comparable import REMARK
 from audit.evidence.digits import value
 from audit.evidence.words import OTHER, Quantity, measure, quantity, seed_of
 from audit.model import Fact
@@ -17,6 +19,10 @@ from audit.model import Fact
 MAX_LINES = 6000
 #: bits per byte; what a sentence states below this is a difference and no score
 LEAST = 0.2
+#: letters; a longer sentence speaks of more than the submission's own settings
+LONG = 160
+#: lines; the submission's own score stands at its README's head
+NEAR = 30
 Maker = Callable[..., Fact]
 _RULE = re.compile(r"^\s*\|?[\s:|+-]*-[\s:|+-]*$")
 _ELSEWHERE = re.compile(
@@ -76,7 +82,7 @@ _FASTER = re.compile(
 def read_readme(path: str, text: str) -> Iterator[Fact]:
     """Facts of one Markdown text. Scope is ``""``, or ``seed:N`` where a figure is one seed's."""
     lines = text.splitlines()[:MAX_LINES]
-    heading, fenced, at = "", False, 0
+    heading, fenced, title, at = "", False, False, 0
     trail: list[str] = []
     while at < len(lines):
         line = lines[at]
@@ -88,7 +94,8 @@ def read_readme(path: str, text: str) -> Iterator[Fact]:
             depth = len(mark.group(1))
             trail = [*trail[: depth - 1], mark.group(2)]
             heading = mark.group(2)
-            yield from _sentence(path, at + 1, mark.group(2), "")
+            yield from _sentence(path, at + 1, mark.group(2), "", "heading" if title else "title")
+            title = True
         elif (
             not fenced
             and "|" in line
@@ -112,8 +119,9 @@ def read_readme(path: str, text: str) -> Iterator[Fact]:
                 at += 1
             continue
         elif not fenced and line.strip():
+            opens = at == 0 or not lines[at - 1].strip() or bool(_OPENS.match(line)) or bool(_OPENS.match(lines[at - 1]))
             for part in _parts(line):
-                yield from _sentence(path, at + 1, part, heading)
+                yield from _sentence(path, at + 1, part, heading, "opens" if opens else "goes on")
             if match := _FASTER.search(" ".join(lines[at : at + 2])):
                 start = match.start()
                 if start < len(line):
@@ -266,8 +274,45 @@ def _cell(
         )  # fmt: skip
 
 
-def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
-    """What one line of prose states. Lines that compare or set limits state no sizes or scores."""
+#: words around a score that say no more of it than that it is the submission's
+_STATING = re.compile(
+    r"(?:[\W\d_]|\b(?:val|validation|bpb|bpp|bits|per|byte|scores?|mean|avg|average|exact|final|std|official|reported|headline|main|"
+    r"results?|value|seeds?|all|three|our|ours|this|submission|record|overall|primary|metric|the|a|an|is|of|with|at|and|we|gets?|"
+    r"reach(?:es|ed)?|achiev(?:es|ed)|obtains?|new|current|best|n|over|across|in|on)\b)*",
+    re.I,
+)
+
+
+def _states(plain: str, found: re.Match[str], seed: bool, title: bool) -> bool:
+    """Does a sentence state this score of the submission, or only mention it: of a step, a variant, another run.
+
+    What stands before the number, and in brackets after it, may not qualify it; in a title the submission's
+    name stands there.
+    """
+    before = plain[: found.start()]
+    after = re.match(r"\s*\(([^)]*)\)", plain[found.end() :])
+    if seed and _MEAN_ROW.search(before):
+        return False  # "Mean val_bpb: 1.128. Submitted: seed 1337"
+    inside = re.search(r"\(([^)]*)\)", found.group())
+    parts = [*([] if title else [before]), *(m.group(1) for m in (inside, after) if m)]
+    return all(_STATING.fullmatch(part) for part in parts) and not (title and _QUALIFIED.search(plain))
+
+
+_QUALIFIED = re.compile(r"pre[- ]?quant|no[- ]ttt|without|diagnos|neural[- ]only|pre[- ]?ttt", re.I)
+
+
+#: the beginning of a paragraph, an item or a heading
+_OPENS = re.compile(r"\s{0,3}(?:[#>|*-]|\d+[.)]\s)")
+
+
+def _sentence(
+    path: str, line: int, text: str, heading: str, where: Literal["title", "heading", "opens", "goes on"]
+) -> Iterator[Fact]:
+    """What one line of prose states. Lines that compare or set limits state no sizes or scores.
+
+    ``where``: the README's title, another heading, the first line of a paragraph or item, or a later one.
+    The label is ``sentence``, or ``remark`` where a figure is mentioned and not stated of the submission.
+    """
 
     def fact(name: str, found: object, raw: str, scope: str = "", label: str = "sentence") -> Fact:
         return Fact(name=name, value=found, path=path, line=line, raw=raw, scope=scope, label=label)
@@ -290,10 +335,13 @@ def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
             ):
                 return  # a difference, or an impression
             mean = "_mean" if _MEAN_ROW.search(plain) and not scope else ""
-            yield fact(f"val_bpb{mean}", float(raw.lstrip("~")), raw, scope)
+            near = where != "goes on" and (line <= NEAR or seed is not None)
+            stated = near and _states(plain, scores[0], seed is not None, where == "title")
+            label = "sentence" if stated else REMARK
+            yield fact(f"val_bpb{mean}", float(raw.lstrip("~")), raw, scope, label)
             spread = re.search(r"(?:±|\+/-|\bstd(?:ev)?\b[^\d]{0,4})\s*(0\.\d+)", plain, re.I)
             if spread and not scope:
-                yield fact("val_bpb_std", float(spread[1]), spread[1])
+                yield fact("val_bpb_std", float(spread[1]), spread[1], "", label)
     if not OTHER.search(re.sub(r"\bunder\b|\bbudget\b|\bcap\b|\blimit\b", "", plain, flags=re.I)):
         sizes = [m for m in _SIZE.finditer(plain) if m["u"] != "B" or len(m["n"]) > 5]
         if _SIZE_WORD.search(plain) and not re.search(r"code|model|tokens", plain, re.I) and len(sizes) == 1:
@@ -305,7 +353,8 @@ def _sentence(path: str, line: int, text: str, heading: str) -> Iterator[Fact]:
                 yield fact("bytes_total", measured[0], about + measured[1], scope)
     if not compares or (re.search(r"->|→", plain) and not OTHER.search(plain)):
         yield from _pace(fact, plain, scope)
-    yield from _settings(fact, plain)
+    aside = line > 2 * NEAR or len(plain) > LONG or _TRIED.search(plain) or (where == "heading" and _ELSEWHERE.search(plain))
+    yield from _settings(fact, plain, REMARK if aside else "sentence")
 
 
 def _pace(make: Maker, plain: str, scope: str) -> Iterator[Fact]:
@@ -323,6 +372,10 @@ def _pace(make: Maker, plain: str, scope: str) -> Iterator[Fact]:
         yield make("steps", int(raw.replace(",", "")), ("~" if steps[0]["about"] else "") + raw, scope)
 
 
+#: models that are not the submitted one
+_ANOTHERS_MODEL = re.compile(r"\b(?:pilots?|everyone|others?|typical\w*|most|usual\w*|common\w*|ideal\w*|would|could)\b", re.I)
+#: pruning by steps, until the artifact fits
+_RETRY = re.compile(r"retry|retries|\bper\b|each|more\b|additional|until|step", re.I)
 _ANOTHERS = re.compile(
     r"instead|standard|\bvs\b|than\b|from\b|baseline|→|->|PR ?#|rather|unlike|not\b|without|future", re.I
 )
@@ -338,7 +391,11 @@ _SOME_LAYERS = re.compile(
 )
 
 
-def _settings(make: Maker, plain: str) -> Iterator[Fact]:
+#: a setting that was tried, or whose effect is told
+_TRIED = re.compile(r"\btried|trying|first few|impact|effect of|ablat|baseline|experiment|would|could", re.I)
+
+
+def _settings(make: Maker, plain: str, label: str) -> Iterator[Fact]:
     """Pruning, width of the quantized weights, layers, parameters, calibration text."""
     if _SELF_GENERATED.search(plain) and re.search(r"calib|hessian|gptq", plain, re.I):
         yield make("setting.calibration", "self-generated", "self-generated")
@@ -348,14 +405,15 @@ def _settings(make: Maker, plain: str) -> Iterator[Fact]:
         if not _ANOTHERS_WIDTH.search(plain[max(0, m.start() - 30) : m.start()])
     ]
     if len({m[1] for m in own}) == 1:
-        yield make("setting.weight_bits", int(own[0][1]), own[0].group())
+        yield make("setting.weight_bits", int(own[0][1]), own[0].group(), "", label)
     if _ANOTHERS.search(plain):
         return
     if match := _PRUNE.search(plain):
         raw = match[1] or match[2]
-        yield make("setting.prune_percent", float(raw), f"{raw}%")
+        yield make("setting.prune_percent", float(raw), f"{raw}%", "", REMARK if _RETRY.search(plain) else label)
     layers = [m for m in _LAYERS.finditer(plain) if 2 <= int(m[1]) <= 40] or list(_LAYERS_IS.finditer(plain))
     if len(layers) == 1 and not _SOME_LAYERS.search(plain[: layers[0].end() + 10]):
-        yield make("setting.num_layers", int(layers[0][1]), layers[0].group())
+        yield make("setting.num_layers", int(layers[0][1]), layers[0].group(), "", label)
     if (match := _PARAMS.search(plain)) and not OTHER.search(plain):
-        yield make("model_params", float(match[2]) * 1e6, f"{'~' if match[1] else ''}{match[2]} M")
+        about = REMARK if len(_PARAMS.findall(plain)) > 1 or _ANOTHERS_MODEL.search(plain) else label
+        yield make("model_params", float(match[2]) * 1e6, f"{'~' if match[1] else ''}{match[2]} M", "", about)

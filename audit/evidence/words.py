@@ -47,7 +47,7 @@ _STEPS = re.compile(
 _BYTES = re.compile(r"bytes|artifact|submission|\bsize\b|_size|\bmb\b|\bmib\b", re.I)
 _NOT_BYTES = re.compile(
     r"ratio|payload|raw|per[_ ]|batch|vocab|chunk|model_size_params|context|window|block|step|tokens/|group|"
-    r"uncompressed|unpacked|hash|path|name|sha|\bgpu|memory|val_bytes|bytes_?/|embed|calib|tokenizer|group|wrapper|patch",
+    r"uncompressed|unpacked|hash|path|name|sha|\bgpu|memory|val_bytes|bytes_?/|embed|calib|tokenizer|group|wrapper|patch|scored",
     re.I,
 )
 _UNIT = re.compile(r"(ms|min(?:utes?)?|sec(?:onds?|s)?|s|hours?|h|MiB|MB|KiB|KB|GB|bytes|byte|B|M|K)\b")
@@ -77,7 +77,7 @@ def quantity(label: str) -> Quantity | None:
 
 def _name(low: str) -> str:
     if re.search(r"bpb|bpp\b|bits[ _/]per[ _]byte", low):
-        return "" if re.search(r"train|tokens", low) else "val_bpb"
+        return "" if re.search(r"train|tokens|bytes[ _/]per|per[ _]token", low) else "val_bpb"
     if _STEP_TIME.search(low):
         return "step_avg_ms"
     if re.search(r"val[_ ]?loss|val[_ ]nll|\bnats?\b|validation loss", low):
@@ -128,6 +128,8 @@ _FITS = {"bytes_total": "size", "bytes_code": "size", "bytes_model": "size",
          "train_time_s": "time", "eval_time_s": "time", "model_params": "count", "steps": "count"}  # fmt: skip
 _KIND = {"MB": "size", "MiB": "size", "KB": "size", "KiB": "size", "GB": "size", "bytes": "size", "byte": "size",
          "B": "size", "ms": "time", "s": "time", "min": "time", "h": "time", "M": "count", "K": "count"}  # fmt: skip
+#: a number that is no part of a name ("P1")
+_FREE = re.compile(rf"(?<![A-Za-z]){NUMBER.pattern}")
 #: what a figure of that name can be at all
 _RANGE = {
     "val_bpb": (1e-4, 20.0), "val_loss": (1e-3, 20.0), "val_tokens": (1000, 1e10), "step_avg_ms": (0.05, 1e6),
@@ -145,7 +147,7 @@ def measure(name: str, text: str, label_unit: str = "") -> tuple[float, str] | N
     text = re.sub(r"[*`]", "", text).strip()
     if re.match(r"^\(?[-−]\s?\d|^[<>≤≥+]", text):
         return None
-    match = NUMBER.search(text)
+    match = _FREE.search(text)
     if match is None or match.start() > 14:
         return None
     try:
@@ -185,5 +187,5 @@ def measure(name: str, text: str, label_unit: str = "") -> tuple[float, str] | N
 def seed_of(text: str) -> int | None:
     """The seed that a key, a head or a cell names: ``42``, ``seed_42``, ``s1337``, ``**Seed 7** (x)``."""
     clean = re.sub(r"[*`]", "", str(text)).strip().lower()
-    match = re.fullmatch(r"(?:seed[ _=:#]*|s)?(\d{1,7})(?:\s*\(.*\))?(?:_result|_log)?", clean)
+    match = re.fullmatch(r"(?:seed[ _=:#]*|s)?((?!20\d{6}\b)\d{1,10})(?:\s*\(.*\))?(?:_result|_log)?", clean)
     return int(match.group(1)) if match else None

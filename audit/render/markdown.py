@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+from audit.render.groups import for_people
 from audit.render.places import clip, repository_path, safe, unpacked_hint
 
 #: forges cut a comment at 65,536 characters
@@ -22,7 +23,7 @@ def render_markdown(document: dict[str, Any]) -> str:
     submissions = document["submissions"]
     if document.get("sweep"):
         return "\n".join(_table(submissions)) + "\n"
-    blocks = ["\n".join(_submission(s)) for s in submissions]
+    blocks = ["\n".join(_submission(s)) for s in for_people(submissions)]
     end = (
         f"\n---\n*referee {document.get('version', '')}, ruleset {document.get('ruleset', 'unknown')}. "
         "A verdict speaks of the submitted files alone; `referee explain RULE` gives each rule with its ruling.*\n"
@@ -75,6 +76,8 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
         yield "|---|---|---|---|---|"
         for f in counted:
             where = code(f"{repository_path(s, f['path'])}:{f['line']}")
+            if f["also"]:
+                where += " and, with other figures, " + ", ".join(map(code, f["also"]))
             gate = f.get("settings") or ([f["gate"]] if f.get("gate") else [])
             runs = ", ".join([f["active"], *map(code, gate)])
             yield (
@@ -141,7 +144,7 @@ def _obligations(s: dict[str, Any]) -> Iterator[str]:
         yield "**Not shown**"
         yield ""
         for o in open_:
-            yield f"- {o['rule']}: {words(o['reason'])}"
+            yield f"- {o['rule']}: {words(o['reason'])}" + (f" ({o['advice']})" if o.get("advice") else "")
     shown = [o["rule"] for o in groups.get("holds", [])]
     absent = [o["rule"] for o in groups.get("not-applicable", [])]
     if shown or absent:

@@ -10,6 +10,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
+from audit.render.groups import for_people
 from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
@@ -52,14 +53,15 @@ def render_text(document: dict[str, Any], *, color: bool = False, verbose: bool 
     if document.get("sweep"):
         blocks.append("\n".join(_table(submissions, paint)))
     else:
-        blocks += ["\n".join(_submission(s, paint, verbose)) for s in submissions]
+        blocks += ["\n".join(_submission(s, paint, verbose)) for s in for_people(submissions)]
     if len(submissions) > 1:
         counts = {
             v: sum(s["verdict"] == v for s in submissions) for v in ("violation", "undetermined", "clean")
         }
         nouns = {"violation": "violation" if counts["violation"] == 1 else "violations"}
         blocks.append(", ".join(f"{n} {paint(v, nouns.get(v, v))}" for v, n in counts.items() if n))
-    blocks.append(paint("dim", f"ruleset {document.get('ruleset', 'unknown')}"))
+    if document.get("ruleset"):
+        blocks.append(paint("dim", safe(f"ruleset {document['ruleset']}")))
     return "\n\n".join(blocks)
 
 
@@ -75,13 +77,13 @@ def _table(submissions: list[dict[str, Any]], paint: _Paint) -> Iterator[str]:
 
 
 def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str]:
-    where = s["target"] + (f" ({s['commit'][:10]})" if s.get("commit") else "")
+    where = s["heading"] + (f" ({s['commit'][:10]})" if s.get("commit") else "")
     yield f"{paint('bold', safe(where))}: {paint(s['verdict'], s['verdict'].upper())}"
     if s.get("reason"):
         yield from paint.wrap(s["reason"], "  ")
     about = []
     if s.get("primary") and s["primary"] != s["target"]:
-        about.append(f"script {s['primary']}")
+        about += [f"script {s['primary']}"] if s["heading"] == s["target"] else []
     if s.get("peeled"):
         about.append("unpacked " + " > ".join(s["peeled"]))
     for name in ("ttt", "cache"):
@@ -125,8 +127,10 @@ def _finding(f: dict[str, Any], s: dict[str, Any], paint: _Paint) -> Iterator[st
         yield from paint.wrap(f"suppressed: {f['suppressed']}", "    ")
     yield from paint.wrap(f["message"], "    ")
     yield from _frame(f, s.get("excerpts", {}).get(f["path"], {}), paint)
+    for place in f["also"]:
+        yield from paint.wrap(f"and, with other figures, {place}", "    ")
     if f["trace"]:
-        yield "    how the value gets there:"
+        yield "    how the value gets there:" if f.get("basis") != "log" else "    the other places:"
         for number, step in enumerate(f["trace"], 1):
             place = safe(f"{step['path']}:{step['line']}")
             # The place stays in one piece, so that it can be clicked on and copied.
@@ -168,5 +172,7 @@ def _obligations(obligations: list[dict[str, str]], paint: _Paint, verbose: bool
             yield f"  {words}:"
             for o in group:
                 yield from paint.wrap(f"{o['rule']}: {o['reason']}", "    ")
+                if o.get("advice"):
+                    yield from paint.wrap(f"-> {o['advice']}", "      ")
         else:
             yield from paint.wrap(f"{words}: {' '.join(o['rule'] for o in group)}", "  ")

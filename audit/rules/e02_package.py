@@ -1,6 +1,8 @@
 """E2 package: a records folder with README, submission.json, logs and a script that runs.
 
-**What.** The folder is complete, and ``submission.json`` is valid JSON that states author, name and score.
+**What.** The folder is complete, and ``submission.json`` is valid JSON that states author, name and score,
+under whichever key people use for them (``authors``, ``github_id``, ``title``). ``null``, ``"pending"`` and
+zero are no score.
 
 **Why.** Nobody can check what is not there.
 
@@ -49,6 +51,12 @@ ILLEGAL = [
         files=(_LOG, ("README.md", "# X\n"), ("submission.json", '{"author": "a", "name": "b"}')),
         lines=(1,),
     ),
+    Example(
+        name="a score that no model can have",
+        code=_SCRIPT,
+        files=(_LOG, ("README.md", "# X\n"), ("submission.json", '{"author": "a", "name": "b",\n "val_bpb": 40.4848}')),
+        lines=(2,),
+    ),
 ]
 LEGAL = [
     Example(
@@ -58,6 +66,15 @@ LEGAL = [
             _LOG,
             ("README.md", "# X\n"),
             ("submission.json", '{"author": "a", "name": "b", "val_bpb": 1.1134}'),
+        ),
+    ),
+    Example(
+        name="other names for the fields",
+        code=_SCRIPT,
+        files=(
+            _LOG,
+            ("README.md", "# X\n"),
+            ("submission.json", '{"authors": [{"name": "a", "github": "a"}], "submission_name": "b", "final_bpb": 1.1134}'),
         ),
     ),
     Example(

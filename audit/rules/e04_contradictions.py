@@ -2,15 +2,20 @@
 
 **What.** Scores, sizes, times, steps, parameters and settings in README, metadata, logs and code
 defaults are compared within their seed, as intervals of their printed digits. A mean or deviation is
-recomputed from its seeds; "33 % more steps" from its two step times; steps times milliseconds from
-the budget; ``artifact_under_16mb: true`` from the size beside it.
+recomputed from the seeds' scores of the same name in the same object; "33 % more steps" from its two
+step times; steps times milliseconds from the budget; ``artifact_under_16mb: true`` from the size beside it.
+
+**What is compared.** Only what is stated of the submission itself, without further qualification: the
+metadata's own ``val_bpb`` and not ``sliding_bpb`` or ``rerun_mean_bpb``, the README's head and not its
+experiments, the log that prints the stated score and not one of a variant. Where a paper states a
+figure twice, or the other figure anywhere, nothing is said.
 
 **Why.** One of the two places is wrong, and a reader cannot know which.
 
 **Ruling.** None; headlines that logs do not bear out kept submissions from being listed (#2071, #2076,
 #2118).
 
-**Look-alikes.** Rounded figures; other evaluations of the same model (sliding, before adaptation);
+**Look-alikes.** Rounded figures; the mean of a rerun, a control or another backend; a time held back for the quantization; other evaluations of the same model (sliding, before adaptation);
 tables of other people's runs; totals with the packed or the plain script.
 
 **See also.** E1 (seeds), B1 (sizes), M1 (loss against score).
@@ -20,9 +25,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from functools import partial
 
 from audit.context import Context
 from audit.evidence.claims import contradictions
+from audit.evidence.collect import prints
 from audit.model import Fact, Finding, Obligation
 from audit.rules.base import Example, Rule
 from audit.rules.papers import evidence, paper_finding
@@ -59,10 +66,21 @@ ILLEGAL = [
         lines=(3,),
     ),
     Example(
-        name="steps that do not fill the budget",
+        name="more steps than the budget holds",
         code=_SCRIPT,
-        files=(("README.md", "# X\n\n| Seed | Steps | ms/step |\n|---|---|---|\n| 1337 | 7,904 | 70.0 |\n"),),
+        files=(("README.md", "# X\n\n| Seed | Steps | ms/step |\n|---|---|---|\n| 1337 | 9,912 | 67.0 |\n"),),
         lines=(5,),
+    ),
+    Example(
+        name="a mean that its seeds do not have",
+        code=_SCRIPT,
+        files=(
+            (
+                "submission.json",
+                '{"val_bpb": 1.0607,\n "seed_results": {"1": {"val_bpb": 1.0661}, "2": {"val_bpb": 1.0649}}}',
+            ),
+        ),
+        lines=(1,),
     ),
 ]
 LEGAL = [
@@ -78,16 +96,29 @@ LEGAL = [
         ),
     ),
     Example(
-        name="steps that do fill it",
+        name="steps that fill it, but for the time held back for the quantization",
         code=_SCRIPT,
-        files=(("README.md", "# X\n\n| Seed | Steps | ms/step |\n|---|---|---|\n| 1337 | 8,571 | 70.0 |\n"),),
+        files=(("README.md", "# X\n\n| Seed | Steps | ms/step |\n|---|---|---|\n| 1337 | 7,904 | 70.0 |\n"),),
+    ),
+    Example(
+        name="the mean of a second run beside the seeds of the first",
+        code=_SCRIPT,
+        files=(
+            (
+                "submission.json",
+                '{"val_bpb": 1.0655, "seed_results": {"1": {"val_bpb": 1.0661}, "2": {"val_bpb": 1.0649}},\n'
+                ' "rerun": {"mean_bpb": 1.0710, "sdpa_mean_bpb": 1.0902}}',
+            ),
+        ),
     ),
 ]
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     count = 0
-    for item in contradictions(evidence(ctx), ctx.knobs):
+    files = ctx.files
+    known = {"prints": partial(prints, files)} if files is not None else {}
+    for item in contradictions(evidence(ctx), ctx.knobs, ctx.primary.rpartition("/")[0], **known):
         count += 1
         first, *others = item.places
         yield paper_finding(RULE, first, item.message, severity="warning", steps=tuple(others))

@@ -100,7 +100,7 @@ def sweep_refs(
             ref = refs[at]
             lines, kept = ready[keys[ref.name]]
             at += 1
-            yield ref.name, [_labelled(line, ref) for line in lines], kept
+            yield ref.name, [_labelled(line, ref, plan.options.ruleset) for line in lines], kept
 
     yield from flush()
     with tempfile.TemporaryDirectory(prefix="referee-") as modules:
@@ -113,8 +113,8 @@ def sweep_refs(
             yield from flush()
 
 
-def _labelled(line: dict[str, Any], ref: Ref) -> dict[str, Any]:
-    return {"ref": ref.name, **line, "target": ref.name, "commit": ref.commit}
+def _labelled(line: dict[str, Any], ref: Ref, ruleset: str) -> dict[str, Any]:
+    return {"ref": ref.name, **line, "target": ref.name, "commit": ref.commit, "ruleset": ruleset}
 
 
 def _audited(tasks: list[Task], plan: Plan, audit: Audit) -> Iterator[tuple[str, list[dict[str, Any]], bool]]:

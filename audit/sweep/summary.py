@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import textwrap
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
@@ -77,6 +78,24 @@ class Tally:
         return "\n".join(rows)
 
 
+#: what begins and ends every such reason, and is said by the table's title
+_FRAME = re.compile(r"^undetermined, because | could not be shown(?=: )| \(and \d+ more\)$")
+#: the place that a reason begins with, and settings and places in brackets
+_ASIDE = re.compile(r"(?<=: )\S+:\d+: | \((?:[^()]*=[^()]*|[^()\s]+:\d+)\)")
+#: a path, a quotation, a setting's value, a number; the names of rules stay
+_PARTICULAR = re.compile(r"(?<!\w)'[^']*'|\"[^\"]*\"|\S*/[^\s;,()]+|\b[A-Z][A-Z0-9_]+=[^\s,;)]+|(?<![\w.])\d[\d,._]*(?:e[-+]?\d+)?(?!\w)")
+#: letters; where a longer reason is cut, between words
+LONGEST = 160
+
+
 def _kind(reason: str) -> str:
-    """A reason without its particulars, so that equal ones add up."""
-    return re.sub(r"\d+", "N", re.sub(r"'[^']*'|\"[^\"]*\"|\S*/\S+", "…", reason))[:110]
+    """A reason without its particulars, so that equal ones add up: ``D2: the evaluation keeps to the first N tokens``."""
+    plain = _PARTICULAR.sub(_masked, _ASIDE.sub("", _FRAME.sub("", reason)))
+    return textwrap.shorten(plain, LONGEST, placeholder=" …")
+
+
+def _masked(found: re.Match[str]) -> str:
+    said = found.group()
+    if said[0].isdigit():
+        return "N" + said[len(said.rstrip(",.")) :]  # the comma after a number is no part of it
+    return said.partition("=")[0] + "=…" if said[0].isupper() and "=" in said else "…"

@@ -413,7 +413,7 @@ class Statements(Loops, Contexts):
             return status
         if known is None:
             self.note_break(s)
-            if test.scores and test.flags & VAL and (kept := self.kept_by(s)):
+            if test.scores and test.flags & VAL and self.asks_scores(s.test) and (kept := self.kept_by(s)):
                 self.event("CHOOSE", s.test, test, assigned=kept)
             # Undecided at run time (rank, step, sizes): not a gate of the configuration.
             self.gates.append(gate_tokens(test))
@@ -447,6 +447,24 @@ class Statements(Loops, Contexts):
         live_state, dead_state = ("yes", gate), ("no", gate)
         return self.both(s.body, s.orelse, live_state if known else dead_state, dead_state if known else live_state,
                          live=known)  # fmt: skip
+
+    def asks_scores(self: Any, test: ir.Expr) -> bool:
+        """Does a condition ask how large a score is, and not only whether there is any?
+
+        ``if parts:``, ``if best is None:``, ``if window in scores:``, ``if n == 0:`` ask no more than that.
+        """
+        if isinstance(test, ir.BoolOp):
+            return any(self.asks_scores(part) for part in test.values)
+        if isinstance(test, ir.UnaryOp) and test.op == "not":
+            return self.asks_scores(test.operand)
+        if isinstance(test, ir.Compare):
+            nothing = all(isinstance(x, ir.Const) and x.value == 0 for x in test.comparators)
+            if nothing or set(test.ops) <= {"is", "is not", "in", "not in"}:
+                return False
+        seen = len(self.trace.events)
+        v = self.ev(test)
+        del self.trace.events[seen:]  # only looked at
+        return bool(v.scores and v.flags & VAL) and v.kind not in {"seq", "dict"}
 
     def kept_by(self: Any, s: ir.If) -> list[str]:
         """What a branch on a validation score assigns besides scores and counters."""

@@ -100,3 +100,40 @@ for i in range(0, val.numel() - 1, 1024):
 print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 """
     assert warned(code) == []
+
+
+KEPT = """\
+def told(tokens, collect):
+    parts, kept, best = [], [], None
+    for i in range(0, tokens.numel() - 1, 1024):
+        with torch.no_grad():
+            per = nll(model, tokens[None, i : i + 1024], tokens[None, i + 1 : i + 1025])
+        parts.append(per)
+    if TEST:
+        kept = torch.cat([tokens[:1024]])
+    print(f"val_bpb:{torch.cat([p.reshape(-1) for p in parts]).sum().item() / 0.6931471805599453 / n_bytes:.4f}")
+    return kept
+told(val, torch.cuda.device_count() > 3)
+"""
+
+
+@pytest.mark.parametrize(
+    ("test", "asks"),
+    [
+        ("parts", False),
+        ("collect and parts", False),
+        ("not parts", False),
+        ("len(parts) > 3", False),
+        ("best is None", False),
+        ("collect or not (parts and kept)", False),
+        ("parts[-1] is not None", False),
+        ("parts[-1].sum() > 0", False),
+        ("7 in dict(enumerate(parts))", False),
+        ("parts[-1].sum() < 7000", True),
+        ("collect and parts[-1].mean() < parts[0].mean()", True),
+        ("parts and parts[0].max().item() > 3.5", True),
+    ],
+)
+def test_whether_there_are_scores_is_not_how_large_they_are(test, asks):
+    found = audit_text(PRELUDE + KEPT.replace("TEST", test))
+    assert [f.rule for f in found.findings if f.rule == "F18"] == (["F18"] if asks else [])

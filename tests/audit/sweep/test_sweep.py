@@ -97,6 +97,7 @@ def test_every_ref_gives_its_submissions(repository: Repository) -> None:
         for line in lines:
             assert line["ref"] == line["target"]
             assert len(line["commit"]) == 40
+            assert line["ruleset"] == Options().ruleset
             assert line["verdict"] in ("violation", "clean", "undetermined")
             assert set(Submission(target="x").as_json()) <= set(line)
 
