@@ -21,7 +21,7 @@ from audit.render.text import render_text
 from tests.audit.fixture_cases import ROOT, SUBMISSIONS, audited
 
 CASES = ["dense/slot_packed", "nano/prequant_ttt", "dense/body_not_submitted"]
-PLACE = re.compile(r"^ +(?:-->|\d+\.) \S+:\d+$|^\S+: [A-Z]+$")
+PLACE = re.compile(r"^ +(?:-->|\d+\.) \S+:\d+$|^\S+(?: \S+\.py)?: [A-Z]+$")
 
 
 def document() -> dict[str, Any]:
