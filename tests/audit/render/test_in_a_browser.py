@@ -24,6 +24,7 @@ FLAGS = [
     "--disable-sync",
     "--dump-dom",
     "--virtual-time-budget=2000",
+    "--window-size=1000,900",
 ]
 
 
@@ -66,3 +67,27 @@ def test_the_page_fits_its_window(tmp_path: Path) -> None:
     page = render_document(report([audited("nano/prequant_ttt"), audited("dense/slot")]), "html")
     code = "const d=document.documentElement;document.title=d.scrollWidth<=d.clientWidth?'fits':'too wide '+d.scrollWidth"
     assert "<title>fits</title>" in dom(scripted(page, code), tmp_path)
+
+
+def test_a_row_of_the_overview_opens_onto_its_findings(tmp_path: Path) -> None:
+    rows = [audited(c).as_json() | {"ref": f"refs/pull/{n}/head"} for n, c in enumerate(["nano/prequant_ttt", "ngram/plain"])]
+    first = next(f for f in rows[0]["findings"] if f["severity"] == "violation")
+    hostile = "</script><script>document.title='taken over'</script><b>x"
+    rows[0]["findings"].append(first | {"rule": "E4", "name": "contradiction", "severity": "warning", "message": hostile, "gate": "ADAPT=1"})
+    code = """
+      const out=[],under=()=>[...document.querySelectorAll('#rows .under')].filter(r=>!r.hidden).length;
+      document.querySelector('#rows .more').click(); out.push(under());
+      const said=document.querySelector('#rows .under').textContent;
+      out.push(said.includes('FIRST')&&said.includes('PATH:LINE')&&said.includes('by ADAPT=1')&&said.includes('<b>x'));
+      const q=document.getElementById('q'); q.value='taken over'; q.dispatchEvent(new Event('input'));
+      out.push(document.getElementById('shown').textContent);
+      q.value='no such words'; q.dispatchEvent(new Event('input')); out.push(under());
+      q.value=''; q.dispatchEvent(new Event('input')); out.push(under());
+      document.querySelectorAll('#rows th button')[0].click(); out.push(under());
+      const wide=document.getElementById('rows'); out.push(wide.scrollWidth<=document.documentElement.clientWidth);
+      document.title=out.join(' | ');
+    """
+    code = code.replace("FIRST", first["message"].split(";")[0].replace("'", "\\'")).replace("PATH:LINE", f"{first['path']}:{first['line']}")
+    page = dom(scripted(sweep_html(rows), code), tmp_path)
+    title = page.partition("<title>")[2].partition("</title>")[0]
+    assert title == "1 | true | 1 of 2 shown | 0 | 1 | 0 | true"

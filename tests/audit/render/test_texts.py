@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html.parser
+import json
 import re
 from typing import Any
 
@@ -167,6 +168,18 @@ def test_the_overview_has_a_row_per_line_of_the_sweep_and_its_filters() -> None:
     assert [a["data-verdict"] for a in body] == [audited(c).verdict for c in CASES]
     assert external(page) == []
     assert {"q", "v", "r", "t", "c", "rows", "shown"} <= {a.get("id") for _, a in page.tags}
+
+
+def test_the_overview_calls_rules_by_their_names() -> None:
+    rows = [audited(c).as_json() | {"ref": f"refs/pull/{n}/head"} for n, c in enumerate(CASES)]
+    out = sweep_html(rows)
+    f = next(f for f in rows[0]["findings"] if f["severity"] == "violation")
+    assert f"<b title='{f['name']}'>{f['rule']}</b>" in out, "a rule says its name where it is pointed at"
+    assert f"<td>{f['rule']}</td><td>{f['name']}</td>" in out, "and in the legend"
+    data = json.loads(out.partition("id='data'>")[2].partition("</script>")[0])
+    rule, mild, path, line, message, standing = data["rows"][0][0]
+    assert (rule, mild, data["texts"][path], line) == (f"{f['rule']} {f['name']}", 0, f["path"], f["line"])
+    assert data["texts"][message] == f["message"] and f["authority"] in data["texts"][standing]
 
 
 def test_the_overview_shows_the_score_that_a_submission_states() -> None:
