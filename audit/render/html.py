@@ -7,12 +7,13 @@ from html import escape
 from typing import Any
 
 from audit.render.page import badge, page
-from audit.render.places import safe
+from audit.render.places import safe, with_warnings
 
-STATUS = ("violated", "undetermined", "holds", "not-applicable")
+STATUS = ("violated", "undetermined", "warned", "holds", "not-applicable")
 WORDS = {
     "violated": "violated",
     "undetermined": "not shown",
+    "warned": "warned",
     "holds": "holds",
     "not-applicable": "not applicable",
 }
@@ -131,7 +132,7 @@ def _line(number: int, body: str, hit: bool) -> str:
 
 
 def _obligations(s: dict[str, Any]) -> Iterator[str]:
-    obligations = sorted(s["obligations"], key=lambda o: STATUS.index(o["status"]))
+    obligations = sorted(with_warnings(s), key=lambda o: STATUS.index(o["status"]))
     if not obligations:
         return
     counts = {w: sum(o["status"] == k for o in obligations) for k, w in WORDS.items()}
