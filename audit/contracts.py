@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 
 RULESET = "2026-05-02"
+#: the day of the first rules: an earlier ruleset has none
+FIRST_RULESET = "2026-03-18"
 
 
 class Exit(IntEnum):

@@ -25,7 +25,7 @@ from audit import baseline, ir, suppress
 from audit.context import Context, Facts, Options, Problem
 from audit.contracts import InputError
 from audit.excerpts import excerpts, with_columns
-from audit.model import Finding, Obligation, Submission
+from audit.model import Fact, Finding, Obligation, Step, Submission
 from audit.rules.base import Rule, rule_modules
 from audit.streams import say
 from audit.verdict import decide, in_force, missing_input, settle, weigh
@@ -294,12 +294,14 @@ def _find_headline(ctx: Context) -> None:
         return
     labels = {e.label for run in behind for e in run.reported}
     stated = {x: max(sum(e.label == x for e in run.evaluations) for run in behind) for x in sorted(labels)}
-    better = {
-        e.label for run in behind for e in run.evaluations if e.bpb.value < run.reported[-1].bpb.value - LEAST_GAIN
-    }  # fmt: skip
+    better: dict[str, Fact] = {}
+    for run in behind:
+        for e in run.evaluations:
+            if e.bpb.value < min(run.reported[-1].bpb.value - LEAST_GAIN, better[e.label].value if e.label in better else 1e9):
+                better[e.label] = e.bpb
     # That another program printed a score is held against it only where no accepted record comes near the score.
     beyond = min((run.reported[-1].bpb.value for run in behind), default=SEEN) < SEEN
-    narrow(ctx.trace, stated, better - labels, partial(_written, ctx), partial(_printable, ctx) if beyond else lambda _: True)
+    narrow(ctx.trace, stated, {k: v for k, v in better.items() if k not in labels}, partial(_written, ctx), partial(_printable, ctx) if beyond else lambda _: True)
 
 
 def _printable(ctx: Context, text: str) -> bool:
@@ -418,7 +420,7 @@ def _conclude(
     weighed = [weigh(rule, f, options.policy) for rule in rules for f in found[rule.id]]
     if not options.ignore_suppressions:
         weighed = suppress.apply(weighed, texts_at)
-    weighed = with_columns(weighed, source_line)
+    weighed = with_columns([_better_figure(f, ctx) for f in weighed], source_line)
     bodies = {m.path: m.body for m in ctx.modules.values()}
     weighed = [
         replace(f, function=ir.scope_at(bodies.get(f.path, []), f.line), settings=_settings(f, ctx)) for f in weighed
@@ -457,6 +459,22 @@ def _conclude(
     submission.verdict, submission.reason = decide(
         rules, submission.findings, submission.obligations, ctx.available, options.policy
     )
+
+
+def _better_figure(finding: Finding, ctx: Context) -> Finding:
+    """Says of what counts only because the run printed a better figure than the stated one which figure that is."""
+    from audit.trace.headline import put_forward
+
+    if ctx.trace is None or finding.severity == "note" or finding.active == "no" or finding.basis != "source":
+        return finding
+    figure = put_forward(ctx.trace, finding.path, finding.line, [(s.path, s.line) for s in finding.trace])
+    if figure is None:
+        return finding
+    folder = ctx.files.folder + "/" if ctx.files is not None and ctx.files.folder else ""
+    printed = figure.raw or figure.value
+    said = f"the headline does not rest on it, but {figure.path.removeprefix(folder)}:{figure.line} prints {printed}, which is better"
+    step = Step(path=figure.path, line=figure.line, message=f"prints {printed}, better than the stated score")
+    return replace(finding, message=f"{finding.message}; {said}", trace=(*finding.trace, step))
 
 
 def _settings(finding: Finding, ctx: Context) -> tuple[str, ...]:

@@ -13,7 +13,7 @@ from dataclasses import replace
 from datetime import date
 
 from audit.context import Policy
-from audit.contracts import Exit, InputError
+from audit.contracts import FIRST_RULESET, Exit, InputError
 from audit.model import Finding, Obligation, Severity, Submission, Verdict
 from audit.rules.base import Rule
 from audit.wording import counted
@@ -30,11 +30,13 @@ _ABSENT = {
 
 
 def in_force(rules: Iterable[Rule], ruleset: str) -> list[Rule]:
-    """The rules that a ruleset of that date (ISO) contains; InputError for a date that is none."""
+    """The rules that a ruleset of that date (ISO) contains; InputError for a date that is none, or before all rules."""
     try:
         date.fromisoformat(ruleset)
     except ValueError:
         raise InputError(f"--ruleset {ruleset!r} is not a date; write it as YYYY-MM-DD") from None
+    if ruleset < FIRST_RULESET:
+        raise InputError(f"--ruleset {ruleset} is before the first rule; the earliest ruleset is {FIRST_RULESET}")
     return [rule for rule in rules if rule.since <= ruleset]
 
 

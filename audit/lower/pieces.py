@@ -142,8 +142,8 @@ class _Cutter:
 
     def block(self, start: int, end: int, indent: str) -> list[Piece | Block]:
         """The pieces of the lines from ``start`` to before ``end``, whose statements are indented by ``indent``."""
-        starts = [*self.statements(start, end, indent), end]
-        starts[0] = start
+        # What stands before the first line that looks like a statement goes with it, be it all there is.
+        starts = [start, *list(self.statements(start, end, indent))[1:], end]
         out: list[Piece | Block] = []
         open_at = start
         for at, behind in pairwise(starts):

@@ -7,13 +7,14 @@ from html import escape
 from typing import Any
 
 from audit.render.page import badge, page
-from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
+from audit.render.places import clip, column_in, safe, stripped, unpacked_hint, with_warnings
 from audit.wording import counted
 
-STATUS = ("violated", "undetermined", "holds", "not-applicable")
+STATUS = ("violated", "undetermined", "warned", "holds", "not-applicable")
 WORDS = {
     "violated": "violated",
     "undetermined": "not shown",
+    "warned": "warned",
     "holds": "holds",
     "not-applicable": "not applicable",
 }
@@ -135,7 +136,7 @@ def _line(number: int, body: str, hit: bool) -> str:
 
 
 def _obligations(s: dict[str, Any]) -> Iterator[str]:
-    obligations = sorted(s["obligations"], key=lambda o: STATUS.index(o["status"]))
+    obligations = sorted(with_warnings(s), key=lambda o: STATUS.index(o["status"]))
     if not obligations:
         return
     counts = {w: sum(o["status"] == k for o in obligations) for k, w in WORDS.items()}

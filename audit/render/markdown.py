@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.render.groups import for_people
-from audit.render.places import clip, repository_path, safe, unpacked_hint
+from audit.render.places import clip, repository_path, safe, unpacked_hint, with_warnings
 
 #: forges cut a comment at 65,536 characters
 LIMIT = 60_000
@@ -136,7 +136,7 @@ def _evidence(s: dict[str, Any], f: dict[str, Any]) -> Iterator[str]:
 
 def _obligations(s: dict[str, Any]) -> Iterator[str]:
     groups: dict[str, list[dict[str, str]]] = {}
-    for o in s["obligations"]:
+    for o in with_warnings(s):
         groups.setdefault(o["status"], []).append(o)
     open_ = groups.get("undetermined", [])
     if open_:
@@ -147,14 +147,16 @@ def _obligations(s: dict[str, Any]) -> Iterator[str]:
             yield f"- {o['rule']}: {words(o['reason'])}" + (f" ({o['advice']})" if o.get("advice") else "")
     shown = [o["rule"] for o in groups.get("holds", [])]
     absent = [o["rule"] for o in groups.get("not-applicable", [])]
-    if shown or absent:
+    warned = [o["rule"] for o in groups.get("warned", [])]
+    if shown or absent or warned:
         yield ""
-        parts = []
+        parts = ["warned about: " + ", ".join(warned)] if warned else []
         if shown:
-            parts.append("Shown to hold: " + ", ".join(shown))
+            parts.append("shown to hold: " + ", ".join(shown))
         if absent:
             parts.append("not applicable: " + ", ".join(absent))
-        yield "; ".join(parts) + "."
+        said = "; ".join(parts)
+        yield f"{said[0].upper()}{said[1:]}."
     missing = s.get("record_ready", {}).get("missing", [])
     if missing:
         yield ""

@@ -31,7 +31,7 @@ th{font-weight:600;color:var(--dim);font-size:13px}td.num,th.num{text-align:righ
 .badge{display:inline-block;padding:1px 9px;border-radius:10px;font-size:13px;font-weight:600;white-space:nowrap}
 .violation,.violated,.rejected{color:var(--bad);background:var(--bad-bg)}
 .clean,.shown,.holds,.verified{color:var(--good);background:var(--good-bg)}
-.undetermined,.warning,.not-shown,.incomplete{color:var(--ask);background:var(--ask-bg)}
+.undetermined,.warning,.warned,.not-shown,.incomplete{color:var(--ask);background:var(--ask-bg)}
 .note,.not-applicable{color:var(--dim);background:var(--code)}
 .card{background:var(--card);border:1px solid var(--line);border-radius:10px;padding:14px 16px;margin:12px 0}
 .figures{display:flex;flex-wrap:wrap;gap:12px;margin:16px 0}

@@ -69,6 +69,18 @@ def fingerprints(submission: dict[str, Any]) -> list[str]:
     )  # fmt: skip
 
 
+def with_warnings(submission: dict[str, Any]) -> list[dict[str, str]]:
+    """The obligations; of one that holds beside a warning of its rule the status is ``warned``, with what is warned of."""
+    said: dict[str, str] = {}
+    for f in submission["findings"]:
+        if f["severity"] == "warning" and not f.get("suppressed"):
+            said.setdefault(f["rule"], f"{f['path']}:{f['line']}: {f['message']}")
+    return [
+        {**o, "status": "warned", "reason": said[o["rule"]]} if o["status"] == "holds" and o["rule"] in said else o
+        for o in submission["obligations"]
+    ]
+
+
 def repository_path(submission: dict[str, Any], path: str) -> str:
     """``path`` (relative to the submission's root) as seen from where the audit was started.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.render.groups import for_people
-from audit.render.places import clip, column_in, safe, stripped, unpacked_hint
+from audit.render.places import clip, column_in, safe, stripped, unpacked_hint, with_warnings
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
@@ -102,7 +102,7 @@ def _submission(s: dict[str, Any], paint: _Paint, verbose: bool) -> Iterator[str
     if hidden:
         yield ""
         yield paint("dim", f"  {hidden} note{'s' if hidden > 1 else ''} not shown (-v shows them)")
-    yield from _obligations(s["obligations"], paint, verbose)
+    yield from _obligations(with_warnings(s), paint, verbose)
     missing = s.get("record_ready", {}).get("missing", [])
     if missing and verbose:
         yield ""
@@ -163,7 +163,7 @@ def _obligations(obligations: list[dict[str, str]], paint: _Paint, verbose: bool
     if not obligations:
         return
     yield ""
-    for status, words in (("violated", "violated"), ("undetermined", "not shown"), ("holds", "shown"),
+    for status, words in (("violated", "violated"), ("undetermined", "not shown"), ("warned", "warned"), ("holds", "shown"),
                           ("not-applicable", "not applicable")):  # fmt: skip
         group = by_status.get(status, [])
         if not group:

@@ -72,6 +72,9 @@ LEGAL = [
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = [*_elsewhere(ctx), *_tables(ctx)]
     yield from found
+    if ctx.module is None:
+        yield Obligation(rule=RULE.id, status="not-applicable", reason="no readable source")
+        return
     others = sorted(set(ctx.modules) - {ctx.primary})
     said = f"; count the modules too: {', '.join(others[:4])}" if others else ""
     yield holds(RULE, f"{'see the warning' if found else 'the code that runs is the submitted script'}{said}")

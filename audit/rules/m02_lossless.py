@@ -85,6 +85,9 @@ LEGAL = [
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = [f for module in _modules(ctx) for f in _folds(module)]
     yield from found
+    if ctx.module is None and not found:
+        yield Obligation(rule=RULE.id, status="not-applicable", reason="no readable source")
+        return
     yield holds(
         RULE, "see the warning" if found else "no script of the submission folds the text that it encodes"
     )

@@ -77,6 +77,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if problems:
         first = problems[0]
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{first.path}: {first.reason}")
+    elif not ctx.modules:
+        yield Obligation(rule=RULE.id, status="not-applicable", reason="no code could be parsed")
     else:
         layers = list(getattr(ctx.peeled, "layers", ()))
         how = f"unpacked {' > '.join(layers)}" if layers else "nothing is packed"

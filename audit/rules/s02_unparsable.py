@@ -59,6 +59,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield Obligation(
             rule=RULE.id, status="undetermined", reason=f"{first.path}:{first.line}: {first.reason}"
         )
+    elif not ctx.modules:
+        unread = any(p.kind in ("opaque", "missing", "bomb") for p in ctx.problems)
+        yield Obligation(
+            rule=RULE.id, status="not-applicable" if unread else "undetermined", reason="no code was read that could be parsed"
+        )
     else:
         fronts = sorted({m.frontend for m in ctx.modules.values()})
-        yield Obligation(rule=RULE.id, status="holds", reason=f"parsed by {', '.join(fronts) or 'no parser'}")
+        yield Obligation(rule=RULE.id, status="holds", reason=f"parsed by {', '.join(fronts)}")

@@ -74,5 +74,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         )  # fmt: skip
     if problems:
         yield Obligation(rule=RULE.id, status="undetermined", reason=problems[0].reason)
+    elif not ctx.modules:
+        yield Obligation(rule=RULE.id, status="not-applicable", reason="no code could be parsed")
     else:
         yield Obligation(rule=RULE.id, status="holds", reason="unpacking and parsing ended within bounds")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from audit.model import Step, Tristate
+from audit.model import Fact, Step, Tristate
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
 from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, Link, disjoint, in_order, left_late
@@ -164,6 +164,8 @@ class Trace:
     cache_reads: Any = None
     #: ids of the reports that print the stated score; None: not known, every printed figure counts
     chosen: frozenset[int] | None = None
+    #: reports of other figures than the stated one that count because they are better, with the figure that was printed
+    beside: dict[int, Fact] = field(default_factory=dict)
 
     def of(self, *kinds: str, active: bool | None = None) -> Iterator[Event]:
         """Events of these kinds in order; ``active=True`` leaves out what the configuration cannot reach."""

@@ -13,7 +13,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping
 
+from audit.model import Fact
 from audit.trace.events import Event, Trace
+from audit.trace.positions import EVENTS
 
 _FIGURE = re.compile(r"(?:\b(?:val_loss|val loss|vl|loss|val_bpb|val bpb|bpb)|(?:\b|_)mix_bpb)\b\s*[:=]?", re.I)
 _LETTERS = re.compile(r"[^a-z]+")
@@ -64,14 +66,14 @@ def reached(sites: dict[tuple, list[int]], printed: int) -> set[int]:
 def narrow(
     trace: Trace,
     stated: Mapping[str, int],
-    better: Iterable[str] = (),
+    better: Mapping[str, Fact] | None = None,
     written: Callable[[str], str | None] = lambda _: None,
     printable: Callable[[str], bool] = lambda _: True,
 ) -> None:
     """Sets ``trace.chosen`` to the reports that count, where one certainly prints the stated score.
 
     ``stated``: what the log lines that print the stated score say before the figure, and how many lines of one run
-    say so, whatever the figure; ``better``: the same texts of the lines that print a better one; ``written``: where the
+    say so, whatever the figure; ``better``: the same texts of the lines that print a better one, with it; ``written``: where the
     program's source holds a text; ``printable``: whether the submitted files could print a line that begins so. A line
     that the program itself prints, and that none of its reports could have printed, is noted in ``trace.unfollowed``, and
     so is a stated score that nothing of the submission prints.
@@ -106,10 +108,40 @@ def narrow(
                 f"nothing of the submission prints the stated score's line ({longest.strip()!r}): another program ran"
             )
         return
-    shown = {label_of(text)[0] for text in better}
-    found |= {e.id for e in active if any(could_print(e, label) for label in shown)}
+    shown = {label_of(text)[0]: figure for text, figure in (better or {}).items()}
+    for e in active:
+        figures = [figure for label, figure in shown.items() if could_print(e, label)]
+        if figures and e.id not in found:
+            trace.beside[e.id] = min(figures, key=lambda f: float(f.value))
+    found |= trace.beside.keys()
     if wanted and len(found) < len(active):
         _choose(trace, frozenset(found))
+
+
+def put_forward(trace: Trace, path: str, line: int, also: Iterable[tuple[str, int]] = ()) -> Fact | None:
+    """The better figure for which alone something counts that happens at a place; None where the headline rests on it.
+
+    ``also``: the places of scores that depend on it, for where no event at the place tells which ones do.
+    """
+    if not trace.beside:
+        return None
+    main: set[int] = set()
+    for e in trace.of("REPORT", active=True):
+        if e.id not in trace.beside and (trace.chosen is None or e.id in trace.chosen):
+            main |= e.scores
+    causes = {e.id for e in trace.events if (e.path, e.line) == (path, line)}
+    scores = list(trace.of("SCORE", active=True))
+    resting = {
+        s.id for s in scores if s.taint & causes or any(k[0] in EVENTS and k[1] in causes for k in s.detail.get("keys", ()))
+    }
+    if not resting:
+        places = {(path, line), *also}
+        resting = {s.id for s in scores if (s.path, s.line) in places}
+    if not resting or resting & main:
+        return None
+    reports = {e.id: e for e in trace.of("REPORT")}
+    figures = [figure for number, figure in trace.beside.items() if reports[number].scores & resting]
+    return min(figures, key=lambda f: float(f.value), default=None)
 
 
 def set_aside(trace: Trace) -> None:
@@ -162,4 +194,4 @@ def _choose(trace: Trace, reports: frozenset[int]) -> None:
             s.detail["reported"] = any((x.path, x.line) == (s.path, s.line) and x.id in reported for x in trace.of("SCORE"))
 
 
-__all__ = ["narrow", "scores_beside", "set_aside"]
+__all__ = ["narrow", "put_forward", "scores_beside", "set_aside"]

@@ -41,6 +41,7 @@ def test_the_exit_code_is_the_worst_verdict(targets: list[str], code: int, capsy
     [
         [], ["no/such/folder"], ["--repo", "/nowhere", "--pr", "1"], ["--pr", "3"], ["--rev", "main"],
         ["--repo", ".", "--pr", "1", "--rev", "main"], [LEGAL, "--env", "novalue"], [LEGAL, "--ruleset", "yesterday"],
+        [LEGAL, "--ruleset", "2020-01-01"],
         [LEGAL, "--baseline", "/nowhere.json"], [LEGAL, "-o", "/no/such/dir/file"], [LEGAL, "--format", "pdf"],
         [LEGAL, "--policy", "lax"], ["--repo", ".", "--pr", "abc"], [LEGAL, "--nope"], [LEGAL, "--color", "blue"],
     ],

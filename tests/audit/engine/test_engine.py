@@ -11,11 +11,11 @@ import pytest
 import audit.engine as engine
 from audit.baseline import of_submission
 from audit.context import Options
-from audit.contracts import Exit, InputError
+from audit.contracts import FIRST_RULESET, Exit, InputError
 from audit.dump import dump_sources
 from audit.engine import Timings, audit_files, audit_target, audit_text, text_files
 from audit.model import Finding, Obligation, Step
-from audit.rules.base import Rule
+from audit.rules.base import Rule, rule_modules
 from audit.verdict import exit_code
 
 SCRIPT = "import os\nlr = float(os.environ.get('LR', '0.1'))\nprint(lr)\n"
@@ -154,6 +154,26 @@ def test_an_older_ruleset_leaves_out_what_came_later(monkeypatch: pytest.MonkeyP
     assert audit_text(SCRIPT, Options(ruleset="2026-03-31")).verdict == "clean"
     with pytest.raises(InputError, match="YYYY-MM-DD"):
         audit_text(SCRIPT, Options(ruleset="spring"))
+
+
+def test_a_date_before_the_first_rule_is_no_ruleset() -> None:
+    first = min(module.RULE.since for module in rule_modules().values())
+    assert first == FIRST_RULESET
+    assert audit_text(SCRIPT, Options(ruleset=first)).obligations
+    with pytest.raises(InputError, match="before the first rule"):
+        audit_text(SCRIPT, Options(ruleset="2020-01-01"))
+
+
+@pytest.mark.parametrize("text", ["\x00\x01\xff(((\x00", "| NVIDIA-SMI 550.54 |\nseed = 0xSEED\n"])
+def test_of_what_no_parser_read_nothing_is_shown(text: str) -> None:
+    result = audit_text(text)
+    assert result.verdict == "undetermined" and "S2" in result.reason
+    assert [o.rule for o in result.obligations if o.status == "holds"] == []
+
+
+def test_of_code_that_was_read_its_reading_is_shown() -> None:
+    shown = {o.rule for o in audit_text("# nothing yet\n").obligations if o.status == "holds"}
+    assert {"S1", "S2", "S3", "B2", "M2"} <= shown
 
 
 def test_a_comment_suppresses_a_finding_unless_the_auditor_ignores_it(

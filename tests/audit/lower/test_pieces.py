@@ -67,6 +67,10 @@ CASES = [
     function("g", tail="    return f\"{total['a']} it's {total!r}\"\n") * 2,
     "def long(a): return 1\n" + "async def f(): pass\n" * 40,
     "@a\n@b(\n  1)\nclass C: pass\n\n\n# nothing else\n",
+    # No line begins as statements do.
+    "(lambda: exec(open('body.py').read()))()\n",
+    "# first\n[run(x)\n  for x in y]\n",
+    "def f():\n" + "    [\n" + "    1,\n" * 40 + "    ][0].run()\n",
 ]
 
 
@@ -148,3 +152,9 @@ def test_what_nests_too_deeply_to_be_kept_is_parsed_each_time(folder):
     deep = "x = " + "-" * 400 + "1\n"
     for _again in range(2):
         assert flat(lower.lower(deep, "a.py").body) == flat(whole(deep).body)
+
+
+@pytest.mark.parametrize("text", ["\xa7\xff(((] \xb1 = \xd7", "\x00\x01\xff(((\x00", "(((\n"])
+def test_what_no_parser_takes_is_no_empty_module(text):
+    with pytest.raises(lower.Unparsable):
+        lower.lower(text, "train_gpt.py")

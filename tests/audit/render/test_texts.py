@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import html.parser
 import json
 import re
@@ -25,8 +26,6 @@ def document(*cases: str) -> dict[str, Any]:
 
 def hostile() -> dict[str, Any]:
     """A result whose every text a stranger chose."""
-    import copy
-
     rendered = copy.deepcopy(document("nano/prequant_ttt"))
     s = rendered["submissions"][0]
     s["target"] = s["reason"] = HOSTILE
@@ -91,6 +90,27 @@ def test_a_code_span_cannot_be_closed_from_inside(text: str) -> None:
     fence = re.match(r"`+", span)[0]
     assert span.endswith(fence) and fence not in span[len(fence) : -len(fence)].replace(fence + "`", "")
     assert "`" * (len(fence) + 1) not in span
+
+
+def test_what_is_warned_of_is_not_among_what_is_shown() -> None:
+    rendered = document("ngram/plain")
+    s = rendered["submissions"][0]
+    assert any(o["rule"] == "B3" or o["rule"] == "B2" for o in s["obligations"])
+    first = dict(s["findings"][0]) if s["findings"] else {
+        "name": "code-counts", "authority": "README", "confidence": "high", "active": "yes", "gate": None,
+        "basis": "source", "path": "train_gpt.py", "line": 1, "end_line": 1, "trace": [],
+    }  # fmt: skip
+    before = copy.deepcopy(s["obligations"])
+    s["findings"] = [first | {"rule": "B2", "severity": "warning", "message": "it executes another file"}]
+    text = render_document(rendered, "text")
+    assert re.search(r"^  warned: B2$", text, re.M) and not re.search(r"^  shown:.*\bB2\b", text, re.M)
+    assert "B2: train_gpt.py:1: it executes another file" in render_document(rendered, "text", verbose=True)
+    assert re.search(r"^Warned about: B2; shown to hold: (?!.*\bB2\b)", render_document(rendered, "markdown"), re.M)
+    assert "<span class='badge warned'>warned</span>" in render_document(rendered, "html")
+    assert json.loads(render_document(rendered, "json"))["submissions"][0]["obligations"] == before
+    for quiet in ({"suppressed": "baseline"}, {"severity": "note"}):
+        s["findings"] = [first | {"rule": "B2", "severity": "warning", "message": "m"} | quiet]
+        assert "warned" not in render_document(rendered, "text")
 
 
 def test_words_escape_markup() -> None:

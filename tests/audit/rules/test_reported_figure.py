@@ -87,6 +87,27 @@ def test_a_better_figure_is_put_forward_by_whoever_prints_it():
     assert accused(STATED + BETTER) == {"F1"}
 
 
+def test_what_counts_for_a_better_figure_alone_says_which_figure_that_is():
+    (found,) = [f for f in judged(STATED + BETTER).findings if f.rule == "F1"]
+    assert "the headline does not rest on it, but train_seed1.log:2 prints 1.092201, which is better" in found.message
+    assert (found.trace[-1].path, found.trace[-1].line) == ("train_seed1.log", 2)
+
+
+@pytest.mark.parametrize(
+    ("log", "stated"), [(STATED + BETTER, "1.092201"), (BETTER, "1.092201"), ("nothing was printed\n", "1.155827"), (STATED + WORSE, "1.155827")]
+)
+def test_what_the_headline_rests_on_is_not_said_to_be_beside_it(log: str, stated: str):
+    assert not any("headline" in f.message for f in judged(log, stated).findings)
+
+
+def test_an_update_before_both_figures_bears_on_the_headline():
+    tuned = SCRIPT[SCRIPT.index("opt = torch.optim.SGD") : SCRIPT.index("tuned = evaluate")]
+    script = SCRIPT.replace(tuned, "").replace("plain = evaluate", tuned + "plain = evaluate")
+    files = {"train_gpt.py": script, "train_seed1.log": STATED + BETTER, "submission.json": '{"val_bpb": 1.155827}'}
+    found = [f for f in audit_files(text_files(files, "train_gpt.py"), Options()).findings if f.rule == "F1"]
+    assert found and all(f.severity == "violation" and "headline" not in f.message for f in found)
+
+
 def test_the_tuned_figure_is_accused_when_it_is_the_stated_one():
     assert accused(STATED + BETTER, "1.092201") == {"F1"}
 
