@@ -59,6 +59,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
             axes = tuple(y if x == "." else x for x, y in zip(a.axes, b.axes, strict=True))
             alike = all(v in (x, ".") for x, *both in zip(axes, a.axes, b.axes, strict=True) for v in both)
             return replace(made, axes=axes) if alike and axes.count("t") == 1 else None
+        if not timed:
+            return made if "f" in made.axes else None
         return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
     if "" in states and "window" in states:
         other, own = (a, b) if a.state == "window" else (b, a)

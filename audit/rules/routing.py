@@ -49,7 +49,7 @@ class Routing:
                     for at, a in enumerate(n.args):
                         doubt = self._order(place, a)
                         if doubt is not None:
-                            for target, name in self.along.parameters(n, [at]):
+                            for target, name in self.along.parameters(place, n, [at]):
                                 self.orders.setdefault((id(target), name), doubt)
             if len(self.orders) == before:
                 break
