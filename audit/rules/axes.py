@@ -129,6 +129,8 @@ def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
     row = number(args[0]) == -1 or axes[0] == "f"
     if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and row and tuple(axes[1:]) == v.axes[2:]:
         return replace(v, axes=("f", *axes[1:]))
+    if v.state == "" and v.axes[0] == "f" and axes[:2] == ["b", "t"] and axes.count("t") == 1:
+        return replace(v, axes=tuple(axes))
     plain = v.state == "" and axes.count("t") == 1 and "s" not in axes and v.axes.count("t") == 1
     return replace(v, axes=tuple(axes)) if plain or (v.state == "slots" and "t" not in axes) else None
 

@@ -29,11 +29,13 @@ from audit.rules.wrapped_ids import WRAPPED, wrapped
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
 BRANCH = "that a branch before it is taken"
 BATCH = "attention over the batch: each window sees the others"
+LAST = "the state at the window's last position is put back on every position of the window"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 TURNED = "the attention's mask leaves later positions in sight"
 
 #: into how many pieces activations are cut at most, for what is done to each of them
 _PIECES = 9
+_NORMED = frozenset({"normalize", "instance_norm", "batch_norm", "group_norm"})
 #: what is done to a learned scale before it is used
 _ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
 
@@ -128,7 +130,34 @@ class Expressions:
             at = parts.index(cut[0]) - len(parts)
             behind = len(cut) == 1 and base.axis(at) == "t" and not any(isinstance(p, ir.Const) and p.value is None for p in parts)
             return self._last(base, cut[0], node) if behind else None
+        if (far := self._moved(base, parts, node)) is not None:
+            return far
         return ax.taken(base, node, self.known)
+
+    def _moved(self, v: Value, parts: list[Any], node: Any) -> Value | None:
+        """``c[:, -1:]``, which all positions may be given; ``x[:, places]``, where places are known on a small window."""
+        at = v.axes.index("t") if v.axes.count("t") == 1 else len(parts)
+        plain = all(isinstance(p, ir.Slice) and p.lower is p.upper is p.step is None for p in parts[:at])
+        if at >= len(parts) or not plain or v.state or not all(isinstance(p, ir.Slice) or ax.number(p) is not None for p in parts[at + 1 :]):
+            return None
+        time = parts[at]
+        last = isinstance(time, ir.Slice) and time.upper is time.step is None and ax.number(time.lower) == -1
+        if last and len(parts) == at + 1:
+            return replace(v, axes=tuple("." if a == "t" else a for a in v.axes), state="window", ahead=(node, LAST))
+        if not isinstance(time, ir.Slice) and at == len(parts) - 1:
+            return self._picked(v, time, node)
+        return None
+
+    def _picked(self, v: Value, places: Any, node: Any) -> Value | None:
+        """Activations at other places of the window."""
+        g = self.known(places)
+        if not isinstance(g, Grid) or len(g.axes) != 1 or not g.axes[0] or g.boolean is not False or v.state:
+            return None
+        later = [n for n, place in enumerate(g.cells) if not 0 <= place <= n]
+        if not later:
+            return None
+        first = later == list(range(len(later))) and len(later) < len(g.cells) - 1
+        return replace(v, state="wrap", ahead=(node, WRAPPED)) if first else replace(v, ahead=(node, mix.NEXT))
 
     def _last(self, v: Value, time: ir.Slice, node: ir.Sub) -> Value | None:
         """Of a filter's result with its overhang on both sides, all but the first ones: those reach later positions."""
@@ -164,9 +193,7 @@ class Expressions:
 
     def _scales(self, node: Any) -> bool:
         """A learned number, or one per channel, in any type: the same at every position, so no mask of any."""
-        while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
-            own = not isinstance(node.func.value, ir.Name)
-            node = node.func.value if own else node.args[0] if node.args else None
+        node = self._through(node)
         made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
         if made is None or self.layers.kind(self.place, made) != "Parameter" or not made.args:
             return False
@@ -183,6 +210,27 @@ class Expressions:
             sizes = sizes[0].elts
         front = all(ax.number(s) == 1 for s in sizes[:-1])
         return name in ("torch.ones", "torch.zeros", "torch.full", "torch.empty", "torch.randn") and bool(sizes) and front
+
+    def _through(self, node: Any, depth: int = 8) -> Any:
+        """What a scale was before it was moved, squeezed between numbers, taken from one, given axes or a name."""
+        for _ in range(depth):
+            if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
+                library = isinstance(node.func.value, ir.Name) and node.func.value.id in ("torch", "F")
+                node = node.func.value if not library else node.args[0] if node.args else None
+            elif isinstance(node, ir.Name) and len(made := self.place.assigned(node.id)) == 1 and node.id not in self.place.params:
+                node = made[0]
+            elif isinstance(node, ir.BinOp) and isinstance(node.left, ir.Const):
+                node = node.right
+            elif isinstance(node, ir.Sub):
+                parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
+                whole = all(isinstance(p, ir.Slice) and p.lower is p.upper is None for p in parts if not isinstance(p, ir.Const))
+                new = all(p.value is None or p.value is Ellipsis for p in parts if isinstance(p, ir.Const))
+                if not (whole and new):
+                    return None
+                node = node.value
+            else:
+                break
+        return node
 
     def _either(self, node: ir.IfExp) -> Known:
         test = self._decided(node.test)
@@ -251,6 +299,8 @@ class Expressions:
         if isinstance(right, Value) and isinstance(left, Grid):
             return hide.added(right, left, op) if op in ("+", "*") else None
         first, second = (node.left, node.right) if isinstance(node, ir.BinOp) else (node.target, node.value)
+        if op == "%" and isinstance(left, Grid) and (length := self.masks.place(second, left)) is not None:
+            return hide.combined(left, Grid((), (length,), False), "%")
         return hide.combined(self.masks.of(first), self.masks.of(second), op)
 
     def _call(self, node: ir.Call) -> Known:
@@ -331,7 +381,8 @@ class Expressions:
                 return put_back(v, node, ("b", "t", "c"), self.place) if folded is v else folded
             return ax.viewed(v, rest, self.known) if v.state != "fill" and not {"g", "p", "r"} & set(v.axes) else None
         if name == "repeat_interleave":
-            return repeated(v, node, rest, self.place)
+            over = ax.number(ax.argument(rest, 1, node.keywords, "dim"))
+            return v if v.axis(over) in (".", "c") and not v.state else repeated(v, node, rest, self.place)
         if name == "interpolate":
             return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if name in ("avg_pool1d", "max_pool1d"):
@@ -339,8 +390,13 @@ class Expressions:
             return pooled(v, over if over is not None else words.get("kernel_size"), step if step is not None else over, pad)
         if name in ("expand", "repeat") and v.axes == ("b", "g", ".", "c"):
             return replace(v, axes=REPEATED)
+        if name in ("expand", "repeat"):
+            return _spread(v, rest, name)
         if name == "unsqueeze" and v.axes == ("b", "g", "c"):
             return replace(v, axes=("b", "g", ".", "c")) if ax.number(over) in (2, -2) else None
+        if name == "unsqueeze" and v.state in ("", "window") and (at := ax.number(over)) is not None and abs(at) <= len(v.axes):
+            at %= len(v.axes) + 1
+            return replace(v, axes=(*v.axes[:at], ".", *v.axes[at:]))
         if name == "size":
             return ax.length(node, self.known)
         if name in ("transpose", "swapaxes", "permute"):
@@ -365,14 +421,20 @@ class Expressions:
             return mix.quantile(v, name, node, rest)
         if name == "sort":
             return mix.arranged(v, node, rest)
+        if name in _NORMED:
+            return mix.normed(v, name, node, rest)
         if name in mix.STATISTICS or name == "norm":
             return mix.statistic(v, name, node, over)
         if name in ("fft", "rfft", "ifft", "irfft"):
             return mix.spectrum(v, name, node, rest)
+        if name == "index_select" and len(rest) == 2:
+            return self._picked(v, rest[1], node) if v.axis(ax.number(rest[0])) == "t" else None
         if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
             return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED))
-        if name in ("layer_norm", "unsqueeze"):
-            return self._normed(v, node, over) if name == "layer_norm" else None
+        if name == "layer_norm":
+            return self._normed(v, node, over)
+        if name == "unsqueeze":
+            return None
         if name == "sum" and v.state:
             return None
         if name == "squeeze":
@@ -480,11 +542,21 @@ class Expressions:
 
     def _handed_on(self, value: Known) -> None:
         """A value that goes on through the model."""
-        if isinstance(value, Value) and value.ahead is not None and value.state == "" and "t" in value.axes:
+        if isinstance(value, Value) and value.ahead is not None and value.state == "" and {"t", "f"} & set(value.axes):
             self._report(*value.ahead)
 
     def _report(self, node: Any, message: str, lacks: str = "") -> None:
         self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
+
+
+def _spread(v: Value, sizes: list[Any], name: str) -> Value | None:
+    """After ``expand`` or ``repeat`` of other axes than time."""
+    if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
+        sizes = sizes[0].elts
+    if v.state not in ("", "window") or len(sizes) != len(v.axes) or any(isinstance(s, ir.Starred) for s in sizes):
+        return None
+    kept = all(ax.number(s) == 1 for s, a in zip(sizes, v.axes, strict=True) if a not in (".", "c"))
+    return v if name == "expand" or kept else None
 
 
 def _either_way(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:

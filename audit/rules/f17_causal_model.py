@@ -66,7 +66,7 @@ from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
 from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
-from audit.rules.settings import closed_by, settings_of
+from audit.rules.settings import closed_by
 from audit.rules.slots import READ
 from audit.rules.window import STATISTICS, Window
 
@@ -199,7 +199,8 @@ _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
-    classes, layers = _classes(code), Layers(code, along)
+    layers = Layers(code, along)
+    classes = _classes(code, layers)
     found = [
         f if p.owner is None else _built(code, p.owner.name, f)
         for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
@@ -270,13 +271,12 @@ def _built(code: Code, layer: str, found: Finding) -> Finding:
 _Class = tuple[dict[str, Place], dict[str, Any]]
 
 
-def _classes(code: Code) -> dict[int, _Class]:
-    models = code.ctx.trace.parts if code.ctx.trace is not None else ()
+def _classes(code: Code, layers: Layers) -> dict[int, _Class]:
     found: dict[int, _Class] = {}
     for p in code.places:
         if p.function is not None and p.owner is not None:
             if id(p.owner) not in found:
-                found[id(p.owner)] = {}, settings_of(models, p.owner.name)
+                found[id(p.owner)] = {}, layers.settings(p)
             found[id(p.owner)][0][p.function.name] = p
     return found
 

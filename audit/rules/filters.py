@@ -122,8 +122,10 @@ def _below(node: Any) -> list[Any]:
 
 def filtered(v: Value, call: ir.Call, made: ir.Call, taps: Taps) -> Value | None:
     """After a ``Conv1d`` that ``made`` built, over (B, C, T)."""
-    if v.axis(-1) != "t" or v.state not in ("", "pad"):
+    if v.axis(-1) != "t" or v.state not in ("", "pad", "wrap"):
         return None
+    if v.state == "wrap":  # the filter's other taps may reach what was moved on
+        v = replace(v, state="", ahead=None)
     size, pad, gap, step = (
         argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
     )

@@ -63,6 +63,8 @@ class Layers:
                 for t in s.targets
                 if isinstance(t, ir.Name) and t.id not in self._stored
             }
+            if "training" not in self._stored and not self._told_training:  # as it is where scores are made
+                held["training"] = self.always_trains
             self._settings[key] = {**held, **settings_of(trace.parts if trace is not None else (), place.owner.name)}
         return self._settings[key]
 
@@ -187,7 +189,12 @@ class Layers:
                 calls = [n for n in p.nodes(ir.Call) if n.args or n.keywords]
                 if any((isinstance(n.func, ir.Attr) and n.func.attr == "train") or _says(n, "train") for n in calls):
                     return False
-        return "training" not in self._stored and not any(_says(n, "training") for p in self.code.places for n in p.nodes(ir.Call))
+        return "training" not in self._stored and not self._told_training
+
+    @cached_property
+    def _told_training(self) -> bool:
+        """Is an attribute of that name written by ``setattr``."""
+        return any(_says(n, "training") for p in self.code.places for n in p.nodes(ir.Call))
 
     def redefined(self, name: str) -> bool:
         """Does the script have a function of its own under a library's name."""

@@ -35,7 +35,7 @@ _LOGIC: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
-    "//": operator.floordiv,
+    "//": operator.floordiv, "%": operator.mod, "remainder": operator.mod,
 }  # fmt: skip
 _MADE = {"ones": 1, "zeros": 0}
 _SAME = frozenset({"contiguous", "clone", "detach", "cuda", "cpu"})
@@ -143,6 +143,14 @@ class Masks:
             return replace(g, axes=tuple(next(left) if w else "" for w in wide))
         if name == "masked_fill" and len(rest) == 2:
             return chosen(self.of(rest[0]), self.of(rest[1]), g)
+        if name in ("clamp", "clip", "clamp_max", "clamp_min") and g.boolean is False:
+            low = None if name == "clamp_max" else argument(rest, 0, node.keywords, "min")
+            high = argument(rest, int(name != "clamp_max"), node.keywords, "max")
+            ends = [None if x is None else self.place(x, g) for x in (low, high)]
+            if any(x is not None and e is None for x, e in zip((low, high), ends, strict=True)):
+                return None
+            cells = tuple(max(c, ends[0]) if ends[0] is not None else c for c in g.cells)
+            return replace(g, cells=tuple(min(c, ends[1]) if ends[1] is not None else c for c in cells))
         if name in ("abs", "absolute") and not rest:
             return replace(g, cells=tuple(abs(c) for c in g.cells))
         if name == "cumsum":
@@ -153,6 +161,17 @@ class Masks:
             other = self.of(rest[0]) if len(rest) == 1 and not words else None
             return combined(g, other, name)
         return None
+
+    def place(self, node: Any, g: Grid) -> int | None:
+        """A place of the small window: a number, the window's length, or that length less a number."""
+        if isinstance(node, ir.BinOp) and node.op == "-":
+            whole, less = self.place(node.left, g), number(node.right)
+            return None if whole is None or less is None else whole - less
+        known = number(node)
+        if known is not None:
+            return known
+        labels = {a for a in g.axes if a}
+        return POSITIONS if self._label(node) in labels and isinstance(self.known(node), (Size, type(None))) else None
 
     def diagonal(self, node: ir.Call, rest: list[Any]) -> int | None:
         by = argument(rest, 0, node.keywords, "diagonal", "k")
@@ -266,7 +285,7 @@ def combined(a: Grid | None, b: Grid | None, op: str) -> Grid | None:
     """Arithmetic, logic and comparisons, entry by entry."""
     axes = _spread([a, b]) if a is not None and b is not None else None
     do = _COMPARES.get(op) or _LOGIC.get(op) or _NUMBERS.get(op)
-    if a is None or b is None or axes is None or do is None or (op == "//" and 0 in b.cells):
+    if a is None or b is None or axes is None or do is None or (op in ("//", "%", "remainder") and 0 in b.cells):
         return None
     if op in _LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
         return None  # bits of numbers
