@@ -263,11 +263,50 @@ class Expressions:
 
     def _product(self, left: Known, right: Known, node: Any) -> Known:
         made = mix.product(left, right, node)
+        first = node.left if isinstance(node, ir.BinOp) else node.args[0] if node.args and len(node.args) == 2 else None
+        if isinstance(right, Value) and not isinstance(left, Value) and right.axis(-2) == "t" and not right.state and first is not None:
+            if isinstance(left, Grid) and hide.mixed(left, right) or (left is None and self._between_positions(first)):
+                return replace(right, ahead=right.ahead or (node, mix.OVER))
         if left is None and isinstance(right, Value) and isinstance(node, ir.BinOp):
             made = slots.learned(spelled.made_of(self.place, node.left), right)
         if made is not None and isinstance(left, Value) and left.state in mix.WEIGHTS:
             self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
+
+    def _over_time(self, node: ir.Call, args: list[Known]) -> Value | None:
+        """``einsum("ts,bsd->btd", self.weight, x)``"""
+        text = node.args[0].value if isinstance(node.args[0], ir.Const) and isinstance(node.args[0].value, str) else ""
+        inputs, _, output = text.replace(" ", "").partition("->")
+        left, _, right = inputs.partition(",")
+        v = args[2]
+        if not isinstance(v, Value) or isinstance(args[1], Value) or len(right) != len(v.axes) or len(left) != 2 or v.state or "t" not in v.axes:
+            return None
+        time = right[v.axes.index("t")]
+        if left[1] != time or output != right.replace(time, left[0]) or left[0] in right:
+            return None
+        shown = isinstance(args[1], Grid) and hide.ahead(hide.pairs(args[1], bool))
+        return replace(v, ahead=(node, mix.OVER)) if shown or (args[1] is None and self._between_positions(node.args[1])) else None
+
+    def _between_positions(self, node: Any) -> bool:
+        """A learned square, as long as the window or cut to it, that nothing masks."""
+        for _ in range(8):
+            cut = isinstance(node, ir.Sub) and isinstance(node.index, ir.Collection)
+            if cut and all(isinstance(p, ir.Slice) and p.lower is p.step is None for p in node.index.elts):
+                node = node.value
+            elif isinstance(node, ir.Call) and called(node) in ("to", "float", "type_as", "bfloat16", "softmax") and isinstance(node.func, ir.Attr):
+                library = isinstance(node.func.value, ir.Name) and node.func.value.id in ("torch", "F")
+                node = node.func.value if not library else node.args[0] if node.args else None
+            elif isinstance(node, ir.Name) and len(made := self.place.assigned(node.id)) == 1 and node.id not in self.place.params:
+                node = made[0]
+            else:
+                break
+        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
+        init = self.layers.methods.get(id(self.place.owner), {}).get("__init__")
+        if made is None or init is None or self.layers.kind(self.place, made) != "Parameter" or self.layers.rewritten(init, node.attr):
+            return False
+        inner = made.args[0] if made.args else None
+        names = [called(n) for n in ir.walk(inner) if isinstance(n, ir.Call)] if inner is not None else ["tril"]
+        return bool(names) and all(n in ("zeros", "ones", "empty", "randn", "rand", "full") for n in names)
 
     def _compared(self, node: ir.Compare) -> Grid | Value | None:
         """A mask made by comparing, positions for example, or activations with a threshold; what is compared goes nowhere else."""
@@ -342,6 +381,8 @@ class Expressions:
             return replace(first, axes=REPEATED) if alike and isinstance(first, Value) else None
         if name == "einsum":
             turn = len(args) == 3 and args[1] is None and isinstance(args[2], Value) and not spelled.made_of(self.place, node.args[1])
+            if len(args) == 3 and (over := self._over_time(node, args)) is not None:
+                return over
             made, attends = mix.einsum(node, args[:0:-1] if turn else args[1:], turn) if args else (None, False)
             if attends:
                 self._report(node, UNMASKED if not isinstance(args[1], Value) or args[1].sees is None else TURNED)

@@ -35,7 +35,7 @@ _LOGIC: dict[str, Callable[[Any, Any], Any]] = {
 }  # fmt: skip
 _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
-    "//": operator.floordiv, "%": operator.mod, "remainder": operator.mod,
+    "//": operator.floordiv, "/": operator.truediv, "div": operator.truediv, "%": operator.mod, "remainder": operator.mod,
 }  # fmt: skip
 _MADE = {"ones": 1, "zeros": 0}
 _SAME = frozenset({"contiguous", "clone", "detach", "cuda", "cpu"})
@@ -97,8 +97,13 @@ class Masks:
         if name == "arange":
             if not node.args or len(node.args) > 2 or any(k in ("start", "end", "step") for k, _ in node.keywords):
                 return None
-            label = self._label(node.args[-1]) if len(node.args) == 1 or number(node.args[0]) == 0 else None
-            return Grid((label,), tuple(range(POSITIONS)), False) if label else None
+            start, end = (number(node.args[0]) if len(node.args) == 2 else 0), node.args[-1]
+            if start and isinstance(end, ir.BinOp) and end.op == "+" and number(end.right) == start:
+                end = end.left  # ``torch.arange(1, T + 1)``
+            elif start != 0:
+                return None
+            label = self._label(end)
+            return Grid((label,), tuple(range(start, start + POSITIONS)), False) if label else None
         if name == "where" and len(node.args) == 3:
             return chosen(*(self.of(a) for a in node.args))
         if name in ("from_numpy", "tensor", "asarray", "array") and len(node.args) == 1 and not node.keywords:
@@ -143,6 +148,10 @@ class Masks:
             return replace(g, axes=tuple(next(left) if w else "" for w in wide))
         if name == "masked_fill" and len(rest) == 2:
             return chosen(self.of(rest[0]), self.of(rest[1]), g)
+        if name == "sum" and number(argument(rest, 0, node.keywords, "dim", "axis")) == -1 and g.axes and g.axes[-1]:
+            held = any(k in ("keepdim", "keepdims") and isinstance(v, ir.Const) and v.value is True for k, v in node.keywords)
+            rows = [sum(g.cells[n : n + POSITIONS]) for n in range(0, len(g.cells), POSITIONS)]
+            return Grid((*g.axes[:-1], *([""] if held else [])), tuple(rows), False)
         if name in ("clamp", "clip", "clamp_max", "clamp_min") and g.boolean is False:
             low = None if name == "clamp_max" else argument(rest, 0, node.keywords, "min")
             high = argument(rest, int(name != "clamp_max"), node.keywords, "max")
@@ -285,7 +294,7 @@ def combined(a: Grid | None, b: Grid | None, op: str) -> Grid | None:
     """Arithmetic, logic and comparisons, entry by entry."""
     axes = _spread([a, b]) if a is not None and b is not None else None
     do = _COMPARES.get(op) or _LOGIC.get(op) or _NUMBERS.get(op)
-    if a is None or b is None or axes is None or do is None or (op in ("//", "%", "remainder") and 0 in b.cells):
+    if a is None or b is None or axes is None or do is None or (op in ("//", "/", "div", "%", "remainder") and 0 in b.cells):
         return None
     if op in _LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
         return None  # bits of numbers
@@ -370,6 +379,11 @@ def attended(g: Known) -> frozenset[tuple[int, int]] | None:
     return both[0] if g.boolean else both[1]
 
 
+def mixed(g: Grid, v: Value) -> bool:
+    """Does a square of weights that positions are multiplied with give some of them later ones."""
+    return v.axis(-2) == "t" and not v.state and ahead(pairs(g, bool))
+
+
 def blocked(g: Known) -> frozenset[tuple[int, int]] | None:
     """The same for ``nn.MultiheadAttention`` and its like, where a truth value says what is hidden."""
     if not isinstance(g, Grid) or g.boolean is None:
@@ -422,4 +436,4 @@ def _hidden(v: Value, seen: frozenset[tuple[int, int]] | None, zero: bool) -> Va
     return replace(v, sees=both) if v.state in ("score", "scaled") else None
 
 
-__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "one_text", "turned"]
+__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "mixed", "one_text", "pairs", "turned"]

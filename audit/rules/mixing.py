@@ -38,6 +38,7 @@ _LEVELS = frozenset(WHOLE.format(name) for name in ("amax", "max", "logsumexp"))
 LIMIT = "a threshold over all positions of the window, the later ones included, decides which of them pass"
 #: what stands at a certain rank, and at which argument the axis is given
 SUMMED = "what all positions of the window add up to, the later ones included, is read back by every position"
+OVER = "a layer over time gives every position a share of all of them"
 BACK = "what was run from the window's end is put back on its positions"
 QUANTILES = {"quantile": 1, "nanquantile": 1, "kthvalue": 1, "median": 0, "nanmedian": 0}
 NORMS = frozenset({"InstanceNorm1d", "GroupNorm", "BatchNorm1d"})
@@ -159,6 +160,18 @@ def _three(letters: list[str], output: str, operands: list[Known]) -> bool:
     return len(several) == 1 and several[0] not in output and one[0] in output and sum(one[0] in w for w in letters) == 1
 
 
+def _reads(letters: list[str], output: str, operands: list[Known]) -> Value | None:
+    """What all positions add up to, read back, whatever else it is multiplied with."""
+    held = [v for v in operands if isinstance(v, Value) and v.state == "window" and v.ahead is not None and v.ahead[1] == SUMMED]
+    for word, v in zip(letters, operands, strict=True) if held else ():
+        if isinstance(v, Value) and not v.state and v.axes.count("t") == 1 and len(word) == len(v.axes) and _same(v, held[0]):
+            own = dict(zip(word, v.axes, strict=True))
+            axes = tuple(own.get(x, ".") for x in output)
+            if axes.count("t") == 1:
+                return Value(axes, v.origin, "", held[0].ahead)
+    return None
+
+
 def _summed(letters: list[str], output: str, a: Known, b: Known, call: ir.Call) -> Value | None:
     """By ``einsum``: what both hold at each position, added up over all of them; or such a sum, read back."""
     if not (isinstance(a, Value) and isinstance(b, Value)) or not _same(a, b) or [len(x) for x in letters] != [len(a.axes), len(b.axes)]:
@@ -185,8 +198,8 @@ def einsum(call: ir.Call, operands: list[Known], turned: bool = False) -> tuple[
         return None, False
     inputs, arrow, output = spec.value.replace(" ", "").partition("->")
     letters = inputs.split(",")[:: -1 if turned else 1]
-    if len(operands) == len(letters) == 3:
-        return None, bool(arrow) and "." not in spec.value and _three(letters, output, operands)
+    if len(operands) == len(letters) == 3 and arrow and "." not in spec.value:
+        return _reads(letters, output, operands), _three(letters, output, operands)
     if len(operands) != 2:
         return None, False
     a, b = operands

@@ -330,7 +330,7 @@ class Reading(Expressions):
             return v
         self._handed_on(v)
         if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
-            return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
+            return replace(v, ahead=(node, mix.OVER))
         if kind == "Linear":
             return projected(v if v.state == "wrap" else replace(v, ahead=None))
         if v.state == "wrap":

@@ -40,11 +40,31 @@ ILLEGAL = {
     ),
     "flash attention that looks on by one at least": model(ROWS + FLASH.format("causal=False, window_size=(64, max(self.heads, 1))")),
     "causal in training alone": model(ROWS + FLASH.format("causal=self.training")).replace("evaluate(Wide()", "evaluate(Wide().eval()"),
+    "a learned square over positions": model("x = x + torch.matmul(self.w[:T, :T].to(x.dtype), x)", "self.w = nn.Parameter(torch.zeros(1024, 1024))"),
+    "a learned square by einsum": model(
+        'x = x + torch.einsum("ts,bsd->btd", self.w[:T, :T].softmax(dim=-1), x)', "self.w = nn.Parameter(torch.zeros(1024, 1024))"
+    ),
+    "a square of ones on the wrong side": model("w = torch.triu(torch.ones(T, T))\nw = w / w.sum(-1, keepdim=True)\nx = x + w @ x"),
+    "linear attention that is normalised": model(
+        HEADS + 'kv = torch.einsum("bhnd,bhne->bhde", k, v)\nz = 1 / torch.einsum("bhnd,bhd->bhn", q, k.sum(dim=2))\n'
+        'y = torch.einsum("bhnd,bhde,bhn->bhne", q, kv, z)' + BACK
+    ),
+    "the next places": model("at = torch.arange(1, T + 1).clamp(max=T - 1)\nx = x + x[:, at]"),
     "either way of a branch": model(
         HEADS + "if T > 64 * self.heads:\n    y = F.scaled_dot_product_attention(q, k, v)\nelse:\n    y = torch.softmax(q @ k.mT, -1) @ v" + BACK
     ),
 }  # fmt: skip
 LEGAL = {
+    "a learned square with a mask": model("x = x + torch.matmul(self.w[:T, :T].tril(), x)", "self.w = nn.Parameter(torch.zeros(1024, 1024))"),
+    "a learned square that is masked before": model(
+        "w = self.w[:T, :T]\nw = w.masked_fill(self.keep[:T, :T] == 0, 0.0)\nx = x + w @ x", "self.w = nn.Parameter(torch.zeros(1024, 1024))"
+    ),
+    "a learned square times a mask": model("w = self.w * self.keep\nx = x + w[:T, :T] @ x", "self.w = nn.Parameter(torch.zeros(1024, 1024))"),
+    "a learned square whose half is set to zero": model(
+        "self.w.data.tril_()\nx = x + self.w[:T, :T] @ x", "self.w = nn.Parameter(torch.zeros(1024, 1024))"
+    ),
+    "a learned square over channels": model("x = x + x @ self.w", "self.w = nn.Parameter(torch.zeros(dim, dim))"),
+    "a square of ones": model("w = torch.tril(torch.ones(T, T))\nw = w / w.sum(-1, keepdim=True)\nx = x + w @ x"),
     "linear attention with a mask": model(PLAIN + "x = (q @ k.transpose(1, 2)).tril() @ v"),
     "running sums of keys and values": model(PLAIN + 'm = torch.einsum("bti,btj->btij", k, v).cumsum(1)\nx = torch.einsum("bti,btij->btj", q, m)'),
     "chunks that read the state before them": model(
