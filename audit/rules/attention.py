@@ -32,7 +32,7 @@ def unmasked(call: ir.Call, reads: Reads, opened: Callable[[Any], bool]) -> bool
     if len(call.args) > 3 or spread(call):
         return False
     # torch says ``attn_mask``, MLX ``mask`` (an array, or the word "causal"), others ``block_mask`` or ``bias``.
-    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k)]
+    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k or k == "score_mod")]
     if any(reads(m) != (True, None) and not opened(m) for m in masks):
         return False
     causal = [v for k, v in call.keywords if k is not None and "causal" in k]

@@ -367,7 +367,7 @@ class Expressions:
                 return built
         if name in self.along.embeddings.tables and node.args:
             return self._embedded(node)
-        if name in spelled.FLASH or name == "scaled_dot_product_attention":
+        if name in spelled.FLASH or name == "scaled_dot_product_attention" or self._flexible(node):
             return self._attention(node, name, args)
         if own or not library:
             return self._layer(node, name, args)
@@ -540,6 +540,20 @@ class Expressions:
                 return made
         first = args[0] if args else None
         return replace(first, state="", ahead=None) if isinstance(first, Value) else None
+
+    def _flexible(self, node: ir.Call) -> bool:
+        """``flex_attention``, also compiled under a name of the module's or the object's."""
+        func = node.func
+        if self.code.dotted(self.place, func).endswith("torch.nn.attention.flex_attention.flex_attention"):
+            return True
+        made: list[Any] = []
+        if isinstance(func, ir.Name) and func.id not in self.place.params:
+            made = [v for p in self.code.places if p.function is None and p.path == self.place.path for v in p.assigned(func.id)]
+        elif isinstance(func, ir.Attr):
+            made = self.layers.calls.get((id(self.place.owner), func.attr), [])
+        return len(made) == 1 and isinstance(made[0], ir.Call) and called(made[0]) == "compile" and any(
+            self.code.dotted(self.place, a).endswith(".flex_attention") for a in made[0].args
+        )  # fmt: skip
 
     def _sees_ahead(self, node: ir.Call, args: list[Known]) -> bool:
         """Does the mask that ``scaled_dot_product_attention`` is given show later positions, and nothing else hides them."""

@@ -59,8 +59,10 @@ from audit.model import Finding, Obligation
 from audit.rules.attention import hides_at_random, made_of, unmasked
 from audit.rules.axes import argument, number
 from audit.rules.base import Rule
+from audit.rules.block_masks import attends_ahead
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
@@ -206,6 +208,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
     ]  # fmt: skip
     found += _read(code, along, layers)
+    for place, made in attends_ahead(code):
+        sure = not hides_at_random(code)
+        seen = finding(RULE, code, place, made, TURNED, confidence="high" if sure else "low")
+        found.append(seen if place.owner is None else _built(code, place.owner.name, seen))
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)

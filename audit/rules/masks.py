@@ -24,16 +24,16 @@ POSITIONS = 12
 #: what is added to a score hides it below the first, and leaves it in sight above the second
 _HIDES, _SHOWS = -1000.0, -30.0
 
-_COMPARES: dict[str, Callable[[Any, Any], Any]] = {
+COMPARES: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
     "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
 }  # fmt: skip
-_LOGIC: dict[str, Callable[[Any, Any], Any]] = {
+LOGIC: dict[str, Callable[[Any, Any], Any]] = {
     "&": lambda a, b: bool(a) and bool(b), "|": lambda a, b: bool(a) or bool(b), "^": lambda a, b: bool(a) != bool(b),
     "logical_and": lambda a, b: bool(a) and bool(b), "logical_or": lambda a, b: bool(a) or bool(b),
 }  # fmt: skip
-_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
+COMBINES: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
     "//": operator.floordiv, "/": operator.truediv, "div": operator.truediv, "%": operator.mod, "remainder": operator.mod,
 }  # fmt: skip
@@ -166,7 +166,7 @@ class Masks:
             over = number(argument(rest, 0, node.keywords, "dim", "axis"))
             last = over is not None and over in (-1, len(g.axes) - 1) and bool(g.axes[-1]) and not any(g.axes[:-1])
             return Grid(g.axes, tuple(itertools.accumulate(c + 0 for c in g.cells)), False) if last else None
-        if name in _COMPARES or name in _LOGIC or name in _NUMBERS:
+        if name in COMPARES or name in LOGIC or name in COMBINES:
             other = self.of(rest[0]) if len(rest) == 1 and not words else None
             return combined(g, other, name)
         return None
@@ -293,12 +293,12 @@ def _over(axes: tuple[str, ...]) -> itertools.product[tuple[int, ...]]:
 def combined(a: Grid | None, b: Grid | None, op: str) -> Grid | None:
     """Arithmetic, logic and comparisons, entry by entry."""
     axes = _spread([a, b]) if a is not None and b is not None else None
-    do = _COMPARES.get(op) or _LOGIC.get(op) or _NUMBERS.get(op)
+    do = COMPARES.get(op) or LOGIC.get(op) or COMBINES.get(op)
     if a is None or b is None or axes is None or do is None or (op in ("//", "/", "div", "%", "remainder") and 0 in b.cells):
         return None
-    if op in _LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
+    if op in LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
         return None  # bits of numbers
-    boolean = op in _COMPARES or op in _LOGIC or (op in ("*", "+", "mul", "add") and a.boolean is True and b.boolean is True)
+    boolean = op in COMPARES or op in LOGIC or (op in ("*", "+", "mul", "add") and a.boolean is True and b.boolean is True)
     cells = tuple(do(_at(a, w), _at(b, w)) for w in _over(axes))
     return _typed(Grid(axes, cells, boolean), True) if boolean else Grid(axes, cells, False)
 
@@ -436,4 +436,4 @@ def _hidden(v: Value, seen: frozenset[tuple[int, int]] | None, zero: bool) -> Va
     return replace(v, sees=both) if v.state in ("score", "scaled") else None
 
 
-__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "mixed", "one_text", "pairs", "turned"]
+__all__ = ["COMBINES", "COMPARES", "IN_PLACE", "LOGIC", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "mixed", "one_text", "pairs", "turned"]
