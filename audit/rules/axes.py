@@ -27,7 +27,8 @@ class Value:
     """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "g" (groups of positions), "p", "r" (those of one group), "c", "." (anything
     else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones;
     ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask;
-    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say."""
+    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say;
+    ``front``: how many zeros stand in front of it where zeros also stand behind it."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
@@ -35,6 +36,7 @@ class Value:
     ahead: tuple[Any, str] | None = None
     sees: frozenset[tuple[int, int]] | None = None
     late: int = 0
+    front: Any = None
 
     def axis(self, n: Any) -> str:
         return self.axes[n] if isinstance(n, int) and -len(self.axes) <= n < len(self.axes) else ""

@@ -19,7 +19,7 @@ from audit.rules import mixing as mix
 from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.filters import OVERHANG, PADDED, Taps, same_text
+from audit.rules.filters import OVERHANG, PADDED, Taps, reaches, same_text
 from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, rearranged, repeated, unfolded
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
@@ -453,7 +453,7 @@ class Expressions:
         if name == "roll":
             return mix.rolled(v, node, rest)
         if name == "pad":
-            return mix.padded(v, node, over if over is not None else words.get("pad"))
+            return mix.padded(v, node, over if over is not None else words.get("pad"), lambda n: Taps(self.layers, self.place).positive(n, even=False))
         if name == "flip":
             return mix.flipped(v, rest or [words.get("dims")])
         if name in ("cumsum", "logcumsumexp"):
@@ -470,8 +470,10 @@ class Expressions:
             return mix.spectrum(v, name, node, rest)
         if name == "index_select" and len(rest) == 2:
             return self._picked(v, rest[1], node) if v.axis(ax.number(rest[0])) == "t" else None
-        if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
-            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED))
+        if name == "unfold" and v.state == "pad":
+            dim, size = (ax.argument(rest, n, node.keywords, k) for n, k in enumerate(("dimension", "size")))
+            reach = reaches(v.front, size, None, Taps(self.layers, self.place)) if v.front is not None else True
+            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED), late=0) if reach and v.axis(ax.number(dim)) == "t" else None
         if name == "layer_norm":
             return self._normed(v, node, over)
         if name == "unsqueeze":

@@ -6,6 +6,7 @@ which positions came to hold later ones says so in ``ahead``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -281,12 +282,12 @@ def _near(v: Value) -> bool:
     return v.ahead is not None and v.ahead[1] in (NEXT, PADDED, GROUPED)
 
 
-def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
-    """After ``F.pad``, whose pairs begin with the last axis."""
+def padded(v: Value, call: ir.Call, by: Any, positive: Callable[[Any], bool] = lambda _: False) -> Value | None:
+    """After ``F.pad``, whose pairs begin with the last axis; ``positive``: is a number above zero for any number of taps."""
     if v.state not in ("", "tail"):
         return None
     pairs = by.elts if isinstance(by, ir.Collection) else []
-    state, ahead, late = v.state, v.ahead, v.late
+    state, ahead, late, front = v.state, v.ahead, v.late, None
     for n in range(0, len(pairs) - 1, 2):
         if v.axis(-1 - n // 2) in ("g", "p"):
             return None
@@ -294,18 +295,19 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
             continue
         left, right = number(pairs[n]), number(pairs[n + 1])
         behind = (right or 0) > 0 or (right is None and left is None and same_text(pairs[n], pairs[n + 1]))
+        behind = behind or (right is None and positive(pairs[n + 1]))
         late = moved_on(pairs[n], pairs[n + 1], late)
         if behind and (v.state == "tail" or (left is not None and left < 0)):
             state, ahead = "", (call, NEXT)
         elif behind:
-            state = "pad"
+            state, front = "pad", None if v.late else pairs[n]
         elif right is None and left == 0 and isinstance(pairs[n + 1], ir.Name) and not v.state:
             state = "fill"
         elif v.state == "tail" or right is None:
             return None
     if late > v.late and _near(v):
         return None
-    return replace(v, state=state, ahead=ahead, late=late) if pairs else None
+    return replace(v, state=state, ahead=ahead, late=late, front=front) if pairs else None
 
 
 def flipped(v: Value, dims: list[Any]) -> Value | None:
