@@ -22,6 +22,7 @@ from audit.rules.code import Code, Place
 from audit.rules.filters import OVERHANG, PADDED, Taps, reaches, same_text
 from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, rearranged, repeated, unfolded
 from audit.rules.layers import Layers
+from audit.rules.places import Places, called
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
 from audit.rules.wrapped_ids import WRAPPED, wrapped
@@ -29,15 +30,12 @@ from audit.rules.wrapped_ids import WRAPPED, wrapped
 RANKED = "positions are picked by their rank among all positions of the window, the later ones included"
 BRANCH = "that a branch before it is taken"
 BATCH = "attention over the batch: each window sees the others"
-LAST = "the state at the window's last position is put back on every position of the window"
 UNMASKED = "attention has no causal mask: every position sees the whole window"
 TURNED = "the attention's mask leaves later positions in sight"
 
 #: into how many pieces activations are cut at most, for what is done to each of them
 _PIECES = 9
 _NORMED = frozenset({"normalize", "instance_norm", "batch_norm", "group_norm"})
-#: what is done to a learned scale before it is used
-_ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +48,7 @@ class Seen:
     lacks: str = ""
 
 
-class Expressions:
+class Expressions(Places):
     """Reads expressions of one method; ``doubt`` counts the branches around them that nothing decides."""
 
     def __init__(
@@ -134,31 +132,6 @@ class Expressions:
             return far
         return ax.taken(base, node, self.known)
 
-    def _moved(self, v: Value, parts: list[Any], node: Any) -> Value | None:
-        """``c[:, -1:]``, which all positions may be given; ``x[:, places]``, where places are known on a small window."""
-        at = v.axes.index("t") if v.axes.count("t") == 1 else len(parts)
-        plain = all(isinstance(p, ir.Slice) and p.lower is p.upper is p.step is None for p in parts[:at])
-        if at >= len(parts) or not plain or v.state or not all(isinstance(p, ir.Slice) or ax.number(p) is not None for p in parts[at + 1 :]):
-            return None
-        time = parts[at]
-        last = isinstance(time, ir.Slice) and time.upper is time.step is None and ax.number(time.lower) == -1
-        if last and len(parts) == at + 1:
-            return replace(v, axes=tuple("." if a == "t" else a for a in v.axes), state="window", ahead=(node, LAST))
-        if not isinstance(time, ir.Slice) and at == len(parts) - 1:
-            return self._picked(v, time, node)
-        return None
-
-    def _picked(self, v: Value, places: Any, node: Any) -> Value | None:
-        """Activations at other places of the window."""
-        g = self.known(places)
-        if not isinstance(g, Grid) or len(g.axes) != 1 or not g.axes[0] or g.boolean is not False or v.state:
-            return None
-        later = [n for n, place in enumerate(g.cells) if not 0 <= place <= n]
-        if not later:
-            return None
-        first = later == list(range(len(later))) and len(later) < len(g.cells) - 1
-        return replace(v, state="wrap", ahead=(node, WRAPPED)) if first else replace(v, ahead=(node, mix.NEXT))
-
     def _last(self, v: Value, time: ir.Slice, node: ir.Sub) -> Value | None:
         """Of a filter's result with its overhang on both sides, all but the first ones: those reach later positions."""
         first, end = time.lower, time.upper
@@ -190,47 +163,6 @@ class Expressions:
             made = (node, "a spectrum over the whole window is put back on its positions")
             return replace(base, state="", ahead=made) if base.state == "freq" else base
         return base if node.attr == "data" else None
-
-    def _scales(self, node: Any) -> bool:
-        """A learned number, or one per channel, in any type: the same at every position, so no mask of any."""
-        node = self._through(node)
-        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
-        if made is None or self.layers.kind(self.place, made) != "Parameter" or not made.args:
-            return False
-        inner = made.args[0]
-        while isinstance(inner, ir.BinOp):  # ``0.02 * torch.randn(dim)``
-            inner = inner.right if isinstance(inner.left, ir.Const) else inner.left
-        name = self.code.dotted(self.place, inner.func) if isinstance(inner, ir.Call) else ""
-        if not isinstance(inner, ir.Call) or not inner.args or any(isinstance(a, ir.Starred) for a in inner.args):
-            return False
-        if name == "torch.tensor":
-            return isinstance(inner.args[0], ir.Const)
-        sizes = inner.args[:1] if name == "torch.full" else inner.args
-        if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
-            sizes = sizes[0].elts
-        front = all(ax.number(s) == 1 for s in sizes[:-1])
-        return name in ("torch.ones", "torch.zeros", "torch.full", "torch.empty", "torch.randn") and bool(sizes) and front
-
-    def _through(self, node: Any, depth: int = 8) -> Any:
-        """What a scale was before it was moved, squeezed between numbers, taken from one, given axes or a name."""
-        for _ in range(depth):
-            if isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
-                library = isinstance(node.func.value, ir.Name) and node.func.value.id in ("torch", "F")
-                node = node.func.value if not library else node.args[0] if node.args else None
-            elif isinstance(node, ir.Name) and len(made := self.place.assigned(node.id)) == 1 and node.id not in self.place.params:
-                node = made[0]
-            elif isinstance(node, ir.BinOp) and isinstance(node.left, ir.Const):
-                node = node.right
-            elif isinstance(node, ir.Sub):
-                parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
-                whole = all(isinstance(p, ir.Slice) and p.lower is p.upper is None for p in parts if not isinstance(p, ir.Const))
-                new = all(p.value is None or p.value is Ellipsis for p in parts if isinstance(p, ir.Const))
-                if not (whole and new):
-                    return None
-                node = node.value
-            else:
-                break
-        return node
 
     def _either(self, node: ir.IfExp) -> Known:
         test = self._decided(node.test)
@@ -265,48 +197,13 @@ class Expressions:
         made = mix.product(left, right, node)
         first = node.left if isinstance(node, ir.BinOp) else node.args[0] if node.args and len(node.args) == 2 else None
         if isinstance(right, Value) and not isinstance(left, Value) and right.axis(-2) == "t" and not right.state and first is not None:
-            if isinstance(left, Grid) and hide.mixed(left, right) or (left is None and self._between_positions(first)):
+            if (isinstance(left, Grid) and hide.mixed(left, right)) or (left is None and self._between_positions(first)):
                 return replace(right, ahead=right.ahead or (node, mix.OVER))
         if left is None and isinstance(right, Value) and isinstance(node, ir.BinOp):
             made = slots.learned(spelled.made_of(self.place, node.left), right)
         if made is not None and isinstance(left, Value) and left.state in mix.WEIGHTS:
             self._report(node, UNMASKED if left.sees is None else TURNED)
         return made
-
-    def _over_time(self, node: ir.Call, args: list[Known]) -> Value | None:
-        """``einsum("ts,bsd->btd", self.weight, x)``"""
-        text = node.args[0].value if isinstance(node.args[0], ir.Const) and isinstance(node.args[0].value, str) else ""
-        inputs, _, output = text.replace(" ", "").partition("->")
-        left, _, right = inputs.partition(",")
-        v = args[2]
-        if not isinstance(v, Value) or isinstance(args[1], Value) or len(right) != len(v.axes) or len(left) != 2 or v.state or "t" not in v.axes:
-            return None
-        time = right[v.axes.index("t")]
-        if left[1] != time or output != right.replace(time, left[0]) or left[0] in right:
-            return None
-        shown = isinstance(args[1], Grid) and hide.ahead(hide.pairs(args[1], bool))
-        return replace(v, ahead=(node, mix.OVER)) if shown or (args[1] is None and self._between_positions(node.args[1])) else None
-
-    def _between_positions(self, node: Any) -> bool:
-        """A learned square, as long as the window or cut to it, that nothing masks."""
-        for _ in range(8):
-            cut = isinstance(node, ir.Sub) and isinstance(node.index, ir.Collection)
-            if cut and all(isinstance(p, ir.Slice) and p.lower is p.step is None for p in node.index.elts):
-                node = node.value
-            elif isinstance(node, ir.Call) and called(node) in ("to", "float", "type_as", "bfloat16", "softmax") and isinstance(node.func, ir.Attr):
-                library = isinstance(node.func.value, ir.Name) and node.func.value.id in ("torch", "F")
-                node = node.func.value if not library else node.args[0] if node.args else None
-            elif isinstance(node, ir.Name) and len(made := self.place.assigned(node.id)) == 1 and node.id not in self.place.params:
-                node = made[0]
-            else:
-                break
-        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
-        init = self.layers.methods.get(id(self.place.owner), {}).get("__init__")
-        if made is None or init is None or self.layers.kind(self.place, made) != "Parameter" or self.layers.rewritten(init, node.attr):
-            return False
-        inner = made.args[0] if made.args else None
-        names = [called(n) for n in ir.walk(inner) if isinstance(n, ir.Call)] if inner is not None else ["tril"]
-        return bool(names) and all(n in ("zeros", "ones", "empty", "randn", "rand", "full") for n in names)
 
     def _compared(self, node: ir.Compare) -> Grid | Value | None:
         """A mask made by comparing, positions for example, or activations with a threshold; what is compared goes nowhere else."""
@@ -543,20 +440,6 @@ class Expressions:
         first = args[0] if args else None
         return replace(first, state="", ahead=None) if isinstance(first, Value) else None
 
-    def _flexible(self, node: ir.Call) -> bool:
-        """``flex_attention``, also compiled under a name of the module's or the object's."""
-        func = node.func
-        if self.code.dotted(self.place, func).endswith("torch.nn.attention.flex_attention.flex_attention"):
-            return True
-        made: list[Any] = []
-        if isinstance(func, ir.Name) and func.id not in self.place.params:
-            made = [v for p in self.code.places if p.function is None and p.path == self.place.path for v in p.assigned(func.id)]
-        elif isinstance(func, ir.Attr):
-            made = self.layers.calls.get((id(self.place.owner), func.attr), [])
-        return len(made) == 1 and isinstance(made[0], ir.Call) and called(made[0]) == "compile" and any(
-            self.code.dotted(self.place, a).endswith(".flex_attention") for a in made[0].args
-        )  # fmt: skip
-
     def _sees_ahead(self, node: ir.Call, args: list[Known]) -> bool:
         """Does the mask that ``scaled_dot_product_attention`` is given show later positions, and nothing else hides them."""
         if spelled.spread(node) or self.layers.redefined("scaled_dot_product_attention"):
@@ -618,11 +501,6 @@ def _spread(v: Value, sizes: list[Any], name: str) -> Value | None:
 
 def _either_way(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     return (a, b), (b, a)
-
-
-def called(node: ir.Call) -> str:
-    func = node.func
-    return func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
 
 
 def projected(v: Value) -> Value | None:

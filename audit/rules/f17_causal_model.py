@@ -62,6 +62,7 @@ from audit.rules.base import Rule
 from audit.rules.block_masks import attends_ahead
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.densities import SHARE, Densities
 from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
@@ -208,9 +209,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
     ]  # fmt: skip
     found += _read(code, along, layers)
-    for place, made in attends_ahead(code):
-        sure = not hides_at_random(code)
-        seen = finding(RULE, code, place, made, TURNED, confidence="high" if sure else "low")
+    for place, mask in attends_ahead(code):
+        seen = finding(RULE, code, place, mask, TURNED, confidence="low" if hides_at_random(code) else "high")
         found.append(seen if place.owner is None else _built(code, place.owner.name, seen))
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
@@ -252,8 +252,13 @@ def _read(code: Code, along: Sequences, layers: Layers) -> Iterator[Finding]:
         for s in readings(code, along, layers, p):
             if id(s.node) not in seen or not s.lacks:
                 seen[id(s.node)] = s
-    for place, cut, doubt in Routing(layers).cuts():
+    routing = Routing(layers)
+    for place, cut, doubt in routing.cuts():
         seen.setdefault(id(cut), Seen(place, cut, SHARES, BRANCH if doubt else ""))
+    for place, share in Densities(layers).weigh():
+        doubt_or_shut = routing.doubtful(place, share)
+        if doubt_or_shut is not None:
+            seen.setdefault(id(share), Seen(place, share, SHARE, BRANCH if doubt_or_shut else ""))
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message

@@ -299,6 +299,8 @@ def _embedding_attributes(code: Code) -> Attributes:
     for place in code.places:
         for node in place.nodes(ir.Call, ir.Assign, ir.AnnAssign):
             if isinstance(node, ir.Call):
+                if _made(code, place, node).endswith("functional.embedding"):
+                    found.tables.add("embedding")  # a table that is handed over
                 # ``nn.ModuleDict(dict(wte=nn.Embedding(…), h=nn.ModuleList([…])))``
                 for name, given in node.keywords:
                     if name is not None and isinstance(given, ir.Call):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from audit.rules.flow import PRELUDE
 from tests.audit.rules.causal_models import audited
 from tests.audit.rules.test_causal_shapes import BACK, HEADS, PLAIN, ROWS, model
 
