@@ -32,7 +32,7 @@ def unmasked(call: ir.Call, reads: Reads, opened: Callable[[Any], bool]) -> bool
     if len(call.args) > 3 or spread(call):
         return False
     # torch says ``attn_mask``, MLX ``mask`` (an array, or the word "causal"), others ``block_mask`` or ``bias``.
-    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k)]
+    masks = [v for k, v in call.keywords if k is not None and ("mask" in k or "bias" in k or k == "score_mod")]
     if any(reads(m) != (True, None) and not opened(m) for m in masks):
         return False
     causal = [v for k, v in call.keywords if k is not None and "causal" in k]
@@ -49,10 +49,17 @@ def flash_unmasked(call: ir.Call, name: str, reads: Reads) -> bool:
     window = words.get("window_size")
     if window is not None:
         right = window.elts[-1] if isinstance(window, ir.Collection) and window.elts else None
-        if number(right) in (None, 0):
+        if not _some(right):
             return False
     causal = [v for k, v in call.keywords if k is not None and "causal" in k]
     return not causal or reads(causal[0]) == (True, False)
+
+
+def _some(width: Any) -> bool:
+    """Is a width another than none: written out (-1 is all of it), or at least one."""
+    if isinstance(width, ir.Call) and isinstance(width.func, ir.Name) and width.func.id == "max":
+        return any((number(a) or 0) > 0 for a in width.args)
+    return number(width) not in (None, 0)
 
 
 def hides_nothing(mask: Any) -> bool:

@@ -27,7 +27,8 @@ class Value:
     """``axes``: "b", "t" (time), "s" (time of the keys), "f" (all positions of all windows in a row), "g" (groups of positions), "p", "r" (those of one group), "c", "." (anything
     else); ``origin``: the inputs it is made of; ``ahead``: where, and by what, each position came to hold later ones;
     ``sees``: of scores, which (time, time of the keys) a mask that is known leaves in sight, None without a mask;
-    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say."""
+    ``late``: by how many positions all of it was moved on, as far as shifts and zeros in front say;
+    ``front``: how many zeros stand in front of it where zeros also stand behind it."""
 
     axes: tuple[str, ...]
     origin: frozenset[str]
@@ -35,6 +36,7 @@ class Value:
     ahead: tuple[Any, str] | None = None
     sees: frozenset[tuple[int, int]] | None = None
     late: int = 0
+    front: Any = None
 
     def axis(self, n: Any) -> str:
         return self.axes[n] if isinstance(n, int) and -len(self.axes) <= n < len(self.axes) else ""
@@ -129,6 +131,8 @@ def viewed(v: Value, args: list[Any], known: Any) -> Value | None:
     row = number(args[0]) == -1 or axes[0] == "f"
     if v.state == "" and v.axes in (("b", "t"), ("b", "t", "c")) and row and tuple(axes[1:]) == v.axes[2:]:
         return replace(v, axes=("f", *axes[1:]))
+    if v.state == "" and v.axes[0] == "f" and axes[:2] == ["b", "t"] and axes.count("t") == 1:
+        return replace(v, axes=tuple(axes))
     plain = v.state == "" and axes.count("t") == 1 and "s" not in axes and v.axes.count("t") == 1
     return replace(v, axes=tuple(axes)) if plain or (v.state == "slots" and "t" not in axes) else None
 

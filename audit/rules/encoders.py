@@ -75,7 +75,7 @@ def other_inputs(along: Sequences, place: Place) -> bool:
     """
     callers = [
         p for p in along.code.places if p.owner is not None and p.function is not None
-        for n in p.nodes(ir.Call) if n.args and any(t is place for t, _ in along.parameters(n, [0]))
+        for n in p.nodes(ir.Call) if n.args and any(t is place for t, _ in along.parameters(p, n, [0]))
     ]  # fmt: skip
     return any(_embeds_several(along, p) for p in (place, *callers))
 

@@ -19,9 +19,10 @@ from audit.rules import mixing as mix
 from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
-from audit.rules.filters import OVERHANG, PADDED, Taps, same_text
+from audit.rules.filters import OVERHANG, PADDED, Taps, reaches, same_text
 from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, rearranged, repeated, unfolded
 from audit.rules.layers import Layers
+from audit.rules.places import Places, called
 from audit.rules.sequence import Sequences
 from audit.rules.settings import decided
 from audit.rules.wrapped_ids import WRAPPED, wrapped
@@ -34,8 +35,7 @@ TURNED = "the attention's mask leaves later positions in sight"
 
 #: into how many pieces activations are cut at most, for what is done to each of them
 _PIECES = 9
-#: what is done to a learned scale before it is used
-_ONE_BY_ONE = frozenset("to float type_as bfloat16 half sigmoid tanh exp softplus view reshape unsqueeze".split())
+_NORMED = frozenset({"normalize", "instance_norm", "batch_norm", "group_norm"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Seen:
     lacks: str = ""
 
 
-class Expressions:
+class Expressions(Places):
     """Reads expressions of one method; ``doubt`` counts the branches around them that nothing decides."""
 
     def __init__(
@@ -128,6 +128,8 @@ class Expressions:
             at = parts.index(cut[0]) - len(parts)
             behind = len(cut) == 1 and base.axis(at) == "t" and not any(isinstance(p, ir.Const) and p.value is None for p in parts)
             return self._last(base, cut[0], node) if behind else None
+        if (far := self._moved(base, parts, node)) is not None:
+            return far
         return ax.taken(base, node, self.known)
 
     def _last(self, v: Value, time: ir.Slice, node: ir.Sub) -> Value | None:
@@ -162,28 +164,6 @@ class Expressions:
             return replace(base, state="", ahead=made) if base.state == "freq" else base
         return base if node.attr == "data" else None
 
-    def _scales(self, node: Any) -> bool:
-        """A learned number, or one per channel, in any type: the same at every position, so no mask of any."""
-        while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _ONE_BY_ONE:
-            own = not isinstance(node.func.value, ir.Name)
-            node = node.func.value if own else node.args[0] if node.args else None
-        made = self.layers.built(self.place, node) if isinstance(node, ir.Attr) else None
-        if made is None or self.layers.kind(self.place, made) != "Parameter" or not made.args:
-            return False
-        inner = made.args[0]
-        while isinstance(inner, ir.BinOp):  # ``0.02 * torch.randn(dim)``
-            inner = inner.right if isinstance(inner.left, ir.Const) else inner.left
-        name = self.code.dotted(self.place, inner.func) if isinstance(inner, ir.Call) else ""
-        if not isinstance(inner, ir.Call) or not inner.args or any(isinstance(a, ir.Starred) for a in inner.args):
-            return False
-        if name == "torch.tensor":
-            return isinstance(inner.args[0], ir.Const)
-        sizes = inner.args[:1] if name == "torch.full" else inner.args
-        if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
-            sizes = sizes[0].elts
-        front = all(ax.number(s) == 1 for s in sizes[:-1])
-        return name in ("torch.ones", "torch.zeros", "torch.full", "torch.empty", "torch.randn") and bool(sizes) and front
-
     def _either(self, node: ir.IfExp) -> Known:
         test = self._decided(node.test)
         if test is not None:
@@ -215,6 +195,10 @@ class Expressions:
 
     def _product(self, left: Known, right: Known, node: Any) -> Known:
         made = mix.product(left, right, node)
+        first = node.left if isinstance(node, ir.BinOp) else node.args[0] if node.args and len(node.args) == 2 else None
+        if isinstance(right, Value) and not isinstance(left, Value) and right.axis(-2) == "t" and not right.state and first is not None:
+            if (isinstance(left, Grid) and hide.mixed(left, right)) or (left is None and self._between_positions(first)):
+                return replace(right, ahead=right.ahead or (node, mix.OVER))
         if left is None and isinstance(right, Value) and isinstance(node, ir.BinOp):
             made = slots.learned(spelled.made_of(self.place, node.left), right)
         if made is not None and isinstance(left, Value) and left.state in mix.WEIGHTS:
@@ -251,6 +235,8 @@ class Expressions:
         if isinstance(right, Value) and isinstance(left, Grid):
             return hide.added(right, left, op) if op in ("+", "*") else None
         first, second = (node.left, node.right) if isinstance(node, ir.BinOp) else (node.target, node.value)
+        if op == "%" and isinstance(left, Grid) and (length := self.masks.place(second, left)) is not None:
+            return hide.combined(left, Grid((), (length,), False), "%")
         return hide.combined(self.masks.of(first), self.masks.of(second), op)
 
     def _call(self, node: ir.Call) -> Known:
@@ -278,7 +264,7 @@ class Expressions:
                 return built
         if name in self.along.embeddings.tables and node.args:
             return self._embedded(node)
-        if name in spelled.FLASH or name == "scaled_dot_product_attention":
+        if name in spelled.FLASH or name == "scaled_dot_product_attention" or self._flexible(node):
             return self._attention(node, name, args)
         if own or not library:
             return self._layer(node, name, args)
@@ -292,6 +278,8 @@ class Expressions:
             return replace(first, axes=REPEATED) if alike and isinstance(first, Value) else None
         if name == "einsum":
             turn = len(args) == 3 and args[1] is None and isinstance(args[2], Value) and not spelled.made_of(self.place, node.args[1])
+            if len(args) == 3 and (over := self._over_time(node, args)) is not None:
+                return over
             made, attends = mix.einsum(node, args[:0:-1] if turn else args[1:], turn) if args else (None, False)
             if attends:
                 self._report(node, UNMASKED if not isinstance(args[1], Value) or args[1].sees is None else TURNED)
@@ -331,7 +319,8 @@ class Expressions:
                 return put_back(v, node, ("b", "t", "c"), self.place) if folded is v else folded
             return ax.viewed(v, rest, self.known) if v.state != "fill" and not {"g", "p", "r"} & set(v.axes) else None
         if name == "repeat_interleave":
-            return repeated(v, node, rest, self.place)
+            over = ax.number(ax.argument(rest, 1, node.keywords, "dim"))
+            return v if v.axis(over) in (".", "c") and not v.state else repeated(v, node, rest, self.place)
         if name == "interpolate":
             return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if name in ("avg_pool1d", "max_pool1d"):
@@ -339,8 +328,13 @@ class Expressions:
             return pooled(v, over if over is not None else words.get("kernel_size"), step if step is not None else over, pad)
         if name in ("expand", "repeat") and v.axes == ("b", "g", ".", "c"):
             return replace(v, axes=REPEATED)
+        if name in ("expand", "repeat"):
+            return _spread(v, rest, name)
         if name == "unsqueeze" and v.axes == ("b", "g", "c"):
             return replace(v, axes=("b", "g", ".", "c")) if ax.number(over) in (2, -2) else None
+        if name == "unsqueeze" and v.state in ("", "window") and (at := ax.number(over)) is not None and abs(at) <= len(v.axes):
+            at %= len(v.axes) + 1
+            return replace(v, axes=(*v.axes[:at], ".", *v.axes[at:]))
         if name == "size":
             return ax.length(node, self.known)
         if name in ("transpose", "swapaxes", "permute"):
@@ -356,7 +350,7 @@ class Expressions:
         if name == "roll":
             return mix.rolled(v, node, rest)
         if name == "pad":
-            return mix.padded(v, node, over if over is not None else words.get("pad"))
+            return mix.padded(v, node, over if over is not None else words.get("pad"), lambda n: Taps(self.layers, self.place).positive(n, even=False))
         if name == "flip":
             return mix.flipped(v, rest or [words.get("dims")])
         if name in ("cumsum", "logcumsumexp"):
@@ -365,14 +359,22 @@ class Expressions:
             return mix.quantile(v, name, node, rest)
         if name == "sort":
             return mix.arranged(v, node, rest)
+        if name in _NORMED:
+            return mix.normed(v, name, node, rest)
         if name in mix.STATISTICS or name == "norm":
             return mix.statistic(v, name, node, over)
         if name in ("fft", "rfft", "ifft", "irfft"):
             return mix.spectrum(v, name, node, rest)
-        if name == "unfold" and v.state == "pad" and v.axis(ax.number(over)) == "t":
-            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED))
-        if name in ("layer_norm", "unsqueeze"):
-            return self._normed(v, node, over) if name == "layer_norm" else None
+        if name == "index_select" and len(rest) == 2:
+            return self._picked(v, rest[1], node) if v.axis(ax.number(rest[0])) == "t" else None
+        if name == "unfold" and v.state == "pad":
+            dim, size = (ax.argument(rest, n, node.keywords, k) for n, k in enumerate(("dimension", "size")))
+            reach = reaches(v.front, size, None, Taps(self.layers, self.place)) if v.front is not None else True
+            return replace(v, axes=(*v.axes, "."), state="", ahead=(node, PADDED), late=0) if reach and v.axis(ax.number(dim)) == "t" else None
+        if name == "layer_norm":
+            return self._normed(v, node, over)
+        if name == "unsqueeze":
+            return None
         if name == "sum" and v.state:
             return None
         if name == "squeeze":
@@ -480,20 +482,25 @@ class Expressions:
 
     def _handed_on(self, value: Known) -> None:
         """A value that goes on through the model."""
-        if isinstance(value, Value) and value.ahead is not None and value.state == "" and "t" in value.axes:
+        if isinstance(value, Value) and value.ahead is not None and value.state == "" and {"t", "f"} & set(value.axes):
             self._report(*value.ahead)
 
     def _report(self, node: Any, message: str, lacks: str = "") -> None:
         self.seen.append(Seen(self.place, node, message, lacks or (BRANCH if self.doubt else "")))
 
 
+def _spread(v: Value, sizes: list[Any], name: str) -> Value | None:
+    """After ``expand`` or ``repeat`` of other axes than time."""
+    if len(sizes) == 1 and isinstance(sizes[0], ir.Collection):
+        sizes = sizes[0].elts
+    if v.state not in ("", "window") or len(sizes) != len(v.axes) or any(isinstance(s, ir.Starred) for s in sizes):
+        return None
+    kept = all(ax.number(s) == 1 for s, a in zip(sizes, v.axes, strict=True) if a not in (".", "c"))
+    return v if name == "expand" or kept else None
+
+
 def _either_way(a: Any, b: Any) -> tuple[tuple[Any, Any], tuple[Any, Any]]:
     return (a, b), (b, a)
-
-
-def called(node: ir.Call) -> str:
-    func = node.func
-    return func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
 
 
 def projected(v: Value) -> Value | None:

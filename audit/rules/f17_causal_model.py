@@ -59,14 +59,17 @@ from audit.model import Finding, Obligation
 from audit.rules.attention import hides_at_random, made_of, unmasked
 from audit.rules.axes import argument, number
 from audit.rules.base import Rule
+from audit.rules.block_masks import attends_ahead
 from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.densities import SHARE, Densities
+from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
 from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
-from audit.rules.settings import closed_by, settings_of
+from audit.rules.settings import closed_by
 from audit.rules.slots import READ
 from audit.rules.window import STATISTICS, Window
 
@@ -200,12 +203,16 @@ _POOLS = frozenset({"avg_pool1d", "max_pool1d", "conv1d", "lp_pool1d"})
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
     code = code_of(ctx)
     along = sequences_of(code)
-    classes, layers = _classes(code), Layers(code, along)
+    layers = Layers(code, along)
+    classes = _classes(code, layers)
     found = [
         f if p.owner is None else _built(code, p.owner.name, f)
         for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
     ]  # fmt: skip
     found += _read(code, along, layers)
+    for place, mask in attends_ahead(code):
+        seen = finding(RULE, code, place, mask, TURNED, confidence="low" if hides_at_random(code) else "high")
+        found.append(seen if place.owner is None else _built(code, place.owner.name, seen))
     for place, node, layer in carried_states(code):
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
@@ -246,8 +253,13 @@ def _read(code: Code, along: Sequences, layers: Layers) -> Iterator[Finding]:
         for s in readings(code, along, layers, p):
             if id(s.node) not in seen or not s.lacks:
                 seen[id(s.node)] = s
-    for place, cut, doubt in Routing(layers).cuts():
+    routing = Routing(layers)
+    for place, cut, doubt in routing.cuts():
         seen.setdefault(id(cut), Seen(place, cut, SHARES, BRANCH if doubt else ""))
+    for place, share in Densities(layers).weigh():
+        doubt_or_shut = routing.doubtful(place, share)
+        if doubt_or_shut is not None:
+            seen.setdefault(id(share), Seen(place, share, SHARE, BRANCH if doubt_or_shut else ""))
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message
@@ -271,13 +283,12 @@ def _built(code: Code, layer: str, found: Finding) -> Finding:
 _Class = tuple[dict[str, Place], dict[str, Any]]
 
 
-def _classes(code: Code) -> dict[int, _Class]:
-    models = code.ctx.trace.parts if code.ctx.trace is not None else ()
+def _classes(code: Code, layers: Layers) -> dict[int, _Class]:
     found: dict[int, _Class] = {}
     for p in code.places:
         if p.function is not None and p.owner is not None:
             if id(p.owner) not in found:
-                found[id(p.owner)] = {}, settings_of(models, p.owner.name)
+                found[id(p.owner)] = {}, layers.settings(p)
             found[id(p.owner)][0][p.function.name] = p
     return found
 

@@ -66,12 +66,12 @@ class Taps:
     def number(self, node: Any) -> int | None:
         return self.at(node, {})
 
-    def positive(self, node: Any) -> bool:
-        """Is a number above zero for whatever number of taps its constructor is given."""
+    def positive(self, node: Any, even: bool = True) -> bool:
+        """Is a number above zero for whatever number of taps its constructor is given; ``even``: also for two."""
         names = self.leaves(node)
         if names is None or len(names) > 1 or not names <= (self.init.params if self.init is not None else frozenset()):
             return False
-        return all((n := self.at(node, dict.fromkeys(names, k))) is not None and n > 0 for k in (2, *_TAPS))
+        return all((n := self.at(node, dict.fromkeys(names, k))) is not None and n > 0 for k in ((2, *_TAPS) if even else _TAPS))
 
     def _stands_for(self, node: Any) -> Any:
         """The expression or the constant behind names that are assigned once."""
@@ -122,8 +122,10 @@ def _below(node: Any) -> list[Any]:
 
 def filtered(v: Value, call: ir.Call, made: ir.Call, taps: Taps) -> Value | None:
     """After a ``Conv1d`` that ``made`` built, over (B, C, T)."""
-    if v.axis(-1) != "t" or v.state not in ("", "pad"):
+    if v.axis(-1) != "t" or v.state not in ("", "pad", "wrap"):
         return None
+    if v.state == "wrap":  # the filter's other taps may reach what was moved on
+        v = replace(v, state="", ahead=None)
     size, pad, gap, step = (
         argument(made.args, n, made.keywords, k) for n, k in ((2, "kernel_size"), (4, "padding"), (5, "dilation"), (3, "stride"))
     )
@@ -134,7 +136,10 @@ def filtered(v: Value, call: ir.Call, made: ir.Call, taps: Taps) -> Value | None
     reach = (k - 1) * d if k is not None and d is not None else None
     if pad is None or taps.number(pad) == 0:
         if v.state == "pad":
-            return _ahead(v, call, reach)
+            beyond = reaches(v.front, size, gap, taps) if v.front is not None else None
+            if beyond is False:
+                return None
+            return _ahead(replace(v, late=0), call, None) if beyond and v.late == FAR else _ahead(v, call, reach)
         late = 0 if reach is None or v.late == FAR else max(v.late - reach, 0)
         return replace(v, late=late)
     if isinstance(pad, ir.Const) and pad.value == "same":
@@ -147,6 +152,22 @@ def filtered(v: Value, call: ir.Call, made: ir.Call, taps: Taps) -> Value | None
         p, w, exact = seen[0]
         return _ahead(v, call, w - p if exact else None)
     return replace(v, state="long") if all(p == w for p, w, _ in seen) and not v.state else None
+
+
+def reaches(front: Any, size: Any, gap: Any, taps: Taps) -> bool | None:
+    """Do taps reach beyond a position that has these zeros in front, for whatever numbers are meant."""
+    inner, between, outer = taps.leaves(size), frozenset() if gap is None else taps.leaves(gap), taps.leaves(front)
+    if inner is None or between is None or outer is None or not outer <= inner | between or len(inner | between) > _FEW:
+        return None
+    names = sorted(inner | between)
+    found: set[bool] = set()
+    for several in itertools.product(*((_TAPS if outer else (2, *_TAPS)) if n in inner else _GAPS for n in names)):
+        tried = dict(zip(names, several, strict=True))
+        k, d, f = taps.at(size, tried), 1 if gap is None else taps.at(gap, tried), taps.at(front, tried)
+        if k is None or d is None or f is None:
+            return None
+        found.add((k - 1) * d > f)
+    return found.pop() if len(found) == 1 else None
 
 
 def _ahead(v: Value, call: ir.Call, by: int | None) -> Value | None:
@@ -188,4 +209,4 @@ def same_text(a: Any, b: Any) -> bool:
     return _named(a) is not None and _named(a) == _named(b)
 
 
-__all__ = ["FAR", "OVERHANG", "PADDED", "Taps", "filtered", "moved_on", "same_text"]
+__all__ = ["FAR", "OVERHANG", "PADDED", "Taps", "filtered", "moved_on", "reaches", "same_text"]

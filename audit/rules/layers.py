@@ -27,7 +27,6 @@ class Layers:
         #: calls that a reading may still enter
         self.left = 0
         self.methods: dict[int, dict[str, Place]] = {}
-        self.forwards: dict[str, Place] = {}
         self.functions: dict[str, list[Place]] = {}
         self.calls: dict[tuple[int, str], list[Any]] = {}
         self._settings: dict[int, dict[str, Any]] = {}
@@ -45,8 +44,6 @@ class Layers:
                 self.functions.setdefault(p.function.name, []).append(p)
                 continue
             self.methods.setdefault(id(p.owner), {})[p.function.name] = p
-            if p.function.name == "forward":
-                self.forwards[p.owner.name] = p
             for n in p.nodes(ir.Assign):
                 for t, value in (pair for target in n.targets for pair in _paired(target, n.value)):
                     if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == "self":
@@ -66,6 +63,8 @@ class Layers:
                 for t in s.targets
                 if isinstance(t, ir.Name) and t.id not in self._stored
             }
+            if "training" not in self._stored and not self._told_training:  # as it is where scores are made
+                held["training"] = self.always_trains
             self._settings[key] = {**held, **settings_of(trace.parts if trace is not None else (), place.owner.name)}
         return self._settings[key]
 
@@ -122,15 +121,17 @@ class Layers:
             found = [f for f in self.functions.get(func.id, ()) if f.path == place.path]
             if len(found) == 1:
                 return found[0]
-            return self.forwards.get(self.along.embeddings.classes.get(func.id, ""))
+            return self._one(place, func)
         if isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self" and place.owner is not None:
             own = self.methods.get(id(place.owner), {}).get(func.attr)
             if own is not None:
                 return own
-            made = [v for v in self.calls.get((id(place.owner), func.attr), ()) if isinstance(v, ir.Call)]
-            names = {c.func.id for v in made for c in [v] if isinstance(c.func, ir.Name)}
-            return self.forwards.get(next(iter(names))) if len(names) == 1 else None
+            return self._one(place, func)
         return None
+
+    def _one(self, place: Place, func: Any) -> Place | None:
+        several = self.along.layers_of(place, func)
+        return several[0] if len(several) == 1 else None
 
     def touched(self, place: Place, func: Any) -> bool:
         """Does its class read the weight behind ``self.name`` itself, perhaps to mask it."""
@@ -173,7 +174,7 @@ class Layers:
                 for n in p.nodes(ir.Call) if own else ():
                     for at, a in enumerate(n.args):
                         if isinstance(a, ir.Name) and a.id in own:
-                            found |= {(id(target), name) for target, name in self.along.parameters(n, [at])}
+                            found |= {(id(target), name) for target, name in self.along.parameters(p, n, [at])}
             if len(found) == before:
                 break
         return found
@@ -188,7 +189,12 @@ class Layers:
                 calls = [n for n in p.nodes(ir.Call) if n.args or n.keywords]
                 if any((isinstance(n.func, ir.Attr) and n.func.attr == "train") or _says(n, "train") for n in calls):
                     return False
-        return "training" not in self._stored and not any(_says(n, "training") for p in self.code.places for n in p.nodes(ir.Call))
+        return "training" not in self._stored and not self._told_training
+
+    @cached_property
+    def _told_training(self) -> bool:
+        """Is an attribute of that name written by ``setattr``."""
+        return any(_says(n, "training") for p in self.code.places for n in p.nodes(ir.Call))
 
     def redefined(self, name: str) -> bool:
         """Does the script have a function of its own under a library's name."""

@@ -24,18 +24,18 @@ POSITIONS = 12
 #: what is added to a score hides it below the first, and leaves it in sight above the second
 _HIDES, _SHOWS = -1000.0, -30.0
 
-_COMPARES: dict[str, Callable[[Any, Any], Any]] = {
+COMPARES: dict[str, Callable[[Any, Any], Any]] = {
     "==": operator.eq, "!=": operator.ne, "<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge,
     "eq": operator.eq, "ne": operator.ne, "lt": operator.lt, "le": operator.le, "gt": operator.gt, "ge": operator.ge,
     "less": operator.lt, "less_equal": operator.le, "greater": operator.gt, "greater_equal": operator.ge,
 }  # fmt: skip
-_LOGIC: dict[str, Callable[[Any, Any], Any]] = {
+LOGIC: dict[str, Callable[[Any, Any], Any]] = {
     "&": lambda a, b: bool(a) and bool(b), "|": lambda a, b: bool(a) or bool(b), "^": lambda a, b: bool(a) != bool(b),
     "logical_and": lambda a, b: bool(a) and bool(b), "logical_or": lambda a, b: bool(a) or bool(b),
 }  # fmt: skip
-_NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
+COMBINES: dict[str, Callable[[Any, Any], Any]] = {
     "+": operator.add, "-": operator.sub, "*": operator.mul, "add": operator.add, "sub": operator.sub, "mul": operator.mul,
-    "//": operator.floordiv,
+    "//": operator.floordiv, "/": operator.truediv, "div": operator.truediv, "%": operator.mod, "remainder": operator.mod,
 }  # fmt: skip
 _MADE = {"ones": 1, "zeros": 0}
 _SAME = frozenset({"contiguous", "clone", "detach", "cuda", "cpu"})
@@ -97,8 +97,13 @@ class Masks:
         if name == "arange":
             if not node.args or len(node.args) > 2 or any(k in ("start", "end", "step") for k, _ in node.keywords):
                 return None
-            label = self._label(node.args[-1]) if len(node.args) == 1 or number(node.args[0]) == 0 else None
-            return Grid((label,), tuple(range(POSITIONS)), False) if label else None
+            start, end = (number(node.args[0]) if len(node.args) == 2 else 0), node.args[-1]
+            if start and isinstance(end, ir.BinOp) and end.op == "+" and number(end.right) == start:
+                end = end.left  # ``torch.arange(1, T + 1)``
+            elif start != 0:
+                return None
+            label = self._label(end)
+            return Grid((label,), tuple(range(start, start + POSITIONS)), False) if label else None
         if name == "where" and len(node.args) == 3:
             return chosen(*(self.of(a) for a in node.args))
         if name in ("from_numpy", "tensor", "asarray", "array") and len(node.args) == 1 and not node.keywords:
@@ -143,16 +148,39 @@ class Masks:
             return replace(g, axes=tuple(next(left) if w else "" for w in wide))
         if name == "masked_fill" and len(rest) == 2:
             return chosen(self.of(rest[0]), self.of(rest[1]), g)
+        if name == "sum" and number(argument(rest, 0, node.keywords, "dim", "axis")) == -1 and g.axes and g.axes[-1]:
+            held = any(k in ("keepdim", "keepdims") and isinstance(v, ir.Const) and v.value is True for k, v in node.keywords)
+            rows = [sum(g.cells[n : n + POSITIONS]) for n in range(0, len(g.cells), POSITIONS)]
+            return Grid((*g.axes[:-1], *([""] if held else [])), tuple(rows), False)
+        if name in ("clamp", "clip", "clamp_max", "clamp_min") and g.boolean is False:
+            low = None if name == "clamp_max" else argument(rest, 0, node.keywords, "min")
+            high = argument(rest, int(name != "clamp_max"), node.keywords, "max")
+            ends = [None if x is None else self.place(x, g) for x in (low, high)]
+            if any(x is not None and e is None for x, e in zip((low, high), ends, strict=True)):
+                return None
+            cells = tuple(max(c, ends[0]) if ends[0] is not None else c for c in g.cells)
+            return replace(g, cells=tuple(min(c, ends[1]) if ends[1] is not None else c for c in cells))
         if name in ("abs", "absolute") and not rest:
             return replace(g, cells=tuple(abs(c) for c in g.cells))
         if name == "cumsum":
             over = number(argument(rest, 0, node.keywords, "dim", "axis"))
             last = over is not None and over in (-1, len(g.axes) - 1) and bool(g.axes[-1]) and not any(g.axes[:-1])
             return Grid(g.axes, tuple(itertools.accumulate(c + 0 for c in g.cells)), False) if last else None
-        if name in _COMPARES or name in _LOGIC or name in _NUMBERS:
+        if name in COMPARES or name in LOGIC or name in COMBINES:
             other = self.of(rest[0]) if len(rest) == 1 and not words else None
             return combined(g, other, name)
         return None
+
+    def place(self, node: Any, g: Grid) -> int | None:
+        """A place of the small window: a number, the window's length, or that length less a number."""
+        if isinstance(node, ir.BinOp) and node.op == "-":
+            whole, less = self.place(node.left, g), number(node.right)
+            return None if whole is None or less is None else whole - less
+        known = number(node)
+        if known is not None:
+            return known
+        labels = {a for a in g.axes if a}
+        return POSITIONS if self._label(node) in labels and isinstance(self.known(node), (Size, type(None))) else None
 
     def diagonal(self, node: ir.Call, rest: list[Any]) -> int | None:
         by = argument(rest, 0, node.keywords, "diagonal", "k")
@@ -265,12 +293,12 @@ def _over(axes: tuple[str, ...]) -> itertools.product[tuple[int, ...]]:
 def combined(a: Grid | None, b: Grid | None, op: str) -> Grid | None:
     """Arithmetic, logic and comparisons, entry by entry."""
     axes = _spread([a, b]) if a is not None and b is not None else None
-    do = _COMPARES.get(op) or _LOGIC.get(op) or _NUMBERS.get(op)
-    if a is None or b is None or axes is None or do is None or (op == "//" and 0 in b.cells):
+    do = COMPARES.get(op) or LOGIC.get(op) or COMBINES.get(op)
+    if a is None or b is None or axes is None or do is None or (op in ("//", "/", "div", "%", "remainder") and 0 in b.cells):
         return None
-    if op in _LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
+    if op in LOGIC and not all(c in (0, 1) for g in (a, b) for c in g.cells):
         return None  # bits of numbers
-    boolean = op in _COMPARES or op in _LOGIC or (op in ("*", "+", "mul", "add") and a.boolean is True and b.boolean is True)
+    boolean = op in COMPARES or op in LOGIC or (op in ("*", "+", "mul", "add") and a.boolean is True and b.boolean is True)
     cells = tuple(do(_at(a, w), _at(b, w)) for w in _over(axes))
     return _typed(Grid(axes, cells, boolean), True) if boolean else Grid(axes, cells, False)
 
@@ -351,6 +379,11 @@ def attended(g: Known) -> frozenset[tuple[int, int]] | None:
     return both[0] if g.boolean else both[1]
 
 
+def mixed(g: Grid, v: Value) -> bool:
+    """Does a square of weights that positions are multiplied with give some of them later ones."""
+    return v.axis(-2) == "t" and not v.state and ahead(pairs(g, bool))
+
+
 def blocked(g: Known) -> frozenset[tuple[int, int]] | None:
     """The same for ``nn.MultiheadAttention`` and its like, where a truth value says what is hidden."""
     if not isinstance(g, Grid) or g.boolean is None:
@@ -403,4 +436,4 @@ def _hidden(v: Value, seen: frozenset[tuple[int, int]] | None, zero: bool) -> Va
     return replace(v, sees=both) if v.state in ("score", "scaled") else None
 
 
-__all__ = ["IN_PLACE", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "one_text", "turned"]
+__all__ = ["COMBINES", "COMPARES", "IN_PLACE", "LOGIC", "Masks", "added", "ahead", "attended", "blocked", "combined", "filled", "halved", "inverted", "mixed", "one_text", "pairs", "turned"]

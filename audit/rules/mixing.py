@@ -6,6 +6,7 @@ which positions came to hold later ones says so in ``ahead``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +18,7 @@ from audit.rules.groups import contracted as over_blocks
 from audit.rules.masks import ahead
 from audit.rules.slots import POOL, READ, SLOTS, contracted, pooled, reduced, weighed
 from audit.rules.window import STATISTICS
+from audit.rules.wrapped_ids import WRAPPED
 
 #: element by element: the axes stay
 KEEPS = frozenset(
@@ -32,11 +34,14 @@ _SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone de
 _MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
 NEXT = "each position is given the next one's state"
 WHOLE = "the {} over all positions is put back on every position of the window"
+#: what is only subtracted before ``exp`` cancels out where shares are made
+_LEVELS = frozenset(WHOLE.format(name) for name in ("amax", "max", "logsumexp"))
 LIMIT = "a threshold over all positions of the window, the later ones included, decides which of them pass"
 #: what stands at a certain rank, and at which argument the axis is given
+SUMMED = "what all positions of the window add up to, the later ones included, is read back by every position"
+OVER = "a layer over time gives every position a share of all of them"
+BACK = "what was run from the window's end is put back on its positions"
 QUANTILES = {"quantile": 1, "nanquantile": 1, "kthvalue": 1, "median": 0, "nanmedian": 0}
-#: of one number per position; what is only subtracted before ``exp`` cancels out where shares are made
-_LEVELS = frozenset({"mean", "sum", "std", "var"})
 NORMS = frozenset({"InstanceNorm1d", "GroupNorm", "BatchNorm1d"})
 
 
@@ -59,11 +64,18 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
             axes = tuple(y if x == "." else x for x, y in zip(a.axes, b.axes, strict=True))
             alike = all(v in (x, ".") for x, *both in zip(axes, a.axes, b.axes, strict=True) for v in both)
             return replace(made, axes=axes) if alike and axes.count("t") == 1 else None
+        if not timed:
+            return made if "f" in made.axes else None
         return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
     if "" in states and "window" in states:
         other, own = (a, b) if a.state == "window" else (b, a)
         assert other.ahead is not None
-        return replace(own, ahead=(node, other.ahead[1])) if "t" in own.axes else None
+        if node.op == "-" and other.ahead[1] in _LEVELS:
+            return None
+        return replace(own, ahead=(node, other.ahead[1])) if {"t", "f"} & set(own.axes) else None
+    if states == {"", "flip"}:
+        own = a if not a.state else b
+        return replace(own, ahead=(node, BACK)) if "t" in a.axes and a.axes == b.axes and _same(a, b) else None
     if states == {"", "wrap"} or states == {"wrap"}:  # nobody mends the first position in the sum
         return replace(made, state="" if node.op in "+-" and "" in states else "wrap")
     if "" in states and SLOTS in states:
@@ -100,7 +112,7 @@ def product(left: Known, right: Known, node: Any) -> Value | None:
         return None
     if (made := weighed(a, b, node)) is not None:
         return made
-    if b is not None and (made := multiplied(a, b, node)) is not None:
+    if b is not None and (made := multiplied(a, b, node) or _state_of(a, b, node)) is not None:
         return made
     if a.state in _SCORES:
         return replace(a, axes=(*a.axes[:-1], "c"), state="", ahead=None, sees=None) if attended(a, b) else None
@@ -115,6 +127,17 @@ def product(left: Known, right: Known, node: Any) -> Value | None:
     return None
 
 
+def _state_of(a: Value, b: Value, node: Any) -> Value | None:
+    """``keys^T @ values`` adds the window up; ``queries @ state`` reads it back."""
+    if not _same(a, b) or len(a.axes) != len(b.axes) or a.axes[:-2] != b.axes[:-2]:
+        return None
+    if a.state == b.state == "" and a.axis(-1) == b.axis(-2) == "t":
+        return Value((*a.axes[:-1], *b.axes[-1:]), a.origin, "window", (node, SUMMED))
+    if a.state == "" and b.state == "window" and a.axis(-2) == "t" and b.ahead is not None and b.ahead[1] == SUMMED:
+        return replace(a, axes=(*a.axes[:-1], "c"), ahead=b.ahead)
+    return None
+
+
 def _same(a: Value, b: Value) -> bool:
     return a.origin == b.origin and len(a.origin) == 1
 
@@ -125,18 +148,66 @@ def attended(weights: Value, values: Value | None) -> bool:
     return summed and (weights.sees is None or ahead(weights.sees))
 
 
+def _three(letters: list[str], output: str, operands: list[Known]) -> bool:
+    """``einsum("bti,bsi,bsj->btj", q, k, v)``: attention in one step."""
+    given = [v for v in operands if isinstance(v, Value) and not v.state and v.axes.count("t") == 1]
+    if len(given) != 3 or len({v.origin for v in given}) != 1 or len(given[0].origin) != 1:
+        return False
+    if any(len(w) != len(v.axes) for w, v in zip(letters, given, strict=True)):
+        return False
+    times = [w[v.axes.index("t")] for w, v in zip(letters, given, strict=True)]
+    several = [x for x in set(times) if times.count(x) == 2]
+    one = [x for x in times if times.count(x) == 1]
+    return len(several) == 1 and several[0] not in output and one[0] in output and sum(one[0] in w for w in letters) == 1
+
+
+def _reads(letters: list[str], output: str, operands: list[Known]) -> Value | None:
+    """What all positions add up to, read back, whatever else it is multiplied with."""
+    held = [v for v in operands if isinstance(v, Value) and v.state == "window" and v.ahead is not None and v.ahead[1] == SUMMED]
+    for word, v in zip(letters, operands, strict=True) if held else ():
+        if isinstance(v, Value) and not v.state and v.axes.count("t") == 1 and len(word) == len(v.axes) and _same(v, held[0]):
+            own = dict(zip(word, v.axes, strict=True))
+            axes = tuple(own.get(x, ".") for x in output)
+            if axes.count("t") == 1:
+                return Value(axes, v.origin, "", held[0].ahead)
+    return None
+
+
+def _summed(letters: list[str], output: str, a: Known, b: Known, call: ir.Call) -> Value | None:
+    """By ``einsum``: what both hold at each position, added up over all of them; or such a sum, read back."""
+    if not (isinstance(a, Value) and isinstance(b, Value)) or not _same(a, b) or [len(x) for x in letters] != [len(a.axes), len(b.axes)]:
+        return None
+    first, second = (dict(zip(x, v.axes, strict=True)) for x, v in zip(letters, (a, b), strict=True))
+    gone = [x for x in first if x in second and x not in output]
+    axes = tuple(x if (x := first.get(y, ".")) != "." else second.get(y, ".") for y in output)
+    if a.state == b.state == "" and a.axes.count("t") == b.axes.count("t") == 1:
+        if any(first[x] == "t" == second.get(x) and output.count(x) == 1 for x in first) and axes.count("t") == 1:
+            return Value(axes, a.origin, "", a.ahead or b.ahead, late=min(a.late, b.late))  # position by position
+        over = any(first[x] == second[x] == "t" for x in gone)
+        return Value(axes, a.origin, "window", (call, SUMMED)) if over else None
+    read = {a.state: a, b.state: b}
+    held = read.get("window")
+    if set(read) == {"", "window"} and held is not None and held.ahead is not None and held.ahead[1] == SUMMED and axes.count("t") == 1:
+        return Value(axes, a.origin, "", held.ahead)
+    return None
+
+
 def einsum(call: ir.Call, operands: list[Known], turned: bool = False) -> tuple[Value | None, bool]:
     """The result, and whether it is attention to all positions; ``turned``: the operands come in the other order."""
     spec = call.args[0]
-    if not (isinstance(spec, ir.Const) and isinstance(spec.value, str)) or len(operands) != 2:
+    if not (isinstance(spec, ir.Const) and isinstance(spec.value, str)):
         return None, False
     inputs, arrow, output = spec.value.replace(" ", "").partition("->")
     letters = inputs.split(",")[:: -1 if turned else 1]
+    if len(operands) == len(letters) == 3 and arrow and "." not in spec.value:
+        return _reads(letters, output, operands), _three(letters, output, operands)
+    if len(operands) != 2:
+        return None, False
     a, b = operands
     if arrow and len(letters) == 2 and "." not in spec.value and (made := contracted(letters, output, a, b, call)) is not None:
         return made, False
     if arrow and len(letters) == 2 and "." not in spec.value and isinstance(a, Value) and isinstance(b, Value):
-        if (made := over_blocks(letters, output, a, b, call)) is not None:
+        if (made := over_blocks(letters, output, a, b, call) or _summed(letters, output, a, b, call)) is not None:
             return made, False
     if not arrow or len(letters) != 2 or "." in spec.value or not isinstance(a, Value) or len(letters[0]) != len(a.axes):
         return None, False
@@ -199,7 +270,11 @@ def rolled(v: Value, call: ir.Call, rest: list[Any]) -> Value | None:
     moved = sum(m for m, d in zip(by, over, strict=True) if v.axis(d) == "t")
     if moved < 0:
         return replace(v, ahead=(call, NEXT))
-    return None if moved and _near(v) else replace(v, late=v.late + moved)
+    if moved and _near(v):
+        return None
+    if moved and not v.ahead and not v.late:
+        return replace(v, state="wrap", ahead=(call, WRAPPED), late=moved)
+    return replace(v, late=v.late + moved)
 
 
 def _near(v: Value) -> bool:
@@ -207,12 +282,12 @@ def _near(v: Value) -> bool:
     return v.ahead is not None and v.ahead[1] in (NEXT, PADDED, GROUPED)
 
 
-def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
-    """After ``F.pad``, whose pairs begin with the last axis."""
+def padded(v: Value, call: ir.Call, by: Any, positive: Callable[[Any], bool] = lambda _: False) -> Value | None:
+    """After ``F.pad``, whose pairs begin with the last axis; ``positive``: is a number above zero for any number of taps."""
     if v.state not in ("", "tail"):
         return None
     pairs = by.elts if isinstance(by, ir.Collection) else []
-    state, ahead, late = v.state, v.ahead, v.late
+    state, ahead, late, front = v.state, v.ahead, v.late, None
     for n in range(0, len(pairs) - 1, 2):
         if v.axis(-1 - n // 2) in ("g", "p"):
             return None
@@ -220,18 +295,19 @@ def padded(v: Value, call: ir.Call, by: Any) -> Value | None:
             continue
         left, right = number(pairs[n]), number(pairs[n + 1])
         behind = (right or 0) > 0 or (right is None and left is None and same_text(pairs[n], pairs[n + 1]))
+        behind = behind or (right is None and positive(pairs[n + 1]))
         late = moved_on(pairs[n], pairs[n + 1], late)
         if behind and (v.state == "tail" or (left is not None and left < 0)):
             state, ahead = "", (call, NEXT)
         elif behind:
-            state = "pad"
+            state, front = "pad", None if v.late else pairs[n]
         elif right is None and left == 0 and isinstance(pairs[n + 1], ir.Name) and not v.state:
             state = "fill"
         elif v.state == "tail" or right is None:
             return None
     if late > v.late and _near(v):
         return None
-    return replace(v, state=state, ahead=ahead, late=late) if pairs else None
+    return replace(v, state=state, ahead=ahead, late=late, front=front) if pairs else None
 
 
 def flipped(v: Value, dims: list[Any]) -> Value | None:
@@ -264,10 +340,25 @@ def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
         return None
     gone = {d % len(v.axes) for d in dims}
     axes = tuple("." if n in gone else a for n, a in enumerate(v.axes) if held or n not in gone)
-    if not any(v.axis(d) == "t" for d in dims):
+    if not any(v.axis(d) in ("t", "f") for d in dims):
         return replace(v, axes=axes)
-    apart = len(dims) > 1 or v.axis(1) != "t" or (v.axes == ("b", "t") and name in _LEVELS)
-    return Value(axes, v.origin, "window", (call, WHOLE.format(name))) if apart else None
+    return Value(axes, v.origin, "window", (call, WHOLE.format(name)))
+
+
+def normed(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | None:
+    """``F.normalize(x, dim=1)``, ``F.instance_norm`` and their like, where what they norm over is time."""
+    if v.state:
+        return v if name == "normalize" and v.state not in _SCORES else None
+    words = dict(call.keywords)
+    if name == "normalize":
+        dim = argument(rest, 1, call.keywords, "dim")
+        timed = v.axis(1 if dim is None else number(dim)) in ("t", "f")
+    else:  # channels stand behind the batch
+        whole = name != "batch_norm" or any(isinstance(x, ir.Const) and x.value is True for x in (words.get("training"), *rest[4:5]))
+        timed = whole and ("t" in v.axes[2:] or (name == "batch_norm" and v.axis(0) == "f"))
+        if not timed and name == "instance_norm":
+            return None
+    return replace(v, ahead=(call, WHOLE.format("norm"))) if timed else v
 
 
 def quantile(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Known:
@@ -326,5 +417,5 @@ def alike(a: Any, b: Any) -> bool:
 
 __all__ = [
     "KEEPS", "NORMS", "QUANTILES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
-    "padded", "product", "quantile", "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
+    "normed", "padded", "product", "quantile", "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

@@ -117,9 +117,13 @@ class Reading(Expressions):
             return self._body(s.body if test else s.orelse)
         before = dict(self.env)
         self.doubt += 1
+        begun = len(self.seen)
         left = self._body(s.body)
         first, self.env = self.env, before
+        turn = len(self.seen)
         right = self._body(s.orelse)
+        if self.doubt == 1:
+            self._either_is_taken(begun, turn)
         if not (left or right):
             self.doubt -= 1
             self.env = ax.merged(first, self.env)
@@ -127,6 +131,13 @@ class Reading(Expressions):
             self.env = first
         # What comes after a branch that left stays in doubt: it may be the way that is not taken.
         return left and right
+
+    def _either_is_taken(self, begun: int, turn: int) -> None:
+        """Where both ways of a branch show later positions, one of them does so for certain."""
+        ways = [[n for n in of if self.seen[n].lacks == BRANCH] for of in (range(begun, turn), range(turn, len(self.seen)))]
+        if all(ways):
+            for n in (ways[0][0], ways[1][0]):
+                self.seen[n] = replace(self.seen[n], lacks="")
 
     def _bind(self, target: Any, value: Known, s: Any) -> None:
         if isinstance(target, ir.Name):
@@ -319,7 +330,7 @@ class Reading(Expressions):
             return v
         self._handed_on(v)
         if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
-            return replace(v, ahead=(node, "a layer over time gives every position a share of all of them"))
+            return replace(v, ahead=(node, mix.OVER))
         if kind == "Linear":
             return projected(v if v.state == "wrap" else replace(v, ahead=None))
         if v.state == "wrap":

@@ -49,7 +49,7 @@ class Routing:
                     for at, a in enumerate(n.args):
                         doubt = self._order(place, a)
                         if doubt is not None:
-                            for target, name in self.along.parameters(n, [at]):
+                            for target, name in self.along.parameters(place, n, [at]):
                                 self.orders.setdefault((id(target), name), doubt)
             if len(self.orders) == before:
                 break
@@ -82,7 +82,7 @@ class Routing:
         dim = argument(node.args[int(library) :], 0, node.keywords, "dim", "axis")
         if number(dim) not in (None, -1, 0, 1) or not self._row(place, key) or not self._per_position(place, key):
             return None
-        return self._doubtful(place, node)
+        return self.doubtful(place, node)
 
     def _row(self, place: Place, node: Any) -> bool:
         """Is the last axis time, or all positions in a row."""
@@ -139,7 +139,7 @@ class Routing:
             rows |= {name for name, values in self.assigned[id(place)].items() if any(self._arranged(v, rows) for v in values)}
             doubt = all(mine.values())
             for node in self._shares(place, rows):
-                if (own := self._doubtful(place, node)) is not None:
+                if (own := self.doubtful(place, node)) is not None:
                     yield place, node, doubt or own
 
     def _arranged(self, node: Any, rows: set[str]) -> bool:
@@ -251,7 +251,7 @@ class Routing:
             return all(self._fixed(place, c, names, depth + 1) for c in ir.children(node))
         return False
 
-    def _doubtful(self, place: Place, node: Any) -> _Doubt | None:
+    def doubtful(self, place: Place, node: Any) -> _Doubt | None:
         """Does an undecided branch stand around a node; None where the settings keep it closed."""
         settings, doubt = self.layers.settings(place), False
         for s in place.nodes(ir.If, ir.IfExp):

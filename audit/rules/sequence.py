@@ -11,6 +11,7 @@ from typing import Any
 
 from audit import ir
 from audit.rules.code import Code, Place
+from audit.rules.members import Members, handed
 
 _KEEPS = frozenset(
     """rms_norm layer_norm dropout relu gelu silu tanh sigmoid softmax leaky_relu square float bfloat16 half to
@@ -57,6 +58,7 @@ class Sequences:
 
     def __init__(self, code: Code) -> None:
         self.code = code
+        self.members = Members(code)
         self.embeddings = _embedding_attributes(code)
         self.methods: set[str] = set()
         self.params: set[tuple[int, str]] = set()
@@ -87,7 +89,7 @@ class Sequences:
             for place, call in calls:
                 for n, a in enumerate(call.args):
                     if not isinstance(a, ir.Const) and (rows_of_pieces(place, a) or self._piece(place, a, found)):
-                        found |= {(id(t), name) for t, name in self.parameters(call, [n])}
+                        found |= {(id(t), name) for t, name in self.parameters(place, call, [n])}
             if len(found) == before:
                 break
         return found
@@ -136,16 +138,13 @@ class Sequences:
         """A module that is called with activations has them in its own ``forward``."""
         given = [n for n, a in enumerate(call.args) if self.along(place, a) and not folded(place, a)]
         if given:
-            self.params |= {(id(t), name) for t, name in self.parameters(call, given)}
+            self.params |= {(id(t), name) for t, name in self.parameters(place, call, given)}
 
-    def parameters(self, call: ir.Call, given: list[int]) -> list[tuple[Place, str]]:
+    def parameters(self, place: Place, call: ir.Call, given: list[int]) -> list[tuple[Place, str]]:
         """Which parameters of the script's functions a call's arguments at some positions are."""
         func = call.func.value if isinstance(call.func, ir.Sub) else call.func  # ``self.blocks[i](x)``
         name = func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
-        targets = list(self.by_name.get(name, ()))
-        if not targets and name:
-            owner = self._class_of(name)
-            targets = self.by_name.get("()" + owner, []) if owner else []
+        targets = list(self.by_name.get(name, ())) or self.layers_of(place, call.func)
         found: list[tuple[Place, str]] = []
         for t in targets:
             assert t.function is not None
@@ -154,6 +153,16 @@ class Sequences:
                 own = own[1:]
             found += [(t, own[n]) for n in given if n < len(own)]
         return found
+
+    def layers_of(self, place: Place, func: Any) -> list[Place]:
+        """The ``forward`` of each of the script's modules that what is called may be."""
+        if not self.members.forwards:
+            return []
+        trace = self.code.ctx.trace
+        several = sorted(self.members.of(place, func))
+        if len(several) > 1 and trace is not None:
+            several = [c for c in several if not trace.leaves_out(c)] or several
+        return [self.members.forwards[c] for c in several]
 
     def touches(self, place: Place) -> bool:
         """Can any expression of the place be activations: by a name that holds them, or by what it calls."""
@@ -168,10 +177,6 @@ class Sequences:
         if place.owner is None or not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self"):
             return False
         return self.held.get(place.owner.name, {}).get(func.attr) in self.models
-
-    def _class_of(self, name: str) -> str | None:
-        """The script's class whose instance a ``self.name`` or a loop variable over a list of them is."""
-        return self.embeddings.classes.get(name)
 
     def along(self, place: Place, node: Any) -> bool:
         """Is the expression's value (B, T, C) activations."""
@@ -201,12 +206,12 @@ class Sequences:
                 return bool(parts) and all(self.along(place, _base(p)) for p in parts)
             # A module or function of the script or of the library that is given activations first.
             made = self.embeddings
-            known = func.attr in _KEEPS or func.attr in made.layers or func.attr in made.classes
+            known = func.attr in _KEEPS or func.attr in made.layers or func.attr in self.members.names
             return known and bool(node.args) and self.along(place, node.args[0])
         if isinstance(func, ir.Name):
-            known = func.id in self.embeddings.classes or func.id in self.methods
+            known = func.id in self.methods or bool(self.members.of(place, func))
             return known and bool(node.args) and self.along(place, node.args[0])
-        if isinstance(func, ir.Sub):
+        if isinstance(func, ir.Sub) or (isinstance(func, ir.Call) and self.members.of(place, func)):
             return bool(node.args) and self.along(place, node.args[0])
         return False
 
@@ -267,12 +272,12 @@ def _base(node: Any) -> Any:
 
 
 class Attributes:
-    """Attribute names that hold an embedding, a layer of the library, or a module of the script's own."""
+    """Attribute names that hold an embedding or a layer of the library, or are assigned a module of the script's own."""
 
     def __init__(self) -> None:
         self.tables: set[str] = set()
         self.layers: set[str] = set()
-        self.classes: dict[str, str] = {}
+        self.built: set[str] = set()
 
     def note(self, attribute: str, made: list[str], own: set[str]) -> None:
         """``made``: the constructors called in what the attribute is assigned; ``own``: the script's modules."""
@@ -280,9 +285,8 @@ class Attributes:
             self.tables.add(attribute)
         if made and made[0].rpartition("nn.")[2] in POINTWISE and "nn." in made[0]:
             self.layers.add(attribute)
-        for m in made:
-            if m in own:
-                self.classes[attribute] = m
+        if not own.isdisjoint(made):
+            self.built.add(attribute)
 
 
 def _embedding_attributes(code: Code) -> Attributes:
@@ -293,8 +297,10 @@ def _embedding_attributes(code: Code) -> Attributes:
     }
     found = Attributes()
     for place in code.places:
-        for node in place.nodes(ir.Call, ir.Assign):
+        for node in place.nodes(ir.Call, ir.Assign, ir.AnnAssign):
             if isinstance(node, ir.Call):
+                if _made(code, place, node).endswith("functional.embedding"):
+                    found.tables.add("embedding")  # a table that is handed over
                 # ``nn.ModuleDict(dict(wte=nn.Embedding(…), h=nn.ModuleList([…])))``
                 for name, given in node.keywords:
                     if name is not None and isinstance(given, ir.Call):
@@ -303,10 +309,10 @@ def _embedding_attributes(code: Code) -> Attributes:
                             [_made(code, place, c) for c in ir.walk(given) if isinstance(c, ir.Call)],
                             own,
                         )
-            if not isinstance(node, ir.Assign) or not any(isinstance(t, (ir.Attr, ir.Collection)) for t in node.targets):
+            targets = list(node.targets) if isinstance(node, ir.Assign) else [node.target] if isinstance(node, ir.AnnAssign) else []
+            if isinstance(node, ir.Call) or node.value is None or not any(isinstance(t, (ir.Attr, ir.Collection)) for t in targets):
                 continue
             made = [_made(code, place, c) for c in ir.walk(node.value) if isinstance(c, ir.Call)]
-            targets = list(node.targets)
             values: list[Any] = [node.value]
             if (
                 len(targets) == 1
@@ -326,28 +332,12 @@ def _embedding_attributes(code: Code) -> Attributes:
                     else made
                 )
                 found.note(target.attr, names, own)
-    _grown(code, own, found)
-    # ``for block in self.blocks: x = block(x)``
-    lists = dict(found.classes)
-    for place in code.places:
-        for node in place.nodes(ir.For, ir.CompFor):
-            kinds = [lists[n.attr] for n in ir.walk(node.iter) if isinstance(n, ir.Attr) and n.attr in lists]
-            if kinds:
-                for n in ir.walk(node.target):
-                    if isinstance(n, ir.Name):
-                        found.classes.setdefault(n.id, kinds[0])
     return found
 
 
 def _constructors(code: Code) -> dict[str, Place]:
     """The ``__init__`` of every class of the script, by the class's name."""
     return {p.owner.name: p for p in code.places if p.owner is not None and p.function is not None and p.function.name == "__init__"}
-
-
-def _handed(init: Place, call: ir.Call) -> list[tuple[str, Any]]:
-    """(parameter, argument) of a call that makes an object."""
-    names = [p.name for p in init.function.params][1:] if init.function is not None else []
-    return [(name, given) for name, given in [*zip(names, call.args, strict=False), *call.keywords] if name in names]
 
 
 def _held(code: Code, made: Attributes) -> dict[str, dict[str, str]]:
@@ -361,11 +351,11 @@ def _held(code: Code, made: Attributes) -> dict[str, dict[str, str]]:
             init = inits.get(_made(code, place, call))
             if init is None or init.function is None or init.owner is None:
                 continue
-            for name, given in _handed(init, call):
+            for name, given in handed(init, call):
                 for s in init.nodes(ir.Assign):
                     if isinstance(s.value, ir.Name) and s.value.id == name:
                         for t in s.targets:
-                            if isinstance(t, ir.Attr) and t.attr not in made.classes:
+                            if isinstance(t, ir.Attr) and t.attr not in made.built:
                                 kinds = _kinds(code, place, tops, given, own)
                                 held.setdefault(init.owner.name, {}).setdefault(t.attr, set()).update(kinds)
     for p in code.places if held else ():  # what is stored under such a name again
@@ -396,36 +386,6 @@ def _kinds(code: Code, place: Place, tops: list[Place], node: Any, own: set[str]
         if isinstance(node.func, ir.Attr) and node.func.attr in ("to", "cuda", "eval", "float", "bfloat16", "half", "train"):
             return _kinds(code, place, tops, node.func.value, own, seen)
     return {""}
-
-
-def _grown(code: Code, own: set[str], found: Attributes) -> None:
-    """Lists of layers that are filled one by one, or handed to the constructor of the module that runs them."""
-    lists: dict[tuple[int, str], str] = {}
-    calls = [(p, n) for p in code.places if p.function is not None for n in p.nodes(ir.Call)]
-    for place, call in calls:
-        if isinstance(call.func, ir.Attr) and call.func.attr == "append" and len(call.args) == 1 and isinstance(call.args[0], ir.Call):
-            name, to = _made(code, place, call.args[0]), call.func.value
-            if name in own and isinstance(to, ir.Name):
-                lists.setdefault((id(place), to.id), name)
-            elif name in own and isinstance(to, ir.Attr):
-                found.classes.setdefault(to.attr, name)
-    if not lists:
-        return
-    inits = _constructors(code)
-    for place, call in calls:
-        init = inits.get(_made(code, place, call))
-        if init is None or init.function is None:
-            continue
-        for name, given in _handed(init, call):
-            if isinstance(given, ir.Name) and (id(place), given.id) in lists:
-                lists.setdefault((id(init), name), lists[id(place), given.id])
-    for place in inits.values():
-        for s in place.nodes(ir.Assign):
-            held = s.value.args[0] if isinstance(s.value, ir.Call) and len(s.value.args) == 1 else s.value
-            if isinstance(held, ir.Name) and (id(place), held.id) in lists:
-                for t in s.targets:
-                    if isinstance(t, ir.Attr):
-                        found.classes.setdefault(t.attr, lists[id(place), held.id])
 
 
 def _made(code: Code, place: Place, call: ir.Call) -> str:

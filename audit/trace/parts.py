@@ -35,6 +35,32 @@ def given_to(stmt: Any, this: str) -> list[Any]:
     return [x for t, x in pairs if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name) and t.value.id == this]
 
 
+def kept_by(body: list[Any]) -> dict[str, Any]:
+    """What a constructor assigns to attributes of its object once, where that calls nothing."""
+    found: dict[str, list[Any]] = {}
+    for s in ir.walk(body):
+        value = s.value if isinstance(s, (ir.Assign, ir.AnnAssign)) else None
+        for target in s.targets if isinstance(s, ir.Assign) else [s.target] if isinstance(s, (ir.AnnAssign, ir.AugAssign)) else []:
+            for t, given in ir.paired(target, value):
+                if isinstance(t, ir.Attr) and isinstance(t.value, ir.Name):
+                    plain = isinstance(given, _PLAIN) and not any(isinstance(x, ir.Call) for x in ir.walk(given))
+                    found.setdefault(t.attr, []).append(given if plain else None)
+    return {name: values[0] for name, values in found.items() if len(values) == 1 and values[0] is not None}
+
+
+def asked(test: Any, this: str, kept: dict[str, Any], depth: int = 4) -> Any:
+    """A condition, with what an attribute of the object was assigned in its place: ``self.routed`` for ``experts > 1``."""
+    if isinstance(test, ir.Attr) and isinstance(test.value, ir.Name) and test.value.id == this and depth:
+        return asked(kept[test.attr], this, kept, depth - 1) if test.attr in kept else test
+    if isinstance(test, ir.UnaryOp):
+        return ir.UnaryOp(test.op, asked(test.operand, this, kept, depth), line=test.line)
+    if isinstance(test, ir.BoolOp):
+        return ir.BoolOp(test.op, [asked(v, this, kept, depth) for v in test.values], line=test.line)
+    if isinstance(test, ir.Compare):
+        return ir.Compare(asked(test.left, this, kept, depth), test.ops, test.comparators, line=test.line)
+    return test
+
+
 class Parts:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -85,9 +111,12 @@ class Parts:
         outer, self.scope = self.scope, scope
         try:
             dead: set[int] = set()
+            kept = kept_by(init.node.body)
+            this = init.node.params[0].name if init.node.params else ""
             for n in ir.walk(init.node.body):
                 if isinstance(n, (ir.IfExp, ir.If)) and id(n) not in dead:
-                    test = self.truth(self.ev(n.test))
+                    own = any(isinstance(x, ir.Attr) and x.attr in kept for x in ir.walk(n.test))
+                    test = self.truth(self.ev(asked(n.test, this, kept) if own else n.test))
                     if test is not None:
                         dead.update(id(x) for x in ir.walk(n.orelse if test else n.body))
             every = [n for n in ir.walk(init.node.body) if isinstance(n, ir.Call)]

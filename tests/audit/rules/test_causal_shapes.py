@@ -260,7 +260,13 @@ def widths(init: str, body: str = "u = self.conv(u)", built: str = "[3, 5, 7, 9]
     return PRELUDE + text.replace("widths[n + m]", built if built.isdecimal() else "widths[n + m]").replace("WIDTHS", "[3, 5, 7, 9]")
 
 
+HALF = "self.pad = kernel_size - 1\nself.conv = nn.Conv1d(dim, dim, kernel_size=kernel_size, groups=dim)"
+UNFOLD = "u = (F.pad(u, {}).unfold(dimension=-1, size=self.kernel_size, step=1) * 0.25).sum(dim=-1)"
 ILLEGAL |= {
+    "an attribute's zeros, on both sides": widths(HALF, "u = self.conv(F.pad(u, (self.pad // 2, self.pad - self.pad // 2)))"),
+    "an attribute's zeros, behind": widths(HALF, "u = F.pad(u, (0, self.pad))\nu = self.conv(u)"),
+    "half of the taps, unfolded": widths("self.kernel_size = kernel_size", UNFOLD.format("(self.kernel_size // 2, (self.kernel_size - 1) // 2)")),
+    "all of the taps behind, unfolded": widths("self.kernel_size = kernel_size", UNFOLD.format("(0, self.kernel_size - 1)")),
     "half of what the taps span, by name": widths(NAMED.format(BOTH)),
     "the same in other words": widths(TAPS.format("(kernel_size - 1) * dilation // 2")),
     "half of the taps, then the gaps": widths(TAPS.format("((kernel_size - 1) // 2) * dilation")),
@@ -281,6 +287,10 @@ ILLEGAL |= {
     "one step late and three ahead": widths("self.conv = nn.Conv1d(dim, dim, 7, padding=3)", "u = self.conv(torch.roll(u, 1, -1))"),
 }
 LEGAL |= {
+    "an attribute's zeros, before": widths(HALF, "u = self.conv(F.pad(u, (self.pad, 0)))"),
+    "more than that, before and behind": widths(HALF, "u = self.conv(F.pad(u, (self.pad, self.pad)))[..., :T]"),
+    "all of the taps before, unfolded": widths("self.kernel_size = kernel_size", UNFOLD.format("(self.kernel_size - 1, 0)")),
+    "some of them unknown": widths("self.kernel_size = kernel_size", UNFOLD.format("(self.other, self.kernel_size - 1)")),
     "the overhang of taps by name is cut off": widths(NAMED.format("dilation * (kernel_size - 1)"), "u = self.conv(u)[..., :T]"),
     "the overhang of taps by name is cut off later": widths(TAPS.format("(kernel_size - 1) * dilation"), "u = self.conv(u)\nu = u[:, :, :T]"),
     "zeros before the window by name": widths(FRONT, "u = self.conv(F.pad(u, (self.pad, 0)))"),
