@@ -600,7 +600,7 @@ VAL_SHARD = ("file", VAL)
 
 def names_shard(key: V) -> bool:
     """Is the key the name of a validation shard, and no token of one."""
-    return key.kind == "val" and key.flags == VAL and not key.atoms and not key.keys
+    return key.kind == "val" and key.flags == VAL and not key.atoms and all(k[0] == "t" for k in key.keys)  # ``files[0]``
 
 
 def without_shard(base: V) -> V:
