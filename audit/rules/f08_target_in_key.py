@@ -191,7 +191,11 @@ def _helper_finding(p: Proposal) -> Finding:
 
 def _finding(r: CacheRead) -> Finding:
     e, s = r.read, r.scores[-1]
-    message = "the table is read at an address that holds the token being scored, and the result changes only its probability"
+    message = (
+        "the context that the table is asked for holds the token being scored"
+        if r.row
+        else "the table is read at an address that holds the token being scored, and the result changes only its probability"
+    )
     steps: list[Step] = list(e.steps("the address holds the scored token and the context before it"))
     if r.sibling is not None:
         steps.append(Step(path=r.sibling.path, line=r.sibling.line, message="the same address without it: the divisor"))

@@ -33,6 +33,11 @@ class CacheRead:
     reported: bool = False
 
     @property
+    def row(self) -> bool:
+        """Is what is read the row of a context, which says something of every token."""
+        return bool(self.read.detail.get("row"))
+
+    @property
     def active(self) -> Tristate:
         best: Tristate = min((s.active for s in self.scores), key=lambda a: RANK[a], default="no")
         return max(best, self.read.active, key=lambda a: RANK[a])
@@ -95,6 +100,8 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
             together[group] = scored
         scored = together[group]
         read = _judge(trace, e, scores, addresses[number], scored, others)
+        if read.target and not read.context and e.detail.get("row"):
+            read.context = _by_itself(number, addresses, reads)
         read.reported = any(s.id in reported for s in scores)
         key = (e.path, e.line, read.target, e.active == "no")
         old = found.get(key)
@@ -104,6 +111,16 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
 
 
 Places = dict[tuple[int, ...], set[int]]
+
+
+def _by_itself(row: int, addresses: dict[int, Places], reads: dict[int, Event]) -> bool:
+    """``rows[token][token]``: the token that is asked for has chosen the row."""
+    mine = addresses[row]
+    return any(
+        ("lookup", row) in reads[n].detail.get("made", ())
+        and any(symbols in mine and max(offsets) == max(mine[symbols]) for symbols, offsets in address.items())
+        for n, address in addresses.items()
+    )
 
 
 def _own_places(scores: Iterable[Event]) -> dict[int, dict[tuple[int, ...], int]]:

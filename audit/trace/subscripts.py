@@ -60,7 +60,7 @@ from audit.trace.values import (
 )
 from audit.trace.walks import PART, SHARE
 from audit.trace.weights import same_places, unowned
-from audit.trace.words import ROW
+from audit.trace.words import ROW, WHOLE
 
 
 def found_in_stream(low: V | None, high: V | None) -> bool:
@@ -361,7 +361,7 @@ class Subscripts:
                 for k in address - index.keys:
                     self.note_read(k[1:])
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
-                           table_flags=base.flags, made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
+                           table_flags=base.flags, made=out.keys | base.keys if base.kind == "dict" else out.keys, row=got.kind == "dict")  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
             return got
@@ -544,6 +544,8 @@ class Subscripts:
             base.absorb(learned_from(i))
         if holds_tokens(value):
             base.keys = base.keys | {LAID}
+        if WHOLE in base.keys and value.flags & PROB and WHOLE not in value.keys:
+            base.keys = base.keys - {WHOLE}  # ``probs[i] *= 0.7``: there is room for something else
         base.absorb(self.own_row(value, places))
         base.deps = base.deps | value.deps
         shape_origin(base)
