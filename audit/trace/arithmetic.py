@@ -6,6 +6,7 @@ import operator
 from typing import Any
 
 from audit import ir
+from audit.trace.folded import of_whole_run
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
@@ -119,7 +120,7 @@ class Arithmetic:
         if op == "*" and (a.flags | b.flags) & LOGITS:
             self.note_product(a, b, out, node)
         elif op == "@":
-            out = unowned(unowned(out), row=True)
+            out = of_whole_run(unowned(unowned(out), row=True))
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and "unnorm" in kinds(b)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):

@@ -103,7 +103,7 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
         if read.target and not read.context and e.detail.get("row"):
             read.context = _by_itself(number, addresses, reads)
         read.reported = any(s.id in reported for s in scores)
-        key = (e.path, e.line, read.target, e.active == "no")
+        key = (e.path, e.line, read.target, read.context, e.active == "no")
         old = found.get(key)
         if old is None or (read.reported, -RANK[read.active]) > (old.reported, -RANK[old.active]):
             found[key] = read

@@ -66,6 +66,15 @@ def apart(keys: frozenset) -> frozenset:
     return frozenset(k for k in keys if k[0] != "e") if any(k[0] == "e" for k in keys) else keys
 
 
+def one_of(v: V) -> V:
+    """An element of a list that was made of a run: none of the others is in it."""
+    if v.kind != "val" or not any(k[0] == "e" for k in v.keys):
+        return v
+    out = clone(v)
+    out.keys, out.origin = apart(v.keys), v.origin
+    return out
+
+
 def add_places(op: str, a: V, b: V, out: V) -> None:
     """Sets the place of a sum or a difference of numbers that may serve as indices."""
     content = (a.flags | b.flags) & (VAL | LOSS | LOGITS | PARAM)
@@ -164,7 +173,7 @@ def ending_at(base: V, upper: V | None, keys: frozenset) -> frozenset:
         return keys
     if upper.kind == "const" and type(upper.const) is int and upper.const < 0:
         return frozenset((k[0], k[1], k[2] + upper.const) if k[0] == "e" else k for k in keys)
-    if upper.flags & VAL and not upper.flags & META or (upper.pos is None and upper.lv is None) or len(place_of(upper)[0]) > MAX_SYMBOLS:
+    if (upper.flags & VAL and not upper.flags & META) or (upper.pos is None and upper.lv is None) or len(place_of(upper)[0]) > MAX_SYMBOLS:
         return apart(keys)
     symbols, offset = place_of(upper)
     ends = {

@@ -11,7 +11,7 @@ from audit.trace.emptied import TABLES
 from audit.trace.gates import gate_tokens
 from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
-from audit.trace.positions import EVENTS, TOTAL, reach_origin
+from audit.trace.positions import EVENTS, TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
 from audit.trace.shaping import shape_origin
 from audit.trace.values import (
@@ -251,7 +251,7 @@ class Statements(Loops, Contexts):
                 for t, x in zip(targets, v.data, strict=True):
                     self.bind(t, x, stmt)
                 return
-        part = self.element(v)
+        part = one_of(self.element(v))
         own = v.kind == "seq" and untouched(part) and not part.flags  # ``loss, count = (zeros(()) for _ in range(2))``
         for t in targets:
             self.bind(t, self.another(part) if own else part, stmt)

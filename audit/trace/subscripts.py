@@ -14,6 +14,8 @@ from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
     copied,
+    ending_at,
+    one_of,
     place_of,
     reach_origin,
     read_tokens,
@@ -134,7 +136,7 @@ class Subscripts:
                         return chosen(found, i.deps) if found.kind == "seq" and i.deps else found
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
-                part = self.element(base)
+                part = one_of(self.element(base))
                 if (picked := self.picked_by(i, part)) is not part:
                     return picked
                 if (best := best_of(i.keys)) and part.kind in ("val", "const"):
@@ -193,6 +195,9 @@ class Subscripts:
         deps |= self.elements_ahead(*suffix(base, bounds))
         part = self.note_first_documents(base, self.element(base), bounds, s)
         part = with_deps(part, deps)
+        if part.kind == "val" and "e" in kinds(part):
+            part = clone(part)
+            part.keys = ending_at(part, bounds[1], part.keys)
         return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
 
     def bound_text(self: Any, e: Any) -> Any:
