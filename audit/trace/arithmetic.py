@@ -333,7 +333,7 @@ class Arithmetic:
         seen: list[V] = []
         unknown = False
         for x in e.values:
-            v = self.ev(x)
+            v = self.ev(x) if not stop else self.known_nothing(e.values[-1], self.ev(x))
             t = self.truth(v)
             if t is None:
                 unknown = True

@@ -210,12 +210,18 @@ def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
         for e in (branches[k[1]] for k in marks(s, "split") if k[1] in branches):
-            asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads]
+            asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads and _of_its_turn(reads[x[1]], s)]
             if any((r.path, r.line) in own or _next_in_row(trace, r, reads) or _at_token(r, places[s.id]) for r in asked):
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)
     return list(found.values())
+
+
+def _of_its_turn(r: Event, s: Event) -> bool:
+    """Was it read in the turn of another event; counting in earlier turns reads what it counts up."""
+    turns = dict(s.loops)
+    return all(turns.get(loop, turn) == turn for loop, turn in r.loops)
 
 
 def _at_token(r: Event, scored: dict[tuple[int, ...], int]) -> bool:
@@ -229,6 +235,8 @@ def _next_in_row(trace: Trace, r: Event, reads: dict[int, Event]) -> bool:
     address = tokens_in(r.detail.get("keys", frozenset()), through_tables=True)
     for k in r.detail.get("made", ()):
         row = reads.get(k[1]) if k[0] == "lookup" else None
+        if row is not None and not _of_its_turn(row, r):
+            continue
         context = tokens_in(row.detail.get("keys", frozenset()), through_tables=True) if row is not None else {}
         for symbols, offsets in address.items():
             if symbols in context and max(offsets) > max(context[symbols]) and max(offsets) >= trace.newest.get(symbols, max(offsets)):

@@ -160,6 +160,7 @@ class Calls:
             generator = self.interest.summary(fn).has_yield
             self.yielded.pop(key, None)
             self.returns.append([])
+            scope.body = fn.body
             if generator:
                 self.yields.append([])
             hooks = self.hooks

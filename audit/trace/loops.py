@@ -156,6 +156,8 @@ class Loops:
                 over = self.passed[passed:]
                 del self.passed[passed:]
             self.note_passed_over(over)
+            if status == BREAK:
+                self.note_unseen_skipped(over, loop)
             if status in (RETURN, RAISE):
                 result = status
                 break

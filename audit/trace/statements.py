@@ -43,6 +43,7 @@ from audit.trace.values import (
     untouched,
 )  # fmt: skip
 
+NO_WAYS: tuple[dict[str, V], dict[str, V]] = ({}, {})
 KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
 
@@ -100,7 +101,7 @@ class Statements(Loops, Contexts):
     def s_return(self: Any, s: ir.Return) -> int:
         v = self.ev(s.value) if s.value is not None else const(None)
         if self.returns:
-            self.returns[-1].append(v)
+            self.returns[-1].append(self.as_returned(s, v) if self.asking or self.passed or self.scope.asked else v)
         return RETURN
 
     def s_jump(self: Any, s: ir.Jump) -> int:
@@ -378,6 +379,8 @@ class Statements(Loops, Contexts):
             if not test.knobs:
                 self.note_closed(dead, s.line)
             self.note_opened(live)
+            if not known:
+                self.note_made_zero(s)
             if not live or rejects(live):
                 return NORMAL  # settings that the script refuses are not those of a run that was reported
             if text:
@@ -399,15 +402,24 @@ class Statements(Loops, Contexts):
             by_hand = (BY_HAND, "") if TYPED in test.keys else ("", "")
             left = len(self.early[-1]) if self.early else 0
             self.place_tests.append(self.tests_places(test))
+            counted = bool(test.flags & COUNT)
+            if counted:
+                self.asking.append((test, s, len(self.stack)))
             try:
                 status = self.both(s.body, s.orelse, by_hand, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
+                if counted:
+                    self.asking.pop()
                 if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
                     self.place_tests.pop()  # else the rest of the turn is under it as well
-            if test.flags & COUNT and not status:
+            if counted and not status:
+                self.note_two_ways(s, test)
                 self.note_split(s, test, before, begun)
-                self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
+                gone = self.early[-1][left:] if self.early else []
+                self.note_split_off(s, test, before, gone)
+                self.note_first_seen(s, test, before, gone)
+                self.note_asked(s, test)
             if not status:
                 self.note_chosen(s, test, before, begun)
                 if learned_of_val(test):
@@ -480,6 +492,7 @@ class Statements(Loops, Contexts):
                 self.forks -= 1
                 if pushed:
                     self.guards.pop()
+        self.ways = NO_WAYS
         for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):
             if left in (CONTINUE, RETURN):
                 for e in events:
@@ -504,6 +517,7 @@ class Statements(Loops, Contexts):
             names.clear()
             names.update(after)
             return NORMAL
+        self.ways = (after, dict(names)) if body and orelse else NO_WAYS
         for k, v in after.items():
             other = names.get(k)
             if other is None:
