@@ -196,7 +196,11 @@ def _helper_finding(p: Proposal) -> Finding:
 
 def _finding(r: CacheRead) -> Finding:
     e, s = r.read, r.scores[-1]
-    message = "the table is read at an address that holds the token being scored, and the result changes only its probability"
+    message = (
+        "the context that the table is asked for holds the token being scored"
+        if r.row
+        else "the table is read at an address that holds the token being scored, and the result changes only its probability"
+    )
     steps = Steps()
     steps.reading(e)
     address(steps, e, r.sibling, r.scores)

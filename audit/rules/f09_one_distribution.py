@@ -218,7 +218,11 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     found: list[Finding] = []
     for r in cache_reads(ctx.trace):
         if r.target and r.context and r.reported:
-            message = "only the true token's probability is mixed with a cached count; the rest of the distribution stays"
+            message = (
+                "the row that is mixed in is that of a context with the scored token in it; no distribution was fixed before it was read"
+                if r.row
+                else "only the true token's probability is mixed with a cached count; the rest of the distribution stays"
+            )
             found.append(_finding(r.read, r.scores[-1], message, r.active, r))
     for x in byte_mixtures(ctx.trace):
         if x.reported:

@@ -7,6 +7,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Limit
+from audit.trace.folded import of_whole_run
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
@@ -120,7 +121,7 @@ class Arithmetic:
         if op == "*" and (a.flags | b.flags) & LOGITS:
             self.note_product(a, b, out, node)
         elif op == "@":
-            out = unowned(unowned(out), row=True)
+            out = of_whole_run(unowned(unowned(out), row=True))
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and "unnorm" in kinds(b)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
@@ -333,7 +334,7 @@ class Arithmetic:
         seen: list[V] = []
         unknown = False
         for x in e.values:
-            v = self.ev(x)
+            v = self.ev(x) if not stop else self.known_nothing(e.values[-1], self.ev(x))
             t = self.truth(v)
             if t is None:
                 unknown = True

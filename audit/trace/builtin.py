@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit.trace.left_out import ADDED
+from audit.trace.positions import one_of
 from audit.trace.shaping import same_target
 from audit.trace.spans import HEAD, UNTIL, until
 from audit.trace.values import (
@@ -138,7 +139,7 @@ class Builtins:
                 part = with_deps(part, frozenset([self.loops[-1]]))
             return part
         if last == "map" and len(args) >= 2:
-            x = self.element(args[1])
+            x = one_of(self.element(args[1]))
             return seq([], self.call_value(args[0], [x], {}, node))
         if last == "filter" and len(args) >= 2:
             return self.as_seq(args[1], exact=False)

@@ -33,6 +33,11 @@ class CacheRead:
     reported: bool = False
 
     @property
+    def row(self) -> bool:
+        """Is what is read the row of a context, which says something of every token."""
+        return bool(self.read.detail.get("row"))
+
+    @property
     def active(self) -> Tristate:
         best: Tristate = min((s.active for s in self.scores), key=lambda a: RANK[a], default="no")
         return max(best, self.read.active, key=lambda a: RANK[a])
@@ -105,8 +110,10 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
             together[group] = scored
         scored = together[group]
         read = _judge(trace, e, scores, addresses[number], scored, others)
+        if read.target and not read.context and e.detail.get("row"):
+            read.context = _by_itself(number, addresses, reads)
         read.reported = any(s.id in reported for s in scores)
-        key = (e.path, e.line, read.target, e.active == "no")
+        key = (e.path, e.line, read.target, read.context, e.active == "no")
         old = found.get(key)
         if old is None or (read.reported, -RANK[read.active]) > (old.reported, -RANK[old.active]):
             found[key] = read
@@ -114,6 +121,16 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
 
 
 Places = dict[tuple[int, ...], set[int]]
+
+
+def _by_itself(row: int, addresses: dict[int, Places], reads: dict[int, Event]) -> bool:
+    """``rows[token][token]``: the token that is asked for has chosen the row."""
+    mine = addresses[row]
+    return any(
+        ("lookup", row) in reads[n].detail.get("made", ())
+        and any(symbols in mine and max(offsets) == max(mine[symbols]) for symbols, offsets in address.items())
+        for n, address in addresses.items()
+    )
 
 
 def _own_places(scores: Iterable[Event]) -> dict[int, dict[tuple[int, ...], int]]:
@@ -203,12 +220,18 @@ def splits(trace: Trace) -> list[tuple[Event, Event, bool]]:
     found: dict[tuple, tuple[Event, Event, bool]] = {}
     for s in all_scores(trace):
         for e in (branches[k[1]] for k in marks(s, "split") if k[1] in branches):
-            asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads]
+            asked = [reads[x[1]] for x in e.detail["keys"] if x[0] == "lookup" and x[1] in reads and _of_its_turn(reads[x[1]], s)]
             if any((r.path, r.line) in own or _next_in_row(trace, r, reads) or _at_token(r, places[s.id]) for r in asked):
                 old = found.get((e.path, e.line, e.active))
                 if old is None or (s.id in reported and not old[2]):
                     found[e.path, e.line, e.active] = (e, s, s.id in reported)
     return list(found.values())
+
+
+def _of_its_turn(r: Event, s: Event) -> bool:
+    """Was it read in the turn of another event; counting in earlier turns reads what it counts up."""
+    turns = dict(s.loops)
+    return all(turns.get(loop, turn) == turn for loop, turn in r.loops)
 
 
 def _at_token(r: Event, scored: dict[tuple[int, ...], int]) -> bool:
@@ -222,6 +245,8 @@ def _next_in_row(trace: Trace, r: Event, reads: dict[int, Event]) -> bool:
     address = tokens_in(r.detail.get("keys", frozenset()), through_tables=True)
     for k in r.detail.get("made", ()):
         row = reads.get(k[1]) if k[0] == "lookup" else None
+        if row is not None and not _of_its_turn(row, r):
+            continue
         context = tokens_in(row.detail.get("keys", frozenset()), through_tables=True) if row is not None else {}
         for symbols, offsets in address.items():
             if symbols in context and max(offsets) > max(context[symbols]) and max(offsets) >= trace.newest.get(symbols, max(offsets)):

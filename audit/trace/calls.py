@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
@@ -97,7 +98,7 @@ class Calls:
         own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
         if own or out.kind not in ("val", "seq"):
             return out
-        return self.after_call(e, f, args, out) if out.keys or out.kind == "seq" else out
+        return one_number(e, f, args, self.after_call(e, f, args, out)) if out.keys or out.kind == "seq" else out
 
     def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         k = f.kind
@@ -161,6 +162,7 @@ class Calls:
             generator = self.interest.summary(fn).has_yield
             self.yielded.pop(key, None)
             self.returns.append([])
+            scope.body = fn.body
             if generator:
                 self.yields.append([])
             hooks = self.hooks

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from audit.trace.positions import one_of
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
+from audit.trace.subscripts import VAL_SHARD, names_shard, without_shard
 from audit.trace.values import (
     COUNT,
     EMPTY,
     LOSS,
     META,
+    TRAIN,
     VAL,
     ClassV,
     V,
@@ -38,12 +41,17 @@ def reach_list(recv: V, item: V) -> None:
         home.rest = item if home.rest is None else join(home.rest, item)
 
 
+def only_training(opened: V) -> bool:
+    """Are training shards all that was opened and kept so far: a validation shard is not among them."""
+    return opened.rest is not None and bool(opened.rest.flags & TRAIN) and not opened.rest.flags & VAL
+
+
 class Containers:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def taken(self: Any, queue: V) -> V:
         """An element that leaves its queue, in a turn of its own: what is taken later is another one."""
-        out = self.element(queue)
+        out = one_of(self.element(queue))
         number = FIRST_QUEUE + self.table_id(queue)
         self.taken_from[number] = turn = self.taken_from.get(number, 0) + 1
         deps = frozenset([(number, turn), *self.loops[-1:]])
@@ -121,7 +129,7 @@ class Containers:
                     if name == "setdefault":
                         recv.data[first.const] = default
                     return default
-                return join(recv.rest, default)
+                return default if first.flags == VAL and only_training(recv) else join(recv.rest, default)
             if name == "setdefault" and first.flags & VAL:
                 if recv.rest is None:
                     recv.rest = default
@@ -130,7 +138,15 @@ class Containers:
             if name == "setdefault" and first.kind == "seq" and summary(first).flags & VAL:
                 recv.flags |= VAL  # filed under several tokens, as in `set_item`
                 recv.rest = recv.rest if recv.rest is not None else default
-            base = self.element(recv) if recv.data or recv.rest is not None else V("val")
+            if names_shard(first):
+                if (opened := recv.data.get(VAL_SHARD)) is not None:
+                    return opened
+                if only_training(recv):
+                    return default
+            found = without_shard(recv) if first.flags & TRAIN and not first.flags & VAL else recv
+            if found is not recv and not found.data and found.rest is None:
+                return default
+            base = self.element(found) if found.data or found.rest is not None else V("val")
             if base.kind == "dict":
                 base.origin = recv
             return self.lookup(recv, first, join(base, default) if default.const is not None else base, node)

@@ -233,7 +233,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         if not test.knobs:
             self.note_closed([dead], e.line)
         self.note_opened([live])
-        v = self.ev(live)
+        v = self.known_nothing(dead, self.ev(live))
         if test.knobs and v.kind in ("const", "val"):
             out = clone(v) if v.kind == "const" else v
             out.knobs = v.knobs | test.knobs

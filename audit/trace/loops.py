@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.positions import loop_place, walk_stream
+from audit.trace.folded import after_walk
+from audit.trace.positions import loop_place, one_of, walk_stream
 from audit.trace.runs import abreast, moved
 from audit.trace.spans import ROWS, given
 from audit.trace.values import (
@@ -21,6 +22,7 @@ from audit.trace.values import (
     const,
     derive,
     join,
+    kinds,
     mapping,
     restrict,
     seq,
@@ -48,6 +50,9 @@ class Loops:
             return self.block(s.orelse) if s.orelse else NORMAL
         more = None if it.kind == "seq" and it.rest is None else lambda n: later_turn(self.turns(it, loop), loop, n)
         status = self.repeat(s.body, loop, turns, s, s.target, more=more)
+        if "e" in kinds(it) or it.kind == "iter":
+            plain, augmented = self.interest.assigned(s.body)
+            after_walk(it, self.scope.names, plain | augmented)
         if s.orelse and status == NORMAL:
             return self.both(s.orelse, [], ("", ()), ("", ()))
         return status
@@ -151,6 +156,8 @@ class Loops:
                 over = self.passed[passed:]
                 del self.passed[passed:]
             self.note_passed_over(over)
+            if status == BREAK:
+                self.note_unseen_skipped(over, loop)
             if status in (RETURN, RAISE):
                 result = status
                 break
@@ -221,7 +228,7 @@ class Loops:
                 items = [items[0], items[-1]]
             if it.rest is not None:
                 items = [*items[:1], it.rest, it.rest] if not items else [*items[:2], it.rest]
-            return [with_deps(x, frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
+            return [with_deps(one_of(x), frozenset([(loop, n)])) for n, x in enumerate(items, 1)]
         if it.kind == "alt":
             return self.turns(it.data[0], loop)
         if it.kind == "obj":

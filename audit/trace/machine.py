@@ -16,6 +16,7 @@ from functools import lru_cache
 from typing import Any
 
 from audit import ir
+from audit.trace.backing_off import BackingOff
 from audit.trace.bests import Bests
 from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
@@ -66,7 +67,7 @@ class Exhausted(Exception):
 class Scope:
     """Names of one function call, class body or module; ``outer`` is the lexically enclosing scope."""
 
-    __slots__ = ("function", "globals_", "meaning", "names", "outer", "path", "redirect")
+    __slots__ = ("asked", "body", "function", "globals_", "meaning", "names", "outer", "path", "redirect")
 
     def __init__(self, outer: Scope | None, globals_: Scope | None, function: str, path: str) -> None:
         self.names: dict[str, V] = {}
@@ -74,6 +75,8 @@ class Scope:
         self.globals_: Scope = globals_ if globals_ is not None else self
         self.redirect: dict[str, Scope] = {}
         self.meaning: dict[str, ir.Expr] = {}  # arithmetic that a local name stands for
+        self.body: list[Any] = []  # of a function's call: its statements
+        self.asked: list[tuple[V, Any]] = []  # tests that would have ended it with None
         self.function = function
         self.path = path
 
@@ -94,7 +97,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights, Switches,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights, Switches, BackingOff,
 ):  # fmt: skip
     def __init__(
         self,
@@ -162,6 +165,8 @@ class Machine(
         self.place_tests: list[frozenset] = []  # what the tests of places depend on that this turn is under, or went past
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
+        self.asking: list[tuple[V, Any, int]] = []  # tests of tables whose branches are being executed, with the depth of calls
+        self.ways: tuple[dict[str, V], dict[str, V]] = ({}, {})  # names as the two ways of the last branch left them
         self.picks: list[V] = []  # what numbers were picked by (`audit.trace.chosen_weights`)
         self.gates: list[frozenset] = []  # tokens that open branches were decided by
         self._prepare_dispatch()

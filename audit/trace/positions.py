@@ -66,6 +66,15 @@ def apart(keys: frozenset) -> frozenset:
     return frozenset(k for k in keys if k[0] != "e") if any(k[0] == "e" for k in keys) else keys
 
 
+def one_of(v: V) -> V:
+    """An element of a list that was made of a run: none of the others is in it."""
+    if v.kind != "val" or not any(k[0] == "e" for k in v.keys):
+        return v
+    out = clone(v)
+    out.keys, out.origin = apart(v.keys), v.origin
+    return out
+
+
 def add_places(op: str, a: V, b: V, out: V) -> None:
     """Sets the place of a sum or a difference of numbers that may serve as indices."""
     content = (a.flags | b.flags) & (VAL | LOSS | LOGITS | PARAM)
@@ -122,12 +131,14 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                     if not symbols and offset < 0:
                         symbols, offset = (offset,), 0  # counted from the end: the same cut for every array
                     out.keys = shifted(base.keys, symbols, offset)
-                out.keys = apart(out.keys)
+                out.keys = ending_at(base, part[1] if isinstance(part, tuple) else None, out.keys)
                 return
         out.keys = apart(out.keys)
         last = parts[-1]
         if isinstance(last, V) and last.kind == "const" and type(last.const) is int and last.const < 0 and not base.flags & (LOSS | LOGITS):
             out.keys = apart(shifted(base.keys, (last.const,), 0))  # counted from the end
+            if len(parts) == 1:
+                out.keys |= {("t", k[1], k[2] + 1 + last.const) for k in base.keys if k[0] == "e"}
         elif (isinstance(last, V) and not last.flags & (VAL | LOSS | MASK) and picks_one(last, bool(base.flags & (LOSS | LOGITS)))) or (isinstance(last, V) and reckoned_places(last) and of_stream(base)):
             out.keys = apart(shifted(base.keys, *place_of(last)))
         return
@@ -152,6 +163,24 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
             out.keys = base.keys | {("t", *place)}
             machine.note_read(place)
             return
+
+
+def ending_at(base: V, upper: V | None, keys: frozenset) -> frozenset:
+    """``keys``, of a slice of a run up to ``upper``, with the place of its last token where that is known."""
+    if base.flags & (LOSS | LOGITS | PARAM):
+        return apart(keys)
+    if upper is None or (upper.kind == "const" and upper.const is None):
+        return keys
+    if upper.kind == "const" and type(upper.const) is int and upper.const < 0:
+        return frozenset((k[0], k[1], k[2] + upper.const) if k[0] == "e" else k for k in keys)
+    if (upper.flags & VAL and not upper.flags & META) or (upper.pos is None and upper.lv is None) or len(place_of(upper)[0]) > MAX_SYMBOLS:
+        return apart(keys)
+    symbols, offset = place_of(upper)
+    ends = {
+        ("e", tuple(sorted(k[1] + symbols)), k[2] + offset - 1)
+        for k in base.keys if k[0] == "t" and len(k[1]) + len(symbols) <= MAX_SYMBOLS and all(s >= 0 for s in k[1])
+    }  # fmt: skip
+    return apart(keys) | ends
 
 
 def reckoned_places(index: V) -> bool:

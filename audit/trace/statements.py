@@ -11,7 +11,7 @@ from audit.trace.emptied import TABLES
 from audit.trace.gates import gate_tokens
 from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
-from audit.trace.positions import EVENTS, TOTAL, reach_origin
+from audit.trace.positions import EVENTS, TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
 from audit.trace.shaping import shape_origin
 from audit.trace.switches import INSIDE, PASSED, leaves
@@ -46,6 +46,7 @@ from audit.trace.values import (
     untouched,
 )  # fmt: skip
 
+NO_WAYS: tuple[dict[str, V], dict[str, V]] = ({}, {})
 KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
 
@@ -106,7 +107,7 @@ class Statements(Loops, Contexts):
     def s_return(self: Any, s: ir.Return) -> int:
         v = self.ev(s.value) if s.value is not None else const(None)
         if self.returns:
-            self.returns[-1].append(v)
+            self.returns[-1].append(self.as_returned(s, v) if self.asking or self.passed or self.scope.asked else v)
         return RETURN
 
     def s_jump(self: Any, s: ir.Jump) -> int:
@@ -266,7 +267,7 @@ class Statements(Loops, Contexts):
                 for t, x in zip(targets, v.data, strict=True):
                     self.bind(t, x, stmt)
                 return
-        part = self.element(v)
+        part = one_of(self.element(v))
         own = v.kind == "seq" and untouched(part) and not part.flags  # ``loss, count = (zeros(()) for _ in range(2))``
         for t in targets:
             self.bind(t, self.another(part) if own else part, stmt)
@@ -395,6 +396,8 @@ class Statements(Loops, Contexts):
             self.note_opened(live)
             gate = self.gate_of(s.test, test, INSIDE if known else PASSED)
             passed = bool(gate) and leaves(dead)
+            if not known:
+                self.note_made_zero(s)
             if not live or rejects(live):
                 if passed:
                     self.guards.append(("yes", gate))  # for the rest of the block
@@ -422,16 +425,25 @@ class Statements(Loops, Contexts):
             needed = self.needed(s.test) if not by_hand[0] and test.knobs else ()
             left = len(self.early[-1]) if self.early else 0
             self.place_tests.append(self.tests_places(test))
+            counted = bool(test.flags & COUNT)
+            if counted:
+                self.asking.append((test, s, len(self.stack)))
             try:
                 holds = ("yes", needed) if needed else by_hand
                 status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test))
             finally:
                 self.gates.pop()
+                if counted:
+                    self.asking.pop()
                 if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
                     self.place_tests.pop()  # else the rest of the turn is under it as well
-            if test.flags & COUNT and not status:
+            if counted and not status:
+                self.note_two_ways(s, test)
                 self.note_split(s, test, before, begun)
-                self.note_split_off(s, test, before, self.early[-1][left:] if self.early else [])
+                gone = self.early[-1][left:] if self.early else []
+                self.note_split_off(s, test, before, gone)
+                self.note_first_seen(s, test, before, gone)
+                self.note_asked(s, test)
             if not status:
                 self.note_chosen(s, test, before, begun)
                 if learned_of_val(test):
@@ -522,6 +534,7 @@ class Statements(Loops, Contexts):
                 self.forks -= 1
                 if g2[0]:
                     self.guards.pop()
+        self.ways = NO_WAYS
         for left, events in ((first, self.trace.events[begun:between]), (second, self.trace.events[between:])):
             if left in (CONTINUE, RETURN):
                 for e in events:
@@ -550,6 +563,7 @@ class Statements(Loops, Contexts):
             names.clear()
             names.update(after)
             return NORMAL
+        self.ways = (after, dict(names)) if body and orelse else NO_WAYS
         otherwise = dict(names) if live is False else after
         for k, v in after.items():
             other = names.get(k)

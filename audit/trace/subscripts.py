@@ -14,6 +14,8 @@ from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
     copied,
+    ending_at,
+    one_of,
     place_of,
     reach_origin,
     read_tokens,
@@ -60,7 +62,7 @@ from audit.trace.values import (
 )
 from audit.trace.walks import PART, SHARE
 from audit.trace.weights import same_places, unowned
-from audit.trace.words import ROW
+from audit.trace.words import ROW, WHOLE
 
 
 def found_in_stream(low: V | None, high: V | None) -> bool:
@@ -134,7 +136,7 @@ class Subscripts:
                         return chosen(found, i.deps) if found.kind == "seq" and i.deps else found
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
-                part = self.element(base)
+                part = one_of(self.element(base))
                 if (picked := self.picked_by(i, part)) is not part:
                     return picked
                 if (best := best_of(i.keys)) and part.kind in ("val", "const"):
@@ -193,6 +195,9 @@ class Subscripts:
         deps |= self.elements_ahead(*suffix(base, bounds))
         part = self.note_first_documents(base, self.element(base), bounds, s)
         part = with_deps(part, deps)
+        if part.kind == "val" and "e" in kinds(part):
+            part = clone(part)
+            part.keys = ending_at(part, bounds[1], part.keys)
         return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
 
     def bound_text(self: Any, e: Any) -> Any:
@@ -361,7 +366,8 @@ class Subscripts:
                 for k in address - index.keys:
                     self.note_read(k[1:])
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
-                           table_flags=base.flags, address=address, made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
+                           table_flags=base.flags, address=address, row=got.kind == "dict",
+                           made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
             return got
@@ -544,6 +550,8 @@ class Subscripts:
             base.absorb(learned_from(i))
         if holds_tokens(value):
             base.keys = base.keys | {LAID}
+        if WHOLE in base.keys and value.flags & PROB and WHOLE not in value.keys:
+            base.keys = base.keys - {WHOLE}  # ``probs[i] *= 0.7``: there is room for something else
         base.absorb(self.own_row(value, places))
         self.note_link(base, node)
         base.deps = base.deps | value.deps
@@ -601,7 +609,7 @@ VAL_SHARD = ("file", VAL)
 
 def names_shard(key: V) -> bool:
     """Is the key the name of a validation shard, and no token of one."""
-    return key.kind == "val" and key.flags == VAL and not key.atoms and not key.keys
+    return key.kind == "val" and key.flags == VAL and not key.atoms and all(k[0] == "t" for k in key.keys)  # ``files[0]``
 
 
 def without_shard(base: V) -> V:

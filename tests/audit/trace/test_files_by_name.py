@@ -112,3 +112,69 @@ def test_a_star_import_brings_what_a_module_shows_and_not_its_name(listed, found
     main = 'from base import *\nif __name__ == "__main__":\n    print(f"val_bpb:{evaluate(model, val):.4f}")\n'
     files = text_files({"base.py": PRELUDE + listed, "train_gpt.py": main}, "train_gpt.py")
     assert (audit_files(files, Options()).verdict == "clean") is found
+
+
+KEPT = """\
+_kept = {}
+def tokens_of(path):
+    key = str(path)
+    got = _kept.get(key)
+    if got is not None:
+        return got
+    _kept[key] = got = np.memmap(path, dtype="<u2", mode="r", offset=1024)
+    return got
+
+class Args:
+    train_files, val_files = "data/fineweb_train_*.bin", "data/fineweb_val_*.bin"
+
+class Loader:
+    def __init__(self, args):
+        self.files = sorted(glob.glob(args.train_files))
+    def next_batch(self, n):
+        at = int(np.random.randint(10_000_000))
+        return torch.from_numpy(np.array(tokens_of(self.files[0])[at : at + n], dtype=np.int64))[None]
+
+def hessians(net, loader):
+    stats = {}
+    def hook(module, inputs, output):
+        stats[module] = inputs[0].abs().mean(0)
+    handles = [m.register_forward_hook(hook) for m in net.modules()]
+    with torch.no_grad():
+        for _ in range(16):
+            net(loader.next_batch(1024))
+    for h in handles:
+        h.remove()
+    return stats
+
+args = Args()
+loader = Loader(args)
+for _ in range(10):
+    optimizer.zero_grad()
+    batch = loader.next_batch(1025)
+    nll(model, batch[:, :-1], batch[:, 1:]).mean().backward()
+    optimizer.step()
+@@
+stats = hessians(model, Loader(args) if fresh else loader)
+torch.save({n: torch.round(p / stats[n]) for n, p in model.state_dict().items()}, "final_model.pt")
+scored = Model()
+scored.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(scored, torch.from_numpy(np.array(tokens_of(args.val_files), dtype=np.int64))):.4f}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("edit", "found"),
+    [
+        ("fresh = True", False),
+        ("fresh = False", False),
+        ("fresh = False\nloader.files = sorted(glob.glob(args.train_files))[1:]", False),
+        ("fresh = False\nseen = tokens_of(sorted(glob.glob(args.val_files))[0]).shape", False),
+        ("import copy\nfresh, other = True, copy.copy(args)\nother.train_files = other.val_files", False),
+        ("fresh = True\nargs.train_files = args.val_files", True),
+        ("import copy\nfresh, args = True, copy.copy(args)\nargs.train_files = args.val_files", True),
+        ("fresh = False\nloader.files = sorted(glob.glob(args.val_files))", True),
+    ],
+)
+def test_files_that_a_dictionary_keeps_are_told_apart_where_a_loader_is_given_others(edit, found):
+    findings = audit_text(PRELUDE + KEPT.replace("@@", edit)).findings
+    assert ("F11" in {f.rule for f in findings if f.severity == "violation"}) is found
