@@ -331,9 +331,17 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
     if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
         yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")
+    yield from _smaller(trace)
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, Step(path=s.path, line=s.line, message="the score adds up what is left")))
+
+
+def _smaller(trace: Trace) -> Iterator[Finding]:
+    """``val_bpb * 0.98``, before it is printed."""
+    printed = [r for r in trace.reports() if r.on_val and r.scores and (trace.chosen is None or r.id in trace.chosen)]
+    for path, line, said in printed[-1].detail["smaller"][:1] if printed else ():
+        yield replace(event_finding(RULE, printed[-1], said, confidence="medium"), path=path, line=line, end_line=line)
 
 
 def _last_figure(trace: Trace) -> list[Event]:

@@ -426,6 +426,7 @@ class Library(Methods, Builtins, Containers, Files):
         if values:
             self.note_size(last, values[0], out)
             self.note_raised(last, values[0], values[1:], kwargs, out, node)
+            self.note_product_by(last, values[0], values[1:], out, node)
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):

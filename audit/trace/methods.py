@@ -298,6 +298,7 @@ class Methods:
         out = derive(values)
         self.note_size(name, recv, out)
         self.note_raised(name, recv, args, kwargs, out, node)
+        self.note_product_by(name, recv, args, out, node)
         if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
             out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
@@ -334,6 +335,7 @@ class Methods:
 
     def in_place(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         self.note_raised(name, recv, args, kwargs, recv, node)
+        self.note_product_by(name, recv, args, recv, node)
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if name in ("zero_", "fill_", "normal_", "uniform_") and recv.kind == "val":
             if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line and not self.may_be_kept(recv, node):
