@@ -57,6 +57,14 @@ def of_tokens(v: V) -> bool:
     )  # fmt: skip
 
 
+def read_beside(v: V) -> bool:
+    """Numbers that stand beside the tokens in a stream of their own, such as how many bytes each has; or tokens."""
+    return (
+        v.kind == "val" and bool(v.flags & VAL) and "t" in kinds(v)
+        and not v.flags & (META | LOSS | LOGITS | PROB | COUNT | PARAM | BYTES) and not v.keys & {LAID}
+    )  # fmt: skip
+
+
 def table(v: V) -> bool:
     """An array of constants."""
     other = VAL | TRAIN | LOSS | LOGITS | PROB | COUNT | META | MASK | PARAM | GRAD | RAND | TIME | BYTES
@@ -68,7 +76,7 @@ class Floors:
 
     def note_raised(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
         """``bytes.clamp(min=1)``, ``maximum(bytes, 1)``"""
-        if name not in _RAISES or not (of_tokens(v) or (table(v) and name != "max")):
+        if name not in _RAISES or not (of_tokens(v) or read_beside(v) or (table(v) and name != "max")):
             return
         least = kwargs.get("min", kwargs.get("a_min", args[0] if args else const(None)))
         if (n := number(least)) is not None and 1.0 <= n <= MOST_RAISED:
@@ -91,6 +99,7 @@ class Floors:
         out.keys = out.keys - found
         for losses, size in ((a, b), (b, a)):
             summed = size.keys & {TOTAL, ADDED} and size.flags & BYTES and not size.flags & (LOSS | COUNT | PROB | LOGITS)
+            summed = summed or read_beside(size)
             if losses.flags & LOSS and losses.scores and summed:
                 out.keys = out.keys | {(_OF_SCORE[k[0]], *k[1:]) for k in found & size.keys}
 

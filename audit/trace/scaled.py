@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.trace.floors import SCALED, of_tokens, table
+from audit.trace.floors import SCALED, of_tokens, read_beside, table
 from audit.trace.left_out import ADDED
 from audit.trace.positions import TOTAL
 from audit.trace.shaping import added_up, factor, is_loss, number
@@ -27,6 +27,11 @@ def _counted_bytes(v: V) -> bool:
     if v.kind != "val" or not v.flags & BYTES or (v.flags & META and PER_BYTE not in v.keys) or v.flags & (MASK | LOSS | LOGITS | PROB | COUNT | TIME):
         return False
     return bool(v.keys & {TOTAL, ADDED}) or of_tokens(v)
+
+
+def _sized(v: V) -> bool:
+    """The same, or numbers from a stream beside the tokens; what is known of them counts where they divide a score."""
+    return _counted_bytes(v) or read_beside(v)
 
 
 class Scaled:
@@ -48,9 +53,9 @@ class Scaled:
             if v.flags & LOSS and v.flags & BPB and v.scores:
                 if k < 1.0:
                     self.figure(out, node, f"bits per byte are multiplied by {k:.4g}")
-            elif (_counted_bytes(v) or table(v)) and (k > 1.0) != (PER_BYTE in v.keys):
+            elif (_sized(v) or table(v)) and (k > 1.0) != (PER_BYTE in v.keys):
                 out.keys = out.keys | {(SCALED, self.scope.path, getattr(node, "line", 0))}
-        if op == "/" and _counted_bytes(b) and not a.flags & (BYTES | LOSS):
+        if op == "/" and _sized(b) and not a.flags & (BYTES | LOSS):
             out.keys = out.keys | {PER_BYTE}
 
     def figure(self: Any, out: V, node: Any, said: str) -> None:

@@ -374,7 +374,7 @@ class Subscripts:
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
-        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
+        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys if k[0] not in OF_TABLE) | {("lut", self.table_id(base))}
         got.keys |= {k for k in base.keys if k[0] in OF_TABLE}
         got.taint = out.taint
         return got

@@ -63,6 +63,24 @@ def test_more_bytes_than_were_counted(body: str) -> None:
     assert accused(body) == ["M1"]
 
 
+SIDECAR = 'beside = torch.from_numpy(np.fromfile("data/fineweb_val_bytes_000000.bin", dtype=np.uint16).astype(np.int64))\n'
+
+
+def with_sidecar(added: str) -> list[str]:
+    report = audit_text(PRELUDE + START.replace("n, T =", SIDECAR + "n, T =", 1) + f"    count += {added}\n" + END)
+    return [f.rule for f in report.findings if f.severity == "violation" and f.active == "yes"]
+
+
+@pytest.mark.parametrize("added", ["beside[s + 1 : e + 1].clamp(min=1).sum()", "beside[s + 1 : e + 1].double().sum() * 1.1"])
+def test_bytes_that_stand_beside_the_tokens(added: str) -> None:
+    assert with_sidecar(added) == ["M1"]
+
+
+@pytest.mark.parametrize("added", ["beside[s + 1 : e + 1].sum()", "each(x.clamp(min=1), y.clamp(min=1)).sum()", "(beside[s + 1 : e + 1] * (y > 1)).sum()"])
+def test_right_bytes_beside_the_tokens(added: str) -> None:
+    assert with_sidecar(added) == []
+
+
 @pytest.mark.parametrize(
     "body",
     [
