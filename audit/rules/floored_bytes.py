@@ -16,9 +16,9 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.byte_table import measures
 from audit.rules.code import Place, code_of, finding
 from audit.rules.flow import event_finding
+from audit.rules.pieces import measures
 
 _NO_BYTES = frozenset({"is_control", "IsControl"})
 _MADE = "a token without bytes (a separator, a control token) counts as one byte: the bytes are too many"
