@@ -56,9 +56,9 @@ class Documents:
         if count.flags & META and count.flags & CUT and self.trace.cuts:
             found = replace(self.trace.cuts[-1][1], unit="documents")  # ``min(len(documents), n)``
         elif share is not None:
-            if share[0] >= NEARLY:
+            if share.open or share.part >= NEARLY:
                 return False
-            found = self.cut(self.counted_out(count, int(share[0] * ALL)), ALL, "documents", node)
+            found = self.cut(self.counted_out(count, int(share.part * ALL)), ALL, "documents", node)
         else:
             found = self.cut(count, ALL, "documents", node)
         if found is None:

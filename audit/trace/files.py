@@ -9,6 +9,7 @@ from audit.trace.bests import alone
 from audit.trace.floors import divided_by
 from audit.trace.reach import TYPED
 from audit.trace.scaled import figures
+from audit.trace.shares import OF_WORLD
 from audit.trace.started import named
 from audit.trace.values import (
     ART,
@@ -66,6 +67,8 @@ class Files:
             out = const(value)
         if name != "WORLD_SIZE":
             out.knobs = default.knobs | {(name, str(value) if value is not None else "unset")}
+        else:
+            out.keys = frozenset([OF_WORLD])
         if type(out.const) is str:
             out.flags = self.text_flags(out.const)
         return out

@@ -31,6 +31,7 @@ from audit.trace.shaping import (
     number,
     same_target,
 )
+from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
@@ -298,7 +299,9 @@ class Library(Methods, Builtins, Containers, Files):
         if last in ("is_available", "is_initialized"):
             return const(True)
         if last == "get_world_size":
-            return const(8)
+            out = const(8)
+            out.keys = frozenset([OF_WORLD])
+            return out
         if last in ("ProcessPoolExecutor", "ThreadPoolExecutor", "Pool"):
             return V("lib", data="pool")
         if name in ("sys.exit", "os._exit", "os.abort"):
