@@ -250,5 +250,13 @@ def _cut(ctx: Context) -> Cut | None:
     if trace is None:
         return None
     reported = trace.reported_scores()
-    limits = [cut_of(trace, e) for e in trace.of("SCORE", active=True) if e.id in reported and e.on_val]
-    return limits[-1] if limits and None not in limits else None
+    scores = {e.id: e for e in trace.of("SCORE", active=True) if e.on_val}
+    limits = [cut_of(trace, e) for e in scores.values() if e.id in reported]
+    if None in limits and trace.chosen is None:
+        # Nothing says which figure is put forward: the one that is printed last.
+        last = next((r for r in reversed(trace.reports()) if r.scores & scores.keys()), None)
+        limits = [cut_of(trace, scores[n]) for n in sorted(last.scores) if n in scores] if last is not None else []
+        limits = limits if all(c is not None and c.unit == "windows" for c in limits) else []
+    if not limits or None in limits or len({(c.path, c.line, c.which) for c in limits if c is not None and c.unit == "windows"}) > 1:
+        return None  # what one list leaves out may be what another one holds
+    return limits[-1]

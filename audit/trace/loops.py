@@ -7,7 +7,8 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import loop_place, walk_stream
 from audit.trace.runs import abreast, moved
-from audit.trace.spans import ROWS, given
+from audit.trace.shares import begun
+from audit.trace.spans import MAX_START, ROWS, given
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -141,6 +142,8 @@ class Loops:
                     self.bind(target, value, s)
                 elif test is not None:
                     self.place_tests.append(self.tests_places(self.ev(test)))
+                    if number > 1 and len(self.loops) == 1:
+                        self.note_begun(test, {n for n, first in began.items() if 0 <= first <= MAX_START})
                 begins = {n: v for n in counters if (v := self.scope.names.get(n)) is not None and v.kind == "val"} if number > 1 else {}
                 status = self.block(body)
             finally:
@@ -282,6 +285,8 @@ class Loops:
             if x is None:
                 v.pos = loop_place(start)
                 self.trace.advances.walk(loop, v, start, stop, step)
+                if not self.loops:
+                    begun(start, stop, step, v)
             v.flags = (start.flags | stop.flags) & META
             out.append(v)
         return out

@@ -12,7 +12,7 @@ from __future__ import annotations
 from fractions import Fraction
 from typing import Any, NamedTuple
 
-from audit.trace.spans import NUMBER_OF, OF_ROWS, ROWS
+from audit.trace.spans import MAX_START, NUMBER_OF, OF_ROWS, ROWS, given
 from audit.trace.values import CUT, LOGITS, LOSS, MASK, META, ORDER, VAL, WHOLE_ATOMS, V, summary
 
 
@@ -50,6 +50,15 @@ def starts(v: V) -> int | None:
         return None
     keys = summary(v).keys if v.kind == "seq" else v.keys
     return next((k[1] for k in keys if k[0] == WINDOW_STARTS), None)
+
+
+def begun(start: V, stop: V, step: V, turn: V) -> None:
+    """``turn`` of ``range(0, number of tokens, stride)`` is where a window begins."""
+    share = known(stop.share)
+    if share is None or NUMBER_OF in stop.keys or stop.deps or not given(start) or start.const > MAX_START or type(step.const) is not int:
+        return
+    if share.part <= 1 and (tokens := int(step.const / share.part)) > 1:
+        turn.keys = turn.keys | {(WINDOW_STARTS, tokens)}
 
 
 def counted(stream: V, out: V) -> None:
@@ -112,4 +121,4 @@ def shortened(base: V, elements: int, part: Any, out: V) -> None:
         out.share = min(high.share, base.share or WHOLE)
 
 
-__all__ = ["WINDOW_STARTS", "Share", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]
+__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]
