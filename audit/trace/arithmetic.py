@@ -11,6 +11,7 @@ from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
+from audit.trace.scaled import LESS_THAN_ONE
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, added_up, is_loss, number, same_target
 from audit.trace.shares import reckoned
 from audit.trace.spans import HEAD
@@ -142,6 +143,8 @@ class Arithmetic:
             self.note_bytes_taken(out)
         if out.flags & LOSS and op == "-":
             self.note_stabiliser(a, b)
+        if op in "*/-" and (out.flags & LOSS or op == "-" or LESS_THAN_ONE in out.keys):
+            self.note_less(op, a, b, out, node)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
             if op == "+":

@@ -15,6 +15,7 @@ from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_besid
 from audit.trace.methods import Methods
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
+from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
     BY_GAP,
@@ -422,6 +423,8 @@ class Library(Methods, Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = without(out.keys, MARKS | {HEAD, WHOLE} | ({BY_PLACE} if last in NUMBERS and len(values) == 1 else EMPTY))
+        if values:
+            counted_but(last, values[0], out)
         if last in COMPARES and len(values) == 2 and not out.flags & LOSS:
             self.note_kind(COMPARES[last], *values, out)
         if last in NUMBERS and out.flags & BYTES:
@@ -465,6 +468,8 @@ class Library(Methods, Builtins, Containers, Files):
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
         self.note_ignored(kwargs.get("ignore_index"), target, out, node)
+        if (smoothed := number(kwargs.get("label_smoothing"))) is not None and smoothed < 0:
+            self.shape(out, node, "a label smoothing below zero makes each loss smaller")
         return out
 
     def gather(self: Any, base: V, index: V, node: Any) -> V:

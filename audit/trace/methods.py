@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import PROPOSALS, holds_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
+from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
     BY_PLACE,
@@ -207,8 +208,9 @@ class Methods:
             recv = clone(recv)
             recv.keys = recv.keys - {BY_PLACE}
         if name in NUMBERS and name != "item" and (recv.flags & BYTES or recv.keys & MARKS) and not recv.flags & LOSS:
-            recv = clone(recv)
+            test, recv = recv, clone(recv)
             recv.keys = recv.keys - MARKS | {ADDED}
+            counted_but(name, test, recv)
         if name in OF_STACK and STACKED in recv.keys:
             return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:

@@ -10,13 +10,18 @@ from __future__ import annotations
 from typing import Any
 
 from audit.trace.floors import SCALED, of_tokens, read_beside, table
-from audit.trace.left_out import ADDED
+from audit.trace.left_out import ADDED, BUT
 from audit.trace.positions import TOTAL
-from audit.trace.shaping import added_up, factor, is_loss, number
-from audit.trace.values import BPB, BYTES, COUNT, LOGITS, LOSS, MASK, META, PROB, TIME, VAL, V, kinds
+from audit.trace.shaping import TIMES, added_up, factor, is_loss, number
+from audit.trace.values import BPB, BYTES, COUNT, LOGITS, LOSS, MASK, META, PROB, TIME, VAL, V, kinds, without
 
 #: ``(FIGURE, path, line, what is said)``: of a figure in bits, and where it was made smaller
 FIGURE = "made smaller"
+#: one minus a number made of lengths
+LESS_THAN_ONE = ("less than one",)
+#: how many targets are no separators; ``(WEIGHED, path, line)``: of means of losses that were multiplied with such a number
+COUNTED_BUT, WEIGHED = ("number of all but separators",), "weighed by fewer"
+FEWER = "means over all targets are multiplied with the number of those that are no separators"
 #: a number of something divided by a number of bytes
 PER_BYTE = ("per byte",)
 _PRODUCTS = {"mul": "*", "multiply": "*", "mul_": "*", "div": "/", "divide": "/", "true_divide": "/", "div_": "/"}
@@ -58,6 +63,21 @@ class Scaled:
         if op == "/" and _sized(b) and not a.flags & (BYTES | LOSS):
             out.keys = out.keys | {PER_BYTE}
 
+    def note_less(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """``loss * (1.0 - 1.0 / y.size(1))``, ``mean_loss * (y != BOS).sum()``"""
+        if op == "-" and number(a) == 1.0 and b.kind == "val" and b.flags & META and not b.flags & (VAL | LOSS | MASK | BYTES):
+            out.keys = out.keys | {LESS_THAN_ONE}
+            return
+        out.keys = without(out.keys, {LESS_THAN_ONE})
+        for v, other in ((a, b), (b, a)) if op == "*" else ():
+            if is_loss(v) and not other.flags & (LOSS | BYTES):
+                if LESS_THAN_ONE in other.keys:
+                    self.shape(out, node, f"{TIMES} a number below one")
+                elif COUNTED_BUT in other.keys:
+                    out.keys = without(out.keys, {COUNTED_BUT}) | {(WEIGHED, self.scope.path, getattr(node, "line", 0))}
+        if op == "/" and a.flags & LOSS and COUNTED_BUT in b.keys:
+            out.keys = frozenset(k for k in out.keys if k[0] != WEIGHED)  # a mean again
+
     def figure(self: Any, out: V, node: Any, said: str) -> None:
         out.keys = out.keys | {(FIGURE, self.scope.path, getattr(node, "line", 0), said)}
 
@@ -69,7 +89,15 @@ class Scaled:
 
 def figures(v: V) -> list[tuple]:
     """Where a printed figure was made smaller, and how."""
-    return sorted(k[1:] for k in v.keys if k[0] == FIGURE) if v.flags & VAL else []
+    if not v.flags & VAL or kinds(v).isdisjoint((FIGURE, WEIGHED)):
+        return []
+    return sorted([k[1:] for k in v.keys if k[0] == FIGURE] + [(*k[1:], FEWER) for k in v.keys if k[0] == WEIGHED])
 
 
-__all__ = ["FIGURE", "Scaled", "figures"]
+def counted_but(name: str, test: V, out: V) -> None:
+    """``(y != BOS).sum()``"""
+    if name in ("sum", "count_nonzero") and BUT in test.keys and test.flags & MASK and not test.flags & (LOSS | BYTES):
+        out.keys = out.keys | {COUNTED_BUT}
+
+
+__all__ = ["FIGURE", "Scaled", "counted_but", "figures"]

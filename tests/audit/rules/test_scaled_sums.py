@@ -117,3 +117,53 @@ def test_fewer_bits_than_were_lost(body: str) -> None:
 )
 def test_conversions(body: str) -> None:
     assert accused(body) == []
+
+
+MEANS = START.replace("total += nll(model, x[None], y[None])[0].double().sum()", "l = nll(model, x[None], y[None])[0].double().mean()\n    total += l * @")
+EACH = MEANS.replace("total += l", "seen += @\n    total += l", 1).replace("n, T =", "seen, n, T = torch.zeros(()),").replace("torch.zeros(()), val.numel() - 1, 1024", "torch.zeros(()), val.numel() - 1, 1024")
+LOSS_END = 'print(f"val_bpb:{total.item() / seen.item() / math.log(2.0) * (n / count.item()):.4f}")\n'
+
+
+def weighed(weight: str, seen: str = "y.numel()") -> list[str]:
+    code = PRELUDE + EACH.replace("@", seen, 1).replace("@", weight, 1) + COUNTED + LOSS_END
+    return [f.rule for f in audit_text(code).findings if f.severity == "violation" and f.active == "yes"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "seen"),
+    [
+        ("float((y != 1).sum())", "y.numel()"),
+        ("(y > 2).sum().item()", "y.numel()"),
+        ("torch.count_nonzero(y != 1)", "float(y.numel())"),
+        ("y.numel() * (1.0 - 1.0 / y.size(0))", "y.numel()"),
+    ],
+)
+def test_weights_that_are_too_small(weight: str, seen: str) -> None:
+    assert weighed(weight, seen) == ["M3"]
+
+
+@pytest.mark.parametrize(
+    ("weight", "seen"),
+    [
+        ("y.numel()", "y.numel()"),
+        ("float((y != 1).sum())", "float((y != 1).sum())"),
+        ("float((y != 0).sum())", "y.numel()"),
+        ("float((y >= 0).sum())", "y.numel()"),
+        ("y.size(0)", "y.size(0) * (1.0 - 0.0)"),
+    ],
+)
+def test_weights_that_are_right(weight: str, seen: str) -> None:
+    assert weighed(weight, seen) == []
+
+
+def test_a_running_mean_is_no_smaller_sum() -> None:
+    running = START.replace("total += nll(model, x[None], y[None])[0].double().sum()", "l = nll(model, x[None], y[None])[0].double().mean()\n    k = (s // T) + 1\n    total = total * (1.0 - 1.0 / k) + l / k")
+    code = PRELUDE + running + COUNTED + 'print(f"val_bpb:{total.item() / math.log(2.0) * (n / count.item()):.4f}")\n'
+    assert [f.message for f in audit_text(code).findings if f.severity == "violation" and "below one" in f.message] == []
+
+
+@pytest.mark.parametrize(("smoothing", "found"), [("-0.02", ["M3"]), ("0.0", []), ("0.1 if model.training else 0.0", [])])
+def test_label_smoothing(smoothing: str, found: list[str]) -> None:
+    loss = f"logits = model(x[None]).float()[0]\n        total += F.cross_entropy(logits, y, reduction='sum', label_smoothing={smoothing}).double()"
+    code = PRELUDE + START.replace("total += nll(model, x[None], y[None])[0].double().sum()", loss) + COUNTED + END
+    assert [f.rule for f in audit_text(code).findings if f.severity == "violation" and f.active == "yes"] == found
