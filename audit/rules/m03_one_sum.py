@@ -31,6 +31,10 @@ which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.
 
+Numbers near one that convert nothing (nats to bits and back) count wherever they stand: a sum of losses times 0.95, a figure
+divided by 1.05 before it is printed. Means of losses over all targets are weighed with all of these, and not with those that are no separators.
+What ranks have to do, each a contiguous share, is together what one process would go through: a quarter of it is a quarter.
+
 A rank's own share that is printed as the whole is found where the program always joins a group of processes, scores
 between places that its rank decides, and brings no numbers of several ranks together anywhere: no collective but for
 gradients, no file named by rank, no queue. One process that may run alone is left out.
