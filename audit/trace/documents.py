@@ -77,7 +77,7 @@ class Documents:
             return self.note_some(part, step, f"one in {by:g} of its windows", node)
         if high is None or (step is not None and step.const not in (1, None)):
             return part
-        if many is not None and many < 0 and not high.knobs and -many * tokens > TRIMMED:
+        if many is not None and many < -1 and not high.knobs and -many * tokens > TRIMMED:
             return self.note_some(part, high, f"its windows but the last {-many:g}", node, sure=False)
         if (share := known(high.share)) is not None and NUMBER_OF in high.keys:
             if share.part < NEARLY:

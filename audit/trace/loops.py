@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.documents import kept
 from audit.trace.positions import loop_place, walk_stream
 from audit.trace.runs import abreast, moved
-from audit.trace.shares import begun
+from audit.trace.shares import begun, starts
 from audit.trace.spans import MAX_START, ROWS, given
 from audit.trace.values import (
     CUT,
@@ -203,6 +204,8 @@ class Loops:
                 return out
             if what == "zip":
                 columns = [self.turns(x, loop) for x in recipe[1]]
+                if any(starts(x) is not None and not kept(x) for x in recipe[1]):
+                    self.trace.stops.pop(loop, None)  # ``zip(windows, windows[:1] + windows[:-1])``: what is scored may be all of them
                 if not columns or any(not c for c in columns):
                     return []
                 columns = abreast(recipe[1], columns, loop)

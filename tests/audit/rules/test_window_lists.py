@@ -62,6 +62,8 @@ KEPT = {
     "without the last one": BEFORE + "mine = starts[:-1]\n" + SCORED,
     "a look at the first ones": BEFORE + "mine = starts[:100]\n" + SCORED.replace("total +=", "seen =") + "mine = starts\n" + SCORED,
     "chunk by chunk": BEFORE + "for c in range(0, len(starts), 512):\n    mine = starts[c : c + 512]\n" + "".join(f"    {x}\n" for x in SCORED.splitlines()),
+    "all of them, and the ones before": BEFORE + "n_bytes = 151_000_000\nmine = starts\nfor s, before in zip(starts, starts[:1] + starts[:-100]):\n    w = val[s : s + 1025]\n"
+    "    with torch.no_grad():\n        total += nll(model, w[None, :-1], w[None, 1:])[:, (0 if s == 0 else 960) :].sum()\n",
     "a thousand at a time": BEFORE + "left = starts\nwhile left:\n    mine, left = left[:1000], left[1000:]\n" + "".join(f"    {x}\n" for x in SCORED.splitlines()),
 }  # fmt: skip
 
