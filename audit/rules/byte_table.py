@@ -19,10 +19,24 @@ from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
+from audit.rules.pieces import (
+    BYTE_TESTS,
+    MARK,
+    PIECES,
+    bound,
+    called,
+    encoded,
+    encoded_length,
+    flags_mark,
+    has_mark,
+    is_const,
+    length_of_bytes,
+    lengths,
+    made_of_pieces,
+    measures,
+)
+from audit.rules.spaces import added_twice, counted_space, long_bytes
 
-_PIECES = frozenset({"id_to_piece", "IdToPiece"})
-_BYTE_TESTS = frozenset({"is_byte", "IsByte"})
-MARK = "\u2581"
 _STRIPS = frozenset(["lstrip", "strip", "removeprefix", "replace", "translate", "sub", "split", "partition", "decode", "join"])
 #: calls that leave a count or a flag what it is
 _SAME = frozenset(["to", "int", "long", "float", "double", "half", "short", "type", "astype", "sum", "item", "cpu", "cuda", "numpy"])
@@ -41,10 +55,10 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
     if not builders:
         return
     again = _adds_space(code)
-    own = any(p.function is not None and p.function.name in _PIECES for p in code.places)
+    own = any(p.function is not None and p.function.name in PIECES for p in code.places)
     wrong = False
     for place in builders:
-        plus = _plus_one(place) or _spaced(place)
+        plus = _plus_one(place) or _spaced(place) or counted_space(place)
         if plus is not None and again:
             wrong = True
             yield finding(
@@ -54,9 +68,12 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
         elif not _knows_bytes(place):
             wrong = True
             yield finding(
-                rule, code, place, _length_of_bytes(place) or place.function or place.module,
+                rule, code, place, length_of_bytes(place) or place.function or place.module,
                 "byte pieces are measured by their printed name (<0xE2> as six bytes): the bytes are too many",
             )  # fmt: skip
+        elif (long := long_bytes(place)) is not None:
+            wrong = True
+            yield finding(rule, code, place, long[0], f"{long[1]}: the bytes are too many")
         elif (bare := _bare(place)) is not None:
             wrong = True
             yield finding(
@@ -74,6 +91,9 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
                 f"line {test.line} takes {_prefix(test)!r} for the space mark (U+2581), which stays on the pieces and is measured "
                 "as three bytes: the bytes are too many",
             )  # fmt: skip
+    for place, added, line in added_twice(code, _leads(code)):
+        wrong = True
+        yield finding(rule, code, place, added, f"line {line} adds a piece's leading space, and it is added again here: the bytes are too many")
     for place, added in _added_to_all(code):
         wrong = True
         yield finding(
@@ -89,42 +109,8 @@ def byte_table(rule: Rule, ctx: Context, right: Callable[[Context], str]) -> Ite
 
 
 # ---------------------------------------------------------------- the table
-def measures(place: Place) -> bool:
-    """Does the function look pieces up and measure encoded text."""
-    return bool(_PIECES & place.names) and _length(place) is not None
-
-
-def _lengths(place: Place) -> list[ir.Call]:
-    """``len(….encode(…))`` in the order of the text."""
-    found = [node for node in place.nodes(ir.Call) if _encoded_length(node)]
-    return sorted(found, key=lambda n: (n.line, n.col))
-
-
-def _length(place: Place) -> ir.Call | None:
-    return next(iter(_lengths(place)), None)
-
-
-def _length_of_bytes(place: Place) -> ir.Call | None:
-    """The first length that byte pieces come to: their names (``<0xE2>``) do not begin with the mark."""
-    inner = {id(n) for branch in place.nodes(ir.If) if _mark_test(branch.test) for n in ir.walk(branch.body)}
-    first = _length(place)
-    if first is None or id(first) not in inner:
-        return first
-    encoded = {
-        t.id for n in place.nodes(ir.Assign) for t in n.targets
-        if isinstance(t, ir.Name) and isinstance(n.value, ir.Call) and isinstance(n.value.func, ir.Attr) and n.value.func.attr == "encode"
-    }  # fmt: skip
-    found = [
-        n for n in place.nodes(ir.Call)
-        if id(n) not in inner and (_encoded_length(n) or (
-            isinstance(n.func, ir.Name) and n.func.id == "len" and len(n.args) == 1 and isinstance(n.args[0], ir.Name) and n.args[0].id in encoded
-        ))
-    ]  # fmt: skip
-    return min(found, key=lambda n: (n.line, n.col), default=first)
-
-
 def _knows_bytes(place: Place) -> bool:
-    if _BYTE_TESTS & place.names:
+    if BYTE_TESTS & place.names:
         return True
     return any(
         isinstance(n, ir.Const) and isinstance(n.value, str) and "0x" in n.value.lower()
@@ -138,7 +124,7 @@ def _plus_one(place: Place) -> ir.Node | None:
         if isinstance(node, ir.BinOp) and node.op == "+":
             sides = (node.left, node.right)
             one = any(isinstance(s, ir.Const) and s.value == 1 for s in sides)
-            if one and any(_encoded_length(s) for s in sides):
+            if one and any(encoded_length(s) for s in sides):
                 return node
     return None
 
@@ -148,9 +134,9 @@ def _spaced(place: Place) -> ir.Node | None:
 
     A function that only measures may serve another count, to which nothing is added.
     """
-    if not _flags_mark(place) or _strips(place):
+    if not flags_mark(place) or _strips(place):
         return None
-    return next((n for n in _lengths(place) if _text(place, _encoded(n)) == "spaced"), None)
+    return next((n for n in lengths(place) if _text(place, encoded(n)) == "spaced"), None)
 
 
 def _bare(place: Place, closed: frozenset[int] = frozenset()) -> ir.Node | None:
@@ -160,7 +146,7 @@ def _bare(place: Place, closed: frozenset[int] = frozenset()) -> ir.Node | None:
     """
     if _strips(place, closed):
         return None
-    return next((n for n in _lengths(place) if id(n) not in closed and _text(place, _encoded(n), closed=closed) == "bare"), None)
+    return next((n for n in lengths(place) if id(n) not in closed and _text(place, encoded(n), closed=closed) == "bare"), None)
 
 
 def _damaged(place: Place) -> list[ir.If] | None:
@@ -190,14 +176,14 @@ def _text(
     """``bare``: a piece as it is; ``spaced``: with a space for the mark; None: something else was done to it."""
     seen = {} if seen is None else seen
     if isinstance(e, ir.Call):
-        name = _called(e)
-        if name in _PIECES:
+        name = called(e)
+        if name in PIECES:
             return "bare"
-        if name == "replace" and isinstance(e.func, ir.Attr) and len(e.args) == 2 and _is(e.args[1], " "):
+        if name == "replace" and isinstance(e.func, ir.Attr) and len(e.args) == 2 and is_const(e.args[1], " "):
             inner = _text(place, e.func.value, seen, closed)
-            return "spaced" if inner is not None and (_marks(e.args[0]) or isinstance(e.args[0], ir.Name)) else inner
+            return "spaced" if inner is not None and (has_mark(e.args[0]) or isinstance(e.args[0], ir.Name)) else inner
         if name in ("enumerate", "list", "tuple", "zip", "map"):
-            if any(isinstance(a, ir.Attr) and a.attr in _PIECES for a in e.args):
+            if any(isinstance(a, ir.Attr) and a.attr in PIECES for a in e.args):
                 return "bare"
             told = [_text(place, a, seen, closed) for a in e.args]
             return next((t for t in told if t is not None), None)
@@ -205,7 +191,7 @@ def _text(
     if isinstance(e, ir.Name):
         if e.id not in seen:
             seen[e.id] = "bare"  # made of what it was
-            told = [_text(place, value, seen, closed) for value in _bound(place, e.id, closed)]
+            told = [_text(place, value, seen, closed) for value in bound(place, e.id, closed)]
             seen[e.id] = None if not told or None in told else "spaced" if "spaced" in told else "bare"
         return seen[e.id]
     if isinstance(e, ir.Sub) and not isinstance(e.index, ir.Slice):
@@ -215,30 +201,13 @@ def _text(
     return None
 
 
-def _bound(place: Place, name: str, closed: frozenset[int] = frozenset()) -> Iterator[Any]:
-    """What a name is assigned in the function, loops and comprehensions included."""
-    for node in place.nodes():
-        if id(node) in closed:
-            continue
-        if isinstance(node, ir.Assign):
-            for target in node.targets:
-                if any(isinstance(t, ir.Name) and t.id == name for t in ir.walk(target)) and not isinstance(target, (ir.Sub, ir.Attr)):
-                    yield node.value
-        elif isinstance(node, (ir.For, ir.CompFor)):
-            if any(isinstance(t, ir.Name) and t.id == name for t in ir.walk(node.target)):
-                yield node.iter
-        elif isinstance(node, (ir.AugAssign, ir.AnnAssign, ir.NamedExpr)):
-            if isinstance(node.target, ir.Name) and node.target.id == name:
-                yield node.value if not isinstance(node, ir.AugAssign) else None
-
-
 def _strips(place: Place, closed: frozenset[int] = frozenset()) -> bool:
     """Is anything taken off a piece's text, or off its length, other than a space put for the mark."""
-    names = _made_of_pieces(place)
+    names = made_of_pieces(place)
 
     def of_piece(e: Any) -> bool:
         return any(
-            (isinstance(n, ir.Name) and n.id in names) or (isinstance(n, ir.Attr) and n.attr in _PIECES)
+            (isinstance(n, ir.Name) and n.id in names) or (isinstance(n, ir.Attr) and n.attr in PIECES)
             for n in ir.walk(e)
         )
 
@@ -249,81 +218,12 @@ def _strips(place: Place, closed: frozenset[int] = frozenset()) -> bool:
             if isinstance(node.index, ir.Slice) and node.index.lower is not None and of_piece(node.value):
                 return True
         elif isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in _STRIPS:
-            spaces = node.func.attr == "replace" and len(node.args) == 2 and _is(node.args[1], " ")
+            spaces = node.func.attr == "replace" and len(node.args) == 2 and is_const(node.args[1], " ")
             if not spaces and of_piece(node):
                 return True
         elif isinstance(node, (ir.BinOp, ir.AugAssign)) and node.op == "-" and of_piece(node):
             return True
     return False
-
-
-def _made_of_pieces(place: Place) -> set[str]:
-    """Names that hold pieces or what was made of them."""
-    bound: list[tuple[set[str], set[str]]] = []
-    for node in place.nodes():
-        targets: list[Any] = []
-        if isinstance(node, ir.Assign):
-            targets, source = node.targets, node.value
-        elif isinstance(node, (ir.For, ir.CompFor)):
-            targets, source = [node.target], node.iter
-        elif isinstance(node, (ir.AugAssign, ir.NamedExpr)):
-            targets, source = [node.target], node.value
-        if targets:
-            used = {n.id if isinstance(n, ir.Name) else n.attr for n in ir.walk(source) if isinstance(n, (ir.Name, ir.Attr))}
-            bound.append(({n.id for t in targets for n in ir.walk(t) if isinstance(n, ir.Name)}, used))
-    names: set[str] = set()
-    while more := {n for given, used in bound if used & (names | _PIECES) for n in given} - names:
-        names |= more
-    return names
-
-
-def _flags_mark(place: Place) -> bool:
-    """Is a table made that tells which pieces begin with the mark."""
-    for node in place.nodes():
-        if isinstance(node, ir.Comp) and _mark_test(node.elt):
-            return True
-        if isinstance(node, ir.Assign) and any(isinstance(t, ir.Sub) for t in node.targets) and _mark_test(node.value):
-            return True
-        if isinstance(node, ir.If) and _mark_test(node.test):
-            inner = [s for s in node.body if isinstance(s, ir.Assign) and any(isinstance(t, ir.Sub) for t in s.targets)]
-            if any(isinstance(s.value, ir.Const) and s.value.value in (True, 1) for s in inner):
-                return True
-    return False
-
-
-def _mark_test(e: Any) -> bool:
-    """``piece.startswith(mark)``, ``piece[:1] == mark`` or a condition with one."""
-    if isinstance(e, ir.BoolOp):
-        return any(_mark_test(v) for v in e.values)
-    if isinstance(e, ir.Compare):
-        return e.ops[0] == "==" and any(_marks(x) for x in (e.left, *e.comparators))
-    if isinstance(e, ir.Call):
-        if isinstance(e.func, ir.Attr) and e.func.attr == "startswith":
-            return any(_marks(a) for a in e.args)
-        return isinstance(e.func, ir.Name) and e.func.id in ("bool", "int") and any(_mark_test(a) for a in e.args)
-    return False
-
-
-def _marks(e: Any) -> bool:
-    return any(isinstance(n, ir.Const) and isinstance(n.value, str) and MARK in n.value for n in ir.walk(e))
-
-
-def _is(e: Any, value: Any) -> bool:
-    return isinstance(e, ir.Const) and e.value == value
-
-
-def _encoded_length(node: Any) -> bool:
-    return (
-        isinstance(node, ir.Call) and isinstance(node.func, ir.Name) and node.func.id == "len"
-        and any(isinstance(n, ir.Attr) and n.attr == "encode" for n in ir.walk(node.args))
-    )  # fmt: skip
-
-
-def _encoded(length: ir.Call) -> Any:
-    """The text whose encoding is measured, where it stands right there."""
-    inner = length.args[0]
-    direct = isinstance(inner, ir.Call) and isinstance(inner.func, ir.Attr) and inner.func.attr == "encode"
-    return inner.func.value if direct else None  # type: ignore[attr-defined]
 
 
 # ---------------------------------------------------------------- the count
@@ -335,7 +235,7 @@ def _adds_space(code: Code) -> list[int]:
             continue
         for node in place.nodes(ir.If, ir.AugAssign, ir.BinOp):
             if isinstance(node, ir.If) and _space_flag(node.test):
-                counts = (s for s in node.body if isinstance(s, ir.AugAssign) and s.op == "+" and _is(s.value, 1))
+                counts = (s for s in node.body if isinstance(s, ir.AugAssign) and s.op == "+" and is_const(s.value, 1))
                 lines += [s.line for s in counts]
                 continue
             added = node.value if isinstance(node, ir.AugAssign) and node.op == "+" else None
@@ -346,12 +246,24 @@ def _adds_space(code: Code) -> list[int]:
     return sorted(lines)
 
 
+def _leads(code: Code) -> dict[str, int]:
+    """The tables of leading spaces that a count reads, with a line each."""
+    found: dict[str, int] = {}
+    for place in code.places:
+        for node in place.nodes(ir.BinOp, ir.BoolOp, ir.Call) if id(place) in code.reached else ():
+            if _space_flag(node):
+                first, second = _tables(node)
+                plain = first if _count(node, {first: 1, second: 0}) else second
+                found.setdefault(plain.rpartition(".")[2], node.line)
+    return found
+
+
 def _space_flag(node: Any) -> bool:
     """``a[…] & ~b[…]`` in any spelling: true where the one table is set and the other is not."""
     if isinstance(node, (ir.BinOp, ir.BoolOp, ir.UnaryOp)):
         joins = node.op in ("&", "*", "and", "~", "not")
     else:
-        joins = isinstance(node, ir.Call) and _called(node) in _LOGICAL
+        joins = isinstance(node, ir.Call) and called(node) in _LOGICAL
     if not joins or len(tables := _tables(node)) != 2:
         return False
     ways = [_count(node, dict(zip(tables, bits, strict=True))) for bits in product((0, 1), repeat=2)]
@@ -388,7 +300,7 @@ def _negates(e: Any) -> bool:
     """Is a table's entry negated in it."""
     for n in ir.walk(e):
         inner = n.operand if isinstance(n, ir.UnaryOp) and n.op in ("~", "not") else None
-        if isinstance(n, ir.Call) and _LOGICAL.get(_called(n)) == "~" and n.args:
+        if isinstance(n, ir.Call) and _LOGICAL.get(called(n)) == "~" and n.args:
             inner = n.args[0]
         if inner is not None and _tables(inner):
             return True
@@ -426,10 +338,6 @@ def _dotted(e: Any) -> str:
     return ".".join([e.id, *reversed(parts)]) if isinstance(e, ir.Name) else ""
 
 
-def _called(e: ir.Call) -> str:
-    return e.func.attr if isinstance(e.func, ir.Attr) else e.func.id if isinstance(e.func, ir.Name) else ""
-
-
 def _count(e: Any, entries: dict[str, int]) -> int | None:
     """What an expression over tables comes to, given the tables' entries; None where it is more than flags and sums."""
     if isinstance(e, ir.Const):
@@ -443,7 +351,7 @@ def _count(e: Any, entries: dict[str, int]) -> int | None:
         return _together(e.op, parts)
     if not isinstance(e, ir.Call):
         return None
-    name = _called(e)
+    name = called(e)
     if name in _LOGICAL:
         parts = [_count(a, entries) for a in e.args]
         if isinstance(e.func, ir.Attr) and len(parts) < (1 if _LOGICAL[name] == "~" else 2):

@@ -19,10 +19,11 @@ no other reported line right, it is undetermined: a part of the set has other by
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
 Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
 token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
-The same where the source cuts the stream to a number of tokens, or its documents to some of them, that no setting changes, or
+The same where the source cuts the stream to a number of tokens, or its documents or the list of its windows to some of them, that no setting changes, or
 whose setting the log of the reported run prints, and the papers state a score.
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
-configured, it is undetermined: a part of the set was scored, unless the reported run had other settings.
+configured, it is undetermined: a part of the set was scored, unless the reported run had other settings. So are windows that a
+test of their tokens picks.
 
 **Look-alikes.** Other tokenizers (the identity does not depend on the tokenizer); smoke tests and
 ablations on few tokens beside the reported run; totals that include a trimmed tail.
@@ -251,5 +252,13 @@ def _cut(ctx: Context) -> Cut | None:
     if trace is None:
         return None
     reported = trace.reported_scores()
-    limits = [cut_of(trace, e) for e in trace.of("SCORE", active=True) if e.id in reported and e.on_val]
-    return limits[-1] if limits and None not in limits else None
+    scores = {e.id: e for e in trace.of("SCORE", active=True) if e.on_val}
+    limits = [cut_of(trace, e) for e in scores.values() if e.id in reported]
+    if None in limits and trace.chosen is None:
+        # Nothing says which figure is put forward: the one that is printed last.
+        last = next((r for r in reversed(trace.reports()) if r.scores & scores.keys()), None)
+        limits = [cut_of(trace, scores[n]) for n in sorted(last.scores) if n in scores] if last is not None else []
+        limits = limits if all(c is not None and c.unit == "windows" for c in limits) else []
+    if not limits or None in limits or len({(c.path, c.line, c.which) for c in limits if c is not None and c.unit == "windows"}) > 1:
+        return None  # what one list leaves out may be what another one holds
+    return limits[-1]

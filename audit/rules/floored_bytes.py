@@ -16,13 +16,14 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
-from audit.rules.byte_table import measures
 from audit.rules.code import Place, code_of, finding
 from audit.rules.flow import event_finding
+from audit.rules.pieces import measures
 
 _NO_BYTES = frozenset({"is_control", "IsControl"})
 _MADE = "a token without bytes (a separator, a control token) counts as one byte: the bytes are too many"
 
+_SCALED = "the counted bytes are multiplied by a number from the script: the bytes are too many"
 _MORE = "the bytes of whole windows are counted, of which only the new tokens are scored: the bytes are too many"
 
 
@@ -30,16 +31,19 @@ def floored_bytes(rule: Rule, ctx: Context) -> Iterator[Finding | Obligation]:
     """Findings where tokens without bytes count; nothing elsewhere. A tokenizer of bytes has no pieces to measure."""
     code = code_of(ctx)
     builders = [p for p in code.places if id(p) in code.reached and measures(p)]
+    trace = ctx.trace
+    reports = [e for e in trace.reports() if e.on_val and e.scores and (trace.chosen is None or e.id in trace.chosen)] if trace is not None else []
+    for path, line in reports[-1].detail["scaled"][:1] if reports else ():
+        yield replace(event_finding(rule, reports[-1], _SCALED), path=path, line=line, end_line=line)
     if not builders:
         return
     for place in builders:
         if (made := _ones(place)) is not None:
             yield finding(rule, code, place, made, _MADE)
-    trace = ctx.trace
-    reports = [e for e in trace.reports() if e.on_val and e.scores and (trace.chosen is None or e.id in trace.chosen)] if trace is not None else []
     for kind, said in (("floored", _MADE), ("more", _MORE)):
-        for path, line in reports[-1].detail[kind][:1] if reports else ():
-            yield replace(event_finding(rule, reports[-1], said), path=path, line=line, end_line=line, column=0)
+        for path, line, *least in reports[-1].detail[kind][:1] if reports else ():
+            what = said if not least or least[0] == 1 else f"each token counts as {least[0]} bytes at least: the bytes are too many"
+            yield replace(event_finding(rule, reports[-1], what), path=path, line=line, end_line=line, column=0)
 
 
 def _ones(place: Place) -> ir.Node | None:

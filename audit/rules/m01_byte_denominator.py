@@ -13,7 +13,8 @@ text, or a custom vocabulary's meta-data with too large entries all make the sco
 below the full set's 151.06 to 151.10 million with the full set's token count, on intervals. In the
 source: a table that counts a leading space which the evaluation adds again, one that measures the space
 mark as three bytes (also where a damaged mark, ``piece.startswith("?")``, takes it off no piece), byte pieces measured by
-their printed name, a table that gives tokens without bytes one byte, an evaluation that adds a byte to every ordinary token, a reported score that is divided by a written number of bytes per token, and one that is divided by the bytes of whole windows of
+their printed name or as several bytes, another encoding than UTF-8, bytes that are raised to a least number or multiplied by a
+number near one on their way to the divisor, a table that gives tokens without bytes one byte, an evaluation that adds a byte to every ordinary token, a reported score that is divided by a written number of bytes per token, and one that is divided by the bytes of whole windows of
 which each turn scores a later part.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right; tables

@@ -31,6 +31,10 @@ which grows slower than the loss (a hyperbolic tangent, a logarithm, a root), or
 and divided by these weights, is made smaller. Means over documents (between places that were found in the stream) that are
 added up as they are make a mean of means.
 
+Numbers near one that convert nothing (nats to bits and back) count wherever they stand: a sum of losses times 0.95, a figure
+divided by 1.05 before it is printed. Means of losses over all targets are weighed with all of these, and not with those that are no separators.
+What ranks have to do, each a contiguous share, is together what one process would go through: a quarter of it is a quarter.
+
 A rank's own share that is printed as the whole is found where the program always joins a group of processes, scores
 between places that its rank decides, and brings no numbers of several ranks together anywhere: no collective but for
 gradients, no file named by rank, no queue. One process that may run alone is left out.
@@ -332,9 +336,17 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
     scores = [s for s in trace.of("SCORE", active=True) if s.id in reported and s.on_val]
     if scores and all(s.detail["how"] == "accumulated" and {MEAN, BETWEEN} <= s.detail["keys"] for s in scores):
         yield event_finding(RULE, scores[-1], "means over documents are added up, and a short document counts as much as a long one")
+    yield from _smaller(trace)
     for e, s in found.values():
         made = event_finding(RULE, e, e.detail["how"])
         yield replace(made, trace=(*made.trace, s.step("the score adds up what is left")))
+
+
+def _smaller(trace: Trace) -> Iterator[Finding]:
+    """``val_bpb * 0.98``, before it is printed."""
+    printed = [r for r in trace.reports() if r.on_val and r.scores and (trace.chosen is None or r.id in trace.chosen)]
+    for path, line, said in printed[-1].detail["smaller"][:1] if printed else ():
+        yield replace(event_finding(RULE, printed[-1], said, confidence="medium"), path=path, line=line, end_line=line)
 
 
 def _last_figure(trace: Trace) -> list[Event]:

@@ -13,7 +13,8 @@ from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places
 from audit.trace.runs import joined
-from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, is_loss, number, same_target
+from audit.trace.scaled import LESS_THAN_ONE
+from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, added_up, is_loss, number, same_target
 from audit.trace.shares import reckoned
 from audit.trace.spans import HEAD
 from audit.trace.started import named
@@ -137,13 +138,21 @@ class Arithmetic:
         if op == "%" and a.flags & VAL and not a.flags & META:
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
+            if out.flags & (BYTES | BPB) or number(a) is not None or number(b) is not None:
+                self.note_sized(op, a, b, out, node)
             note_assumed(op, a, b, out, self.scope.path, node)
         if op == "-" and a.flags & b.flags & BYTES:
             self.note_bytes_taken(out)
         if out.flags & LOSS and op == "-":
             self.note_stabiliser(a, b)
+        if op in "*/-" and (out.flags & LOSS or op == "-" or LESS_THAN_ONE in out.keys):
+            self.note_less(op, a, b, out, node)
         if out.flags & LOSS and op in "*+":
             self.note_scaled(op, a, b, out, node)
+            if op == "+":
+                self.note_figures_added(a, b, out)
+        elif op == "/" and is_loss(a) and added_up(a):
+            self.note_sum_scaled(op, beside_ln2(b), out, node)
         if out.flags & LOSS:
             self.note_arithmetic(op, a, b, out, node)
             if op == "*" and (a.flags ^ b.flags) & LOSS:
@@ -489,6 +498,11 @@ class Arithmetic:
             except Exception:
                 return None
         return None
+
+
+def beside_ln2(v: V) -> V:
+    """``1.1`` of ``math.log(2) * 1.1``"""
+    return const(v.const / LN2) if LN2_IN in v.keys and number(v) is not None else v
 
 
 def later_iteration(op: str, a: V, b: V) -> tuple | None:

@@ -7,6 +7,7 @@ from typing import Any
 from audit.trace.left_out import ADDED
 from audit.trace.positions import one_of
 from audit.trace.shaping import same_target
+from audit.trace.shares import OF_WORLD, least
 from audit.trace.spans import HEAD, UNTIL, until
 from audit.trace.values import (
     BYTES,
@@ -89,7 +90,7 @@ class Builtins:
                 except Exception:
                     return derive(args)
                 out.knobs, out.deps, out.lv = first.knobs, first.deps, first.lv
-                out.flags = first.flags
+                out.flags, out.keys = first.flags, first.keys & {OF_WORLD}
                 return out
             if first.kind == "val" and (last in ("int", "float") or (last == "round" and first.share is not None)):
                 return first
@@ -235,6 +236,7 @@ class Builtins:
         if last == "min":
             self.note_at_most(args, out)
             self.note_least(args, out, node)
+            least(args, out)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):
                 out.pos, out.lv = moving[0].pos, moving[0].lv  # clipped at the end of the stream
         if last == "max" and len(args) == 1:

@@ -3,7 +3,7 @@
 The score has to be over the full validation set (rule D2). These shapes tell that it is not: the stream is cut to a
 number of tokens (``val_tokens[:131072]``), the number of turns is bounded (``range(min(n, 32))``), the
 loop over the stream is left after a number of turns (``if batch == 50: break``), or its documents are cut to some of
-them (`audit.trace.documents`).
+them, or the list of its windows to some of these (`audit.trace.documents`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from audit.trace.values import BPB, CUT, LOSS, META, TIME, VAL, WHOLE_ATOMS, V
 FEWEST = 30_000_000
 #: turns; the set has 50,000 documents, and so many turns may be all of them
 MOST_TURNS = 50_000
+#: units of lists that were cut (`audit.trace.documents`)
+PIECES = frozenset(["documents", "windows"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +38,17 @@ class Cut:
     sure: bool = False
     #: the names of the settings
     settings: frozenset[str] = frozenset()
-    #: of documents: at random
+    #: of documents and windows: at random
     drawn: bool = False
+    #: of windows: which ones, where it is not the first
+    which: str = ""
 
     @property
     def said(self) -> str:
         what = f"at most {self.amount:,} turns of its loop"
-        if self.unit != "turns":
+        if self.which:
+            what = self.which
+        elif self.unit != "turns":
             what = f"{self.amount:,} {self.unit} at random" if self.drawn else f"the first {self.amount:,} {self.unit}"
         return f"the evaluation keeps to {what}" + (f" ({self.knobs})" if self.knobs else "")
 
@@ -58,9 +64,9 @@ def cut_of(trace: Trace, score: Event) -> Cut | None:
         stops = [(loop, found) for loop in loops if (found := trace.stops.get(loop)) is not None]
         for loop, found in stops:
             # A number of turns may be that of a batch, unless no other loop over the stream is around it.
-            if found.unit != "documents" and (found.leaves or loop == loops[0]):
+            if found.unit not in PIECES and (found.leaves or loop == loops[0]):
                 return found
-        parts.append(next((found for _, found in stops if found.unit == "documents"), None))
+        parts.append(next((found for _, found in stops if found.unit in PIECES), None))
     if parts and None not in parts:
         return parts[0]  # what one loop leaves out is no part that another one takes
     if score.flags & CUT:

@@ -191,6 +191,10 @@ class Expressions(Attributes, Arithmetic, Subscripts):
                     skip = True
                 elif t is None:
                     exact = False
+                    filtered = self.note_filtered(x, v, e)
+                    if filtered is not x:
+                        x = filtered
+                        self.bind(g.target, x, e)
                     if (picked := self.selects(cond)) is not None:
                         self.scope.names[picked[0]] = picked[1]
             if skip:

@@ -6,8 +6,10 @@ from typing import Any
 
 from audit import ir
 from audit.trace.bests import alone
-from audit.trace.floors import DIVIDED, DIVIDED_BY_MORE
+from audit.trace.floors import divided_by
 from audit.trace.reach import TYPED
+from audit.trace.scaled import figures
+from audit.trace.shares import OF_WORLD
 from audit.trace.started import named
 from audit.trace.values import (
     ART,
@@ -67,6 +69,8 @@ class Files:
             out = const(value)
         if name != "WORLD_SIZE":
             out.knobs = default.knobs | {(name, str(value) if value is not None else "unset")}
+        else:
+            out.keys = frozenset([OF_WORLD])
         if type(out.const) is str:
             out.flags = self.text_flags(out.const)
         return out
@@ -255,10 +259,8 @@ class Files:
         out = derive(told)
         if out.flags & BPB and out.scores:
             assumed = sorted(k[1:] for k in out.keys if k[0] == "assumed")
-            floored = sorted(k[1:] for k in out.keys if k[0] == DIVIDED)
-            more = sorted(k[1:] for k in out.keys if k[0] == DIVIDED_BY_MORE)
             said = {"text": printed_text(args), "words": written(args), "beside": told_beside(args)}
-            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=alone(told), floored=floored, more=more, **said)
+            self.event("REPORT", node, out, taint_ids=out.taint, assumed=assumed, best=alone(told), smaller=figures(out), **divided_by(out), **said)
         return const(None)
 
     def native(self: Any, args: list[V], kwargs: dict[str, V], node: Any, name: str) -> V:

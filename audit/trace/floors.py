@@ -31,15 +31,21 @@ from audit.trace.values import (
     kinds,
 )
 
-#: ``(FLOORED, path, line)``: of bytes; the same of a score that was divided by them
+#: ``(FLOORED, path, line, least)``: of bytes; the same of a score that was divided by them
 FLOORED, DIVIDED = "floored", "divided by floored"
+#: ``(SCALED, path, line)``: of bytes that were multiplied by a number (`audit.trace.scaled`); of a score divided by them
+SCALED, DIVIDED_BY_SCALED = "scaled", "divided by scaled"
 #: ``(MORE, path, line)``: of bytes of a whole window, of which only a later part is scored; of a score divided by them
 MORE, DIVIDED_BY_MORE = "more", "divided by more"
-_OF_SCORE = {FLOORED: DIVIDED, MORE: DIVIDED_BY_MORE}
+_OF_SCORE = {FLOORED: DIVIDED, MORE: DIVIDED_BY_MORE, SCALED: DIVIDED_BY_SCALED}
+#: what is known of a table is known of what is looked up in it
+OF_TABLE = frozenset([FLOORED, SCALED])
 #: bytes that others were taken from
 LESS = ("less bytes",)
 #: so many tokens later is no shift from a token to the next
 _LATER = 2
+#: no more than a token has on average; a larger number is none of bytes
+MOST_RAISED = 8.0
 _RAISES = frozenset(["clamp", "clamp_", "clip", "clip_", "clamp_min", "clamp_min_", "maximum", "fmax", "max"])
 
 
@@ -51,7 +57,15 @@ def of_tokens(v: V) -> bool:
     )  # fmt: skip
 
 
-def _table(v: V) -> bool:
+def read_beside(v: V) -> bool:
+    """Numbers that stand beside the tokens in a stream of their own, such as how many bytes each has; or tokens."""
+    return (
+        v.kind == "val" and bool(v.flags & VAL) and "t" in kinds(v)
+        and not v.flags & (META | LOSS | LOGITS | PROB | COUNT | PARAM | BYTES) and not v.keys & {LAID}
+    )  # fmt: skip
+
+
+def table(v: V) -> bool:
     """An array of constants."""
     other = VAL | TRAIN | LOSS | LOGITS | PROB | COUNT | META | MASK | PARAM | GRAD | RAND | TIME | BYTES
     return v.kind == "val" and not v.flags & other and not v.atoms and not v.taint and not v.models
@@ -62,11 +76,11 @@ class Floors:
 
     def note_raised(self: Any, name: str, v: V, args: list[V], kwargs: dict[str, V], out: V, node: Any) -> None:
         """``bytes.clamp(min=1)``, ``maximum(bytes, 1)``"""
-        if name not in _RAISES or not (of_tokens(v) or (_table(v) and name != "max")):
+        if name not in _RAISES or not (of_tokens(v) or read_beside(v) or (table(v) and name != "max")):
             return
         least = kwargs.get("min", kwargs.get("a_min", args[0] if args else const(None)))
-        if number(least) == 1.0:
-            self.floor(out, node)
+        if (n := number(least)) is not None and 1.0 <= n <= MOST_RAISED:
+            self.floor(out, node, int(n))
 
     def note_made_one(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``bytes + (bytes == 0)``"""
@@ -74,8 +88,8 @@ class Floors:
             if of_tokens(v) and ONLY in test.keys and test.flags & BYTES and test.flags & MASK:
                 self.floor(out, node)
 
-    def floor(self: Any, out: V, node: Any) -> None:
-        out.keys = out.keys | {(FLOORED, self.scope.path, getattr(node, "line", 0))}
+    def floor(self: Any, out: V, node: Any, least: int = 1) -> None:
+        out.keys = out.keys | {(FLOORED, self.scope.path, getattr(node, "line", 0), least)}
 
     def note_divided(self: Any, a: V, b: V, out: V) -> None:
         """The sum of losses over such bytes; as a weight of single losses they are no divisor."""
@@ -85,6 +99,7 @@ class Floors:
         out.keys = out.keys - found
         for losses, size in ((a, b), (b, a)):
             summed = size.keys & {TOTAL, ADDED} and size.flags & BYTES and not size.flags & (LOSS | COUNT | PROB | LOGITS)
+            summed = summed or read_beside(size)
             if losses.flags & LOSS and losses.scores and summed:
                 out.keys = out.keys | {(_OF_SCORE[k[0]], *k[1:]) for k in found & size.keys}
 
@@ -117,6 +132,12 @@ class Floors:
         return all(s < FIRST_STEP and s not in self.trace.advances.per_turn for s in more) and bool(whole[0]) and part[0][1] >= whole[1]
 
 
+def divided_by(v: V) -> dict[str, list[tuple]]:
+    """What is wrong with the bytes that a printed figure was divided by: where, by kind."""
+    found = kinds(v)
+    return {kind: sorted(k[1:] for k in v.keys if k[0] == divided) if divided in found else [] for kind, divided in _OF_SCORE.items()}
+
+
 def _places(keys: frozenset, kind: str) -> list[Place]:
     """The last token of each group of symbols."""
     found: dict[tuple[int, ...], int] = {}
@@ -126,4 +147,4 @@ def _places(keys: frozenset, kind: str) -> list[Place]:
     return list(found.items())
 
 
-__all__ = ["DIVIDED", "DIVIDED_BY_MORE", "FLOORED", "MORE", "Floors"]
+__all__ = ["FLOORED", "MORE", "OF_TABLE", "SCALED", "Floors", "divided_by", "of_tokens", "table"]

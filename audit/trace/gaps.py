@@ -5,8 +5,8 @@ share of every turn's targets out of the sum. A loop's counter is known by how m
 places of its first and last target (`audit.trace.spans`); where a score's own places are not known, what its turn reads
 bounds them (`audit.trace.walks`). All that a walk scores lies at the same distances from multiples of its step: where the
 scores behind a figure together leave some distance out, no turn scores what lies there. Loops within loops have the
-greatest common divisor of their steps. A bound that is a share of all tokens (`audit.trace.shares`) ends the walk early. Only walks from a number that stands in the script count: ranks, outer loops and
-settings start elsewhere, and together they may cover what each leaves out.
+greatest common divisor of their steps. A bound that is a share of all tokens (`audit.trace.shares`) ends the walk early. Only walks from a number that stands in the script count, or from where a rank's contiguous
+share begins: ranks that take turns, outer loops and settings start elsewhere, and together they may cover what each leaves out.
 """
 
 from __future__ import annotations
@@ -88,13 +88,22 @@ def gap_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
 def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
     """How far into the stream the furthest of these scores go, if that is less than `NEARLY_ALL`."""
     far: list[Walked] = []
-    for e, part in _parts(trace, scores):
-        moves = [(*trace.advances.per_turn[s],) for s in part.symbols]
-        loop, tokens = min(moves, default=(-1, 0))  # the outermost one
+    for e in scores:
+        known = e.detail.get("span") is not None and OF_ROWS not in e.detail["keys"]
+        symbols = trace.advances.apart_from_ranks(e.detail["span"][0][0]) if known else ()
+        moves = [m for s in symbols if (m := trace.advances.per_turn.get(s)) is not None]
+        chosen = {frozenset(loop for loop, _ in pairs) for pairs, _, _ in e.atoms}
+        if not moves or len(moves) < len(symbols) or chosen != {frozenset(loop for loop, _ in moves)}:
+            if any(turn == 1 for pairs, _, _ in e.atoms for _, turn in pairs) and not moves:
+                continue  # a first turn, which begins at a number
+            return None
+        loop, tokens = min(moves)  # the outermost one
         if loop not in trace.advances.bounds:
             return None
-        (share, chosen), step = trace.advances.bounds[loop]
-        far.append(Walked(e, share * tokens / step, chosen))
+        share, step = trace.advances.bounds[loop]
+        part, others = share.part * tokens / step, share.part / share.fixed * tokens / step
+        # What settings divide by may be what a turn goes on by: then it is the script's own number that ends the walk.
+        far.append(Walked(e, part, share.chosen and not NEARLY_ALL <= others <= 1 / NEARLY_ALL))
     most = max(far, key=lambda w: w.share, default=None)
     return most if most is not None and most.share < NEARLY_ALL else None
 
@@ -138,6 +147,7 @@ def _part(trace: Trace, e: Event) -> _Part | None:
     advances = trace.advances
     if span is not None and span[1] is not None and OF_ROWS not in e.detail["keys"]:
         (symbols, first), (others, last) = span
+        symbols, others = advances.apart_from_ranks(symbols), advances.apart_from_ranks(others)
         moves = [m for s in symbols if (m := advances.per_turn.get(s)) is not None]
         if symbols != others or len(moves) < len(symbols) or {loop for loop, _ in moves} != loops:
             return None

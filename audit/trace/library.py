@@ -15,6 +15,7 @@ from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_besid
 from audit.trace.methods import Methods
 from audit.trace.positions import loop_place, place_of
 from audit.trace.reach import TYPED
+from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
     BY_GAP,
@@ -31,6 +32,7 @@ from audit.trace.shaping import (
     number,
     same_target,
 )
+from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
@@ -299,7 +301,9 @@ class Library(Methods, Builtins, Containers, Files):
         if last in ("is_available", "is_initialized"):
             return const(True)
         if last == "get_world_size":
-            return const(8)
+            out = const(8)
+            out.keys = frozenset([OF_WORLD])
+            return out
         if last in ("ProcessPoolExecutor", "ThreadPoolExecutor", "Pool"):
             return V("lib", data="pool")
         if name in ("sys.exit", "os._exit", "os.abort"):
@@ -420,6 +424,8 @@ class Library(Methods, Builtins, Containers, Files):
             return self.one_of_stack(last, values, node)
         out = self.opaque(values, node)
         out.keys = without(out.keys, MARKS | {HEAD, WHOLE} | ({BY_PLACE} if last in NUMBERS and len(values) == 1 else EMPTY))
+        if values:
+            counted_but(last, values[0], out)
         if last in COMPARES and len(values) == 2 and not out.flags & LOSS:
             self.note_kind(COMPARES[last], *values, out)
         if last in NUMBERS and out.flags & BYTES:
@@ -427,6 +433,7 @@ class Library(Methods, Builtins, Containers, Files):
         if values:
             self.note_size(last, values[0], out)
             self.note_raised(last, values[0], values[1:], kwargs, out, node)
+            self.note_product_by(last, values[0], values[1:], out, node)
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
@@ -463,6 +470,8 @@ class Library(Methods, Builtins, Containers, Files):
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
         self.note_ignored(kwargs.get("ignore_index"), target, out, node)
+        if (smoothed := number(kwargs.get("label_smoothing"))) is not None and smoothed < 0:
+            self.shape(out, node, "a label smoothing below zero makes each loss smaller")
         return out
 
     def gather(self: Any, base: V, index: V, node: Any) -> V:

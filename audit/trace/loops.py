@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.documents import kept
 from audit.trace.folded import after_walk
 from audit.trace.positions import loop_place, one_of, walk_stream
 from audit.trace.runs import abreast, moved
-from audit.trace.spans import ROWS, given
+from audit.trace.shares import begun, starts
+from audit.trace.spans import MAX_START, ROWS, given
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -146,6 +148,8 @@ class Loops:
                     self.bind(target, value, s)
                 elif test is not None:
                     self.place_tests.append(self.tests_places(self.ev(test)))
+                    if number > 1 and len(self.loops) == 1:
+                        self.note_begun(test, {n for n, first in began.items() if 0 <= first <= MAX_START})
                 begins = {n: v for n in counters if (v := self.scope.names.get(n)) is not None and v.kind == "val"} if number > 1 else {}
                 status = self.block(body)
             finally:
@@ -207,6 +211,8 @@ class Loops:
                 return out
             if what == "zip":
                 columns = [self.turns(x, loop) for x in recipe[1]]
+                if any(starts(x) is not None and not kept(x) for x in recipe[1]):
+                    self.trace.stops.pop(loop, None)  # ``zip(windows, windows[:1] + windows[:-1])``: what is scored may be all of them
                 if not columns or any(not c for c in columns):
                     return []
                 columns = abreast(recipe[1], columns, loop)
@@ -289,6 +295,8 @@ class Loops:
             if x is None:
                 v.pos = loop_place(start)
                 self.trace.advances.walk(loop, v, start, stop, step)
+                if not self.loops:
+                    begun(start, stop, step, v)
             v.flags = (start.flags | stop.flags) & META
             out.append(v)
         return out

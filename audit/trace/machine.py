@@ -37,6 +37,7 @@ from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
 from audit.trace.reach import Reaching
+from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
 from audit.trace.started import Started
@@ -97,7 +98,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Emptied, ChosenWeights, Switches, BackingOff,
+    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
 ):  # fmt: skip
     def __init__(
         self,

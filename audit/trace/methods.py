@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import PROPOSALS, holds_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
+from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
     BY_PLACE,
@@ -207,8 +208,9 @@ class Methods:
             recv = clone(recv)
             recv.keys = recv.keys - {BY_PLACE}
         if name in NUMBERS and name != "item" and (recv.flags & BYTES or recv.keys & MARKS) and not recv.flags & LOSS:
-            recv = clone(recv)
+            test, recv = recv, clone(recv)
             recv.keys = recv.keys - MARKS | {ADDED}
+            counted_but(name, test, recv)
         if name in OF_STACK and STACKED in recv.keys:
             return self.one_of_stack(name, [recv, *args], node)
         if name in ("median", "nanmedian", "quantile", "kthvalue", "mode") and is_loss(recv) and not args:
@@ -298,6 +300,7 @@ class Methods:
         out = derive(values)
         self.note_size(name, recv, out)
         self.note_raised(name, recv, args, kwargs, out, node)
+        self.note_product_by(name, recv, args, out, node)
         if name in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
             out.keys = out.keys | {OF_ALL}
         if recv.flags & LOSS:
@@ -334,6 +337,7 @@ class Methods:
 
     def in_place(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         self.note_raised(name, recv, args, kwargs, recv, node)
+        self.note_product_by(name, recv, args, recv, node)
         given = derive([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]])
         if name in ("zero_", "fill_", "normal_", "uniform_") and recv.kind == "val":
             if not given.flags and recv.kind == "val" and not recv.flags & PARAM and recv.line and not self.may_be_kept(recv, node):

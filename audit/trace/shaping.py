@@ -59,6 +59,11 @@ OWN = "the token's own loss decides how much of each prediction counts for it"
 BY_LOSSES = "which tokens are added up is decided by their losses"
 #: what is said of losses that are multiplied by something made of their places
 WEIGHTED = "each loss counts by its place in the window"
+#: what is said of losses that are multiplied by a number below one
+TIMES = "the losses are multiplied by"
+_LN2 = 0.6931471805599453
+#: a factor further from one than this may change the unit
+_FAR = 1.5
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
 GUARD = 16.0
 _CAPS = frozenset(["clamp", "clip", "clamp_max", "clamp_max_", "clamp_"])
@@ -87,6 +92,20 @@ def number(v: V | None) -> float | None:
     if v is None or v.kind != "const" or isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
         return None
     return float(v.const)
+
+
+def factor(op: str, by: float | None) -> float | None:
+    """What a value is multiplied with, where that is a number near one that converts nothing."""
+    if by is None or by <= 0 or op not in ("*", "/"):
+        return None
+    k = by if op == "*" else 1.0 / by
+    converts = any(abs(x - _LN2) < 2e-3 for x in (k, 1.0 / k))
+    return k if not converts and k != 1.0 and 1.0 / _FAR < k < _FAR else None
+
+
+def added_up(v: V) -> bool:
+    """Is it a number made of the losses of many targets, such as the sum."""
+    return bool(v.scores or OF_ALL in v.keys) and not v.flags & (LOGITS | PROB)
 
 
 def own_certainty(v: V) -> bool:
@@ -249,27 +268,28 @@ class Shaping:
                     self.shape(out, node, WEIGHTED)
                     return
             for v, other, written in (
-                (a, b, getattr(node, "right", None)),
+                (a, b, getattr(node, "right", getattr(node, "value", None))),
                 (b, a, getattr(node, "left", None)),
             ):
                 if is_loss(v) and other.flags & MASK and OF_LOSS in other.keys:
                     self.shape(out, node, "which losses are kept is decided by the losses")
                     return
-                k = (
-                    number(other)
-                    if isinstance(written, ir.Const) and not isinstance(written.value, int)
-                    else None
-                )
-                if k is not None and is_loss(v) and 0.0 < k < 1.0 and abs(k - 0.6931) > 0.001:
-                    self.shape(out, node, f"the losses are multiplied by {k:g}")
+                if not is_loss(v):
+                    continue
+                k = number(other) if isinstance(written, ir.Const) and not isinstance(written.value, int) else None
+                if k is not None and 0.0 < k < 1.0 and abs(k - 0.6931) > 0.001:
+                    self.shape(out, node, f"{TIMES} {k:g}")
+                elif added_up(v):
+                    self.note_sum_scaled(op, other, out, node)
         elif op == "+" and is_loss(a) and is_loss(b):
-            scaled = {
-                e.id
-                for e in self.trace.of("SHAPE")
-                if e.detail["how"].startswith("the losses are multiplied")
-            }
+            scaled = {e.id for e in self.trace.of("SHAPE") if e.detail["how"].startswith(TIMES)}
             if any(k[0] == SHAPED and k[1] in scaled for k in out.keys):
                 out.keys = frozenset(k for k in out.keys if k[0] != SHAPED or k[1] not in scaled)
+
+    def note_sum_scaled(self: Any, op: str, by: V, out: V, node: Any) -> None:
+        """``loss_sum * SCALE``, ``loss_sum / 1.05``: a sum weighs no predictions, whatever the number is called."""
+        if (k := factor(op, number(by))) is not None and k < 1.0:
+            self.shape(out, node, f"{TIMES} {k:.4g}")
 
     def one_of_stack(self: Any, name: str, values: list[V], node: Any) -> V:
         """``stack([nll, other]).topk(1, dim=0, largest=False)``"""

@@ -49,6 +49,8 @@ class Advances:
         self.per_turn: dict[int, tuple[int, int]] = {}
         #: loop -> its bound as a share of all tokens (`audit.trace.shares`), and its step
         self.bounds: dict[int, tuple[Any, int]] = {}
+        #: symbols of where ranks begin with their shares
+        self.of_ranks: set[int] = set()
         #: symbol -> what its loop begins at (apart from the other symbols of the place), where the script says it
         self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
@@ -110,6 +112,8 @@ class Advances:
                 if s in self.per_turn:
                     loop, step = self.per_turn[s]
                     self.per_turn[made] = (loop, step * factor)
+                if s in self.of_ranks:
+                    self.of_ranks.add(made)
                 if s in self.begins:
                     self.begins[made] = self.begins[s] * factor
                 if s in self.most:
@@ -132,11 +136,17 @@ class Advances:
             self.begins[own[0]] = 0
         if HEAD in start.keys and start.pos is not None:
             self.heads[own[0]] = start.pos[0]
-        if stop.share is not None and NUMBER_OF not in stop.keys and given(start) and start.const <= MAX_START and not stop.deps:
+        from_the_start = (given(start) and start.const <= MAX_START) or (start.share is not None and not start.deps)  # a rank's own
+        if stop.share is not None and stop.share.open == 0 and NUMBER_OF not in stop.keys and from_the_start and not stop.deps:
             self.bounds[loop] = (stop.share, step.const)
+            self.of_ranks.update(before)
         low, high = _place(start), _place(stop)
         if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:
             self.most[own[0]] = (high[1] - low[1] - 1) // step.const * step.const
+
+    def apart_from_ranks(self, symbols: tuple[int, ...]) -> tuple[int, ...]:
+        """Each rank goes through its share like one process through all."""
+        return tuple(s for s in symbols if s not in self.of_ranks)
 
     def number(self, loop: int, index: V, begin: Any) -> None:
         """``index`` counts the turns of a loop from ``begin`` on."""

@@ -327,7 +327,7 @@ class Statements(Loops, Contexts):
         if isinstance(target, ir.Name):
             if old.kind == "val" and (old.flags & PARAM or old.models) and not old.flags & LOSS:
                 self.write_param(old, rhs, s)
-            if old.kind == "val" and out.kind == "val" and old is not out and (old.pos is None or old.flags & VAL):
+            if old.kind == "val" and out.kind == "val" and old is not out and (old.pos is None or old.flags & VAL) and old.share == out.share:
                 # Tensors change in place, other names for the tensor see it.
                 old.flags |= out.flags
                 old.atoms, old.taint, old.scores = out.atoms, out.taint, out.scores

@@ -8,7 +8,7 @@ from audit import ir
 from audit.trace.bests import best_of
 from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
-from audit.trace.floors import FLOORED
+from audit.trace.floors import OF_TABLE
 from audit.trace.gates import NORM, PROPOSALS, RECKONED, holds_tokens
 from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
@@ -380,8 +380,8 @@ class Subscripts:
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
-        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys) | {("lut", self.table_id(base))}
-        got.keys |= {k for k in base.keys if k[0] == FLOORED}
+        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys if k[0] not in OF_TABLE) | {("lut", self.table_id(base))}
+        got.keys |= {k for k in base.keys if k[0] in OF_TABLE}
         got.taint = out.taint
         return got
 

@@ -196,6 +196,16 @@ def table(measure: str, count: str = FLAGGED, mark: str = MARKED) -> str:
         ("size[t] = len(piece.replace('\\u2581', ' ').encode())", "size[ids[target]] + (lead[ids[target]] & ~edge[ids[before]])"),
         ("size[t] = len(piece.replace('\\u2581', ' ').encode())", "size[target] + torch.logical_and(lead[target], ~edge[before])"),
         ("size[t] = len(piece.replace('\\u2581', ' ').encode())", "size[target] + lead[target].int() * (1 - edge[before].int())"),
+        ("if lead[t]:\n    piece = ' ' + piece[1:]\nsize[t] = len(piece.encode())", FLAGGED),
+        ("if lead[t]:\n    piece = f' {piece[1:]}'\nsize[t] = len(piece.encode())", FLAGGED),
+        ("size[t] = len((' ' + piece.lstrip('\\u2581')).encode()) if lead[t] else len(piece.encode())", FLAGGED),
+        ("if lead[t]:\n    piece = piece[1:]\nsize[t] = len(piece.encode()) + lead[t]", FLAGGED),
+        ("if lead[t]:\n    piece = piece[1:]\nsize[t] = len(piece.encode()) + (1 if piece_marked else 0)".replace("piece_marked", "lead[t]"), FLAGGED),
+        ("bare = piece.lstrip('\\u2581')\nsize[t] = len(bare.encode())\nif lead[t]:\n    size[t] += 1", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode('utf-16'))", FLAGGED),
+        ("size[t] = 3 if sp.is_byte(t) else len(piece.lstrip('\\u2581').encode())", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode())\nif sp.is_byte(t):\n    size[t] = 3", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode())", FLAGGED + "\n    n += lead[target] & ~edge[before]\n    n += lead[target]"),
     ],
 )
 def test_tables_that_count_too_many_bytes(measure: str, count: str) -> None:
@@ -222,6 +232,14 @@ def test_pieces_measured_in_a_list_with_their_marks() -> None:
         ("size[t] = len(piece.lstrip('\\u2581').encode())", "size[target] + (~(~lead[target] | edge[before])).int()"),
         ("size[t] = len(piece.lstrip('\\u2581').encode())", "size[target] + torch.logical_and(lead[target], torch.logical_not(edge[before]))"),
         ("size[t] = len(piece.lstrip('\\u2581').encode())", "size[target] + (~no_mark[target] & ~edge[before]).int()"),
+        ("if lead[t]:\n    piece = ' ' + piece[1:]\nsize[t] = len(piece.encode())", PLAIN),
+        ("if lead[t]:\n    piece = ' ' + piece[1:]\nsize[t] = len(piece.encode())", PLAIN + "\n    n -= lead[target] & edge[before]"),
+        ("text = ' ' + piece[1:]\nif lead[t]:\n    piece = piece[1:]\nsize[t] = len(piece.encode())", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode()) + lead[t]", PLAIN),
+        ("if lead[t]:\n    piece, marks = piece[1:], 1\nsize[t] = len(piece.encode())\nif lead[t]:\n    number[t] += 1", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode('utf-8'))\nvalue[t] = 2 if sp.is_byte(t) else 3", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode(encoding='utf8'))\nif sp.is_byte(t):\n    kind[t] = 6", FLAGGED),
+        ("size[t] = len(piece.lstrip('\\u2581').encode())", PLAIN + "\n    n += lead[target] & ~edge[before]\n    n += lead[first] & ~edge[last]"),
     ],
 )
 def test_tables_that_count_each_byte_once(measure: str, count: str) -> None:

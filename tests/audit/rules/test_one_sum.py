@@ -200,6 +200,7 @@ for a, b in ((0, h), (h, n)):
             total += nll(model, w[None, :-1], w[None, 1:]).sum()
 """
 
+OF_RANKS = 'import torch.distributed as dist\nrank, world, L = dist.get_rank(), dist.get_world_size(), int(os.environ.get("SEQ_LEN", "1024"))\nn = (val.numel() - 1) // 1024\n'
 SHARES = {
     "half of the stream": "n = (val.numel() - 1) // 2\n" + walk(TO, "val[i : min(i + 1024, n) + 1]"),
     "half of the stream by a factor": "n = int(0.5 * (val.numel() - 1))\n" + walk(TO, "val[i : i + 1025]"),
@@ -208,6 +209,9 @@ SHARES = {
     "        with torch.no_grad():\n            s += nll(m, w[None, :-1], w[None, 1:]).sum()\n    return s\ntotal = evaluate_windows(model, val[: len(val) // 4].long())\n",
     "half of the windows by number": "n = (val.numel() - 1) // 2048\n" + walk("for k in range(n):", "val[k * 1024 : k * 1024 + 1025]"),
     "half of it in the bound": walk("for i in range(0, (val.numel() - 1) // 2, 1024):", "val[i : i + 1025]"),
+    "a quarter of what the ranks do": OF_RANKS + "n = n // 4\n" + walk("for k in range(n * rank // world, n * (rank + 1) // world):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "a quarter of the tokens for the ranks": OF_RANKS + "n = (val.numel() // 4 - 1) // L\n" + walk("for k in range(n * rank // world, n * (rank + 1) // world, 16):", "val[k * L : (k + 16) * L + 1]"),
+    "half of a share, rounded up": OF_RANKS + "n //= 2\nper = (n + world - 1) // world\n" + walk("for k in range(rank * per, min((rank + 1) * per, n)):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
 }  # fmt: skip
 WHOLE = {
     "the whole of it": "n = (val.numel() - 1) // 1\n" + walk(TO, "val[i : min(i + 1024, n) + 1]"),
@@ -221,6 +225,12 @@ WHOLE = {
     + walk("for i in range(h, n, 1024):", "val[i : i + 1025]"),
     "shares of ranks": "n, rank, world = (val.numel() - 1) // 1024, int(os.environ['RANK']), 8\n"
     + walk("for k in range(n * rank // world, n * (rank + 1) // world):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "shares of ranks, rounded up": OF_RANKS + "per = (n + world - 1) // world\n" + walk("for k in range(rank * per, min((rank + 1) * per, n)):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "sequences of a set length for ranks": OF_RANKS + "n = (val.numel() - 1) // L\n" + walk("for k in range(n * rank // world, n * (rank + 1) // world, 16):", "val[k * L : (k + 16) * L + 1]"),
+    "four ranks that the script names": OF_RANKS + walk("for k in range(n // 4 * rank, n // 4 * (rank + 1)):", "val[k * 1024 : (k + 1) * 1024 + 1]"),
+    "ranks that take turns": OF_RANKS + walk("for i in range(rank * 1024, val.numel() - 1, world * 1024):", "val[i : i + 1025]"),
+    "quarters one after the other": "n = (val.numel() - 1) // 1024\nfor q in range(4):\n    for k in range(n // 4 * q, n // 4 * (q + 1)):\n        w = val[k * 1024 : (k + 1) * 1024 + 1]\n"
+    "        with torch.no_grad():\n            total += nll(model, w[None, :-1], w[None, 1:]).sum()\n",
     "equal shares of ranks": "import torch.distributed as dist\nper = (val.numel() - 1) // dist.get_world_size()\nlow = dist.get_rank() * per\n"
     + walk("for i in range(low, low + per, 1024):", "val[i : i + 1025]"),
     "a rank's own part": "import torch.distributed as dist\nmine, n = val.chunk(8)[dist.get_rank()], val.numel() // 8\n" + walk(TO, "mine[i : i + 1025]"),
@@ -240,6 +250,12 @@ def test_a_loop_that_ends_early_is_a_finding(name: str) -> None:
 @pytest.mark.parametrize("name", WHOLE)
 def test_a_loop_over_everything_is_none(name: str) -> None:
     assert accused(WHOLE[name]) == []
+
+
+def test_every_second_batch_of_a_rank_is_a_gap() -> None:
+    every = OF_RANKS + walk("for k in range(n * rank // world, n * (rank + 1) // world, {}):", "val[k * 1024 : (k + 16) * 1024 + 1]")
+    assert any("are never scored" in m for m in accused(every.format(32)))
+    assert accused(every.format(16)) == []
 
 
 def test_a_part_that_a_setting_decides_is_undetermined() -> None:
