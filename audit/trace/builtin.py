@@ -235,7 +235,7 @@ class Builtins:
             self.note_at_most(args, out)
             self.note_least(args, out, node)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):
-                out.pos, out.lv = moving[0].pos, moving[0].lv  # clipped at the end of the stream
+                out.pos, out.lv, out.span = moving[0].pos, moving[0].lv, moving[0].span  # clipped at the end of the stream
         if last == "max" and len(args) == 1:
             out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:

@@ -77,7 +77,7 @@ class Advances:
         for number, factor in ((a, b), (b, a)):
             if factor.kind == "const" and type(factor.const) is int and factor.const > 0 and number.kind == "val":
                 if (number.pos is not None and number.pos[0]) or number.lv is not None:
-                    out.pos = self._product(number, factor.const)
+                    out.pos = self.times(number, factor.const)
                 return
 
     def test(self, op: str, a: V, b: V, out: V) -> None:
@@ -93,13 +93,13 @@ class Advances:
         """Exact where `add_places` only says "earlier": a number's span is the place that it denotes, twice."""
         if not all(x.kind == "val" or (x.kind == "const" and type(x.const) is int) for x in (a, b)):
             return
-        one, two = (_place(x) or place_of(x) for x in (a, b))
+        one, two = exact_place(a), exact_place(b)
         if op == "-":
             two = tuple(sorted(-s for s in two[0])), -two[1]
         place = _plus(one, two)
         out.span = (place, place) if place is not None else None
 
-    def _product(self, v: V, factor: int) -> Place | None:
+    def times(self, v: V, factor: int) -> Place | None:
         """The place of ``v * factor``; equal factors of equal symbols are equal."""
         symbols, offset = place_of(v)
         found = []
@@ -167,6 +167,22 @@ class Advances:
                 step += tokens
         return last[1] - (first[1] + step) + 1 if step else None
 
+    def begins_past(self, learned: Span, first: Place, loop: int) -> bool:
+        """Does a turn learn from nothing but tokens behind the first one (``first``, as that turn finds it) that the next turn
+        of ``loop`` scores: a number that is not known (a rank's share, a batch) only leads further on."""
+        mine = list(learned[0][0])
+        for s in first[0]:
+            if s not in mine:
+                return False
+            mine.remove(s)
+        step = sum(tokens for s in first[0] for of, tokens in [self.per_turn.get(s, (None, 0))] if of == loop)
+        unknown = any(s < 0 for s in mine) or learned[0][1] < -FAR // 2 or any(self.per_turn.get(s, (None, 0))[0] == loop for s in mine)
+        return step > 0 and not unknown and learned[0][1] >= first[1] + step
+
+    def last_of(self, span: Span, loop: int) -> Place | None:
+        """The place of the last token that the inner loops of a turn get to."""
+        return self._settled(span[1], loop, most=True)
+
     def _settled(self, place: Place | None, loop: int, *, most: bool) -> Place | None:
         """The place with the steps of inner loops at their first or last turn."""
         if place is None:
@@ -204,6 +220,10 @@ def until(v: V) -> int | None:
 def given(start: V, loop: int | None = None) -> bool:
     """Is it a number that stands in the script: no rank, no setting and no loop (but ``loop``) has to do with it."""
     return start.kind == "const" and type(start.const) is int and not start.knobs and all(x == loop for x, _ in start.deps)
+
+
+def exact_place(v: V) -> Place:
+    return _place(v) or place_of(v)
 
 
 def _place(v: V) -> Place | None:

@@ -146,6 +146,7 @@ class Subscripts:
                     return self.lookup(base, i, part, e)
                 deps = self.walked(i, 1)
                 deps |= self.turn_before(base, deps)
+                self.note_bucket_of_turn(base, i)
                 part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
                 if kept(i) and documents(base):
                     part = marked(part)

@@ -332,7 +332,7 @@ def derive(values: list[V], kind: str = "val") -> V:
     if len(out.keys) > MAX_KEYS:
         out.keys = fewer(out.keys)
     out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
-    out.span = span if one_run and not flags & (MASK | ORDER) else None
+    out.span = span if one_run and flags & VAL and not flags & (META | MASK | ORDER) else None  # a number has one where it was added up
     if loss_atoms:
         out.atoms = loss_atoms
     return out
