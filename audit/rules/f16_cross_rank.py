@@ -399,12 +399,11 @@ def _of_parameters(code: Code, place: Place, call: ir.Call) -> bool:
     reduced = call.args[0].value if isinstance(call.args[0], ir.Attr) and call.args[0].attr == "data" else call.args[0]
     around = [n for n in place.nodes(ir.For) if n.line <= call.line <= n.end_line]
     for n in around if isinstance(reduced, ir.Name) else []:
-        named = [x for x in ir.walk(n.target) if isinstance(x, ir.Name) and x.id == reduced.id]
-        listed = [n.iter]
-        if isinstance(n.iter, ir.Name):
+        named = [x for x in ir.walk(n.target) if isinstance(x, ir.Name) and x.id == last(reduced)]
+        over, listed = n.iter, [n.iter]
+        if isinstance(over, ir.Name):
             made = [s for where in code.places for s in where.nodes(ir.Assign)]
-            name = n.iter.id
-            listed = [s.value for s in made if any(isinstance(t, ir.Name) and t.id == name for t in s.targets)]
+            listed = [s.value for s in made if any(last(t) == last(over) for t in s.targets)]
         if named and any(isinstance(x, ir.Attr) and x.attr in ("parameters", "named_parameters") for e in listed for x in ir.walk(e)):
             return True
     return False

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from audit.trace.spans import Place
+from audit.trace.spans import Place, beyond
 from audit.trace.values import MASK, ORDER, VAL
 
 #: more tokens than one, how many is not known
@@ -54,6 +54,28 @@ def _floor(trace: Any, s: Any, later: int, turn: int) -> Place | None:
     return floor.place(*max(read)) if len({n for n, _ in read}) == 1 else None
 
 
+def wholly_before(trace: Any, u: Any, s: Any) -> bool:
+    """Does what a table took in lie before the first token that ``s`` scores, as that turn finds both: an earlier turn's."""
+    upto = u.detail.get("upto")
+    shared = [a for a, b in zip(u.loops, s.loops, strict=False) if a == b]
+    if not upto or not shared or (u.flags | s.flags) & ORDER:
+        return False
+    read: dict[tuple[int, ...], set[int]] = {}
+    for k in s.detail.get("keys", ()):
+        if k[0] == "t":
+            read.setdefault(k[1], set()).add(k[2])
+    span = s.detail.get("span")
+    begins = [span[0]] if span else [x for at in shared if (x := _floor(trace, s, *at)) is not None]
+    if not begins and all(at <= {max(at), max(at) - 1} for at in read.values()):
+        begins = [(symbols, max(at)) for symbols, at in read.items()]  # a pair of input and target
+    return bool(begins) and any(all(_behind(last, first) for first in begins) for last in upto)
+
+
+def _behind(place: Place, first: Place) -> bool:
+    more = beyond(first, place[0])
+    return more is not None and all(x > 0 for x in more[0]) and place[1] < more[1]
+
+
 def _past_own(trace: Any, u: Any, later: int) -> int | None:
     """How far behind the last token that its own turn scores an update ends."""
     for e in _again(trace, u):
@@ -78,4 +100,4 @@ def _lists(trace: Any, e: Any, depth: int) -> frozenset:
     return frozenset(id(trace.lists[loop]) for loop, _ in e.loops[depth:] if loop in chose and loop in trace.lists)
 
 
-__all__ = ["SOME", "past_the_turn"]
+__all__ = ["SOME", "past_the_turn", "wholly_before"]

@@ -14,7 +14,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import Place
-from audit.trace.spans import exact_place
+from audit.trace.spans import beyond, exact_place
 from audit.trace.values import BEFORE, EMPTY, META, VAL, V
 
 #: of a list of lists: what stands in them is a turn late, in part at least
@@ -107,16 +107,6 @@ class Buckets:
         _, size, by, more, window = sorted_by[0]
         if (begin := self.trace.advances.times(index, size)) is not None:
             self.trace.floors[index.lv] = Floor(begin, by, more, window)
-
-
-def beyond(place: Place, symbols: tuple[int, ...]) -> Place | None:
-    """What a place has besides some symbols."""
-    more = list(place[0])
-    for x in symbols:
-        if x not in more:
-            return None
-        more.remove(x)
-    return tuple(more), place[1]
 
 
 __all__ = ["Buckets", "Floor"]

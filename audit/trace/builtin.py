@@ -6,7 +6,7 @@ from typing import Any
 
 from audit.trace.left_out import ADDED
 from audit.trace.shaping import same_target
-from audit.trace.spans import HEAD, UNTIL, until
+from audit.trace.spans import HEAD, UNTIL, note_one, until
 from audit.trace.values import (
     BYTES,
     COUNT,
@@ -91,6 +91,7 @@ class Builtins:
                 out.flags = first.flags
                 return out
             if first.kind == "val" and (last in ("int", "float") or (last == "round" and first.share is not None)):
+                note_one(first)
                 return first
             return derive([first])
         if last in ("min", "max"):

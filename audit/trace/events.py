@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.model import Step, Tristate
-from audit.trace.ahead import past_the_turn
+from audit.trace.ahead import past_the_turn, wholly_before
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
 from audit.trace.values import BYTES, VAL, Atom, disjoint, in_order, left_late
@@ -255,7 +255,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue
             if u.kind == "STORE" and (any(k[0] == "spread" for k in s.detail.get("keys", ())) or piecewise(u, s)):
                 continue  # scored byte by byte: earlier bytes of the same token are its past
-            if u.kind == "STORE" and another_way(u, s):
+            if u.kind == "STORE" and (another_way(u, s) or wholly_before(trace, u, s)):
                 continue
             pairs_of = [(a, b) for a in in_order(u.atoms) for b in parts]
             clash = next((p for p in pairs_of if not disjoint(*p)), None)

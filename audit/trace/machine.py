@@ -207,6 +207,8 @@ class Machine(
         self.next_id += 1
         if value is not None:
             e.flags, e.atoms, e.taint, e.scores = value.flags, value.atoms, value.taint, value.scores
+            if kind == "STORE":
+                detail["upto"] = value.upto
         if len(self.trace.events) < 6000:
             self.trace.events.append(e)
         return e

@@ -291,6 +291,35 @@ def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
     return found
 
 
+def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
+    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``."""
+    if base.flags & (META | LOSS | LOGITS) or not base.flags & VAL:
+        return
+    if out.span is not None and out.span[1] is not None:
+        no_later(out, out.span[1])
+        return
+    begin: Place | None = base.span[0] if base.span is not None else None
+    if begin is None and not base.keys and not base.deps and not any(a[0] or a[1] is not None for a in base.atoms):
+        begin = (), 0
+    sliced = next((p for e, p in zip(reversed(elements), reversed(parts), strict=True) if isinstance(e, ir.Slice)), None)
+    if sliced is not None and begin is not None and sliced[1] is not None and (end := _place(sliced[1])) is not None and (end[0] or end[1] > 0):
+        if (last := _plus(begin, end)) is not None:
+            no_later(out, (last[0], last[1] - 1))
+    elif sliced is None and len(parts) == 1 and parts[0].lv is not None and len(parts[0].lv) == 2:
+        note_one(out)
+
+
+def note_one(v: V) -> None:
+    """``int(tokens[i])``, ``tokens[i].item()``: one token."""
+    places = [(k[1], k[2]) for k in v.keys if k[0] in ("t", "l", "e")]
+    if v.flags & VAL and not v.flags & (META | LOSS | LOGITS) and len(places) == 1 and places[0][1] > -FAR // 2:
+        no_later(v, places[0])
+
+
+def no_later(v: V, place: Place) -> None:
+    v.upto = (*[x for x in v.upto if x[0] != place[0]], place)
+
+
 def _sliced(base: V, low: V | None, high: V | None) -> Span | None:
     """One axis cut: counted from the front where a bound is a place, from the back where it is a negative number."""
     if base.span is not None:
@@ -323,6 +352,16 @@ def _plus(a: Place, b: Place) -> Place | None:
             symbols.remove(s)
             symbols.remove(-s)
     return (tuple(sorted(symbols)), a[1] + b[1]) if len(symbols) <= MAX_SYMBOLS else None
+
+
+def beyond(place: Place, symbols: tuple[int, ...]) -> Place | None:
+    """What a place has besides some symbols."""
+    more = list(place[0])
+    for x in symbols:
+        if x not in more:
+            return None
+        more.remove(x)
+    return tuple(more), place[1]
 
 
 def weighted(a: V, b: V) -> bool:

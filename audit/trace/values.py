@@ -86,6 +86,7 @@ class V:
         "span",
         "taint",
         "told",
+        "upto",
     )  # fmt: skip
 
     def __init__(self, kind: str, const: Any = None, data: Any = None, flags: int = 0) -> None:
@@ -108,6 +109,7 @@ class V:
         self.line = 0
         self.share: Any = None  # a stream's tokens, or a number of them, as a share of all; None: all, or not known (see gaps)
         self.span: Any = None  # the places of the first and the last token that it holds; see spans
+        self.upto: tuple = ()  # places behind which none of its tokens stands, each of them; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.either: tuple[V, ...] = ()  # the tensors, fresh ones, of which this is one (see `join`)
         self.origin: V | None = None  # the container that this element was taken from
@@ -125,6 +127,7 @@ class V:
         self.flags |= other.flags & ~META
         if other.atoms:
             self.span = other.span if not self.atoms or self.span == other.span else None
+            self.upto = later(self.upto, other.upto) if self.atoms else other.upto
             self.atoms = join_atoms(self.atoms, other.atoms)
         if other.taint:
             self.taint |= other.taint
@@ -232,6 +235,14 @@ def in_order(atoms: Collection[Atom]) -> list[Atom]:
     return sorted(atoms, key=lambda a: (sorted(a[0]), str(a[1]), str(a[2]))) if len(atoms) > 1 else list(atoms)
 
 
+def later(a: tuple, b: tuple) -> tuple:
+    """Places behind which no token of either stands; none where those of the two cannot be compared."""
+    if a == b:
+        return a
+    of = dict(b)
+    return tuple((symbols, max(offset, of[symbols])) for symbols, offset in a if symbols in of)
+
+
 def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) -> frozenset:
     """The part of ``atoms`` chosen by an index that depends on ``deps``.
 
@@ -310,6 +321,7 @@ def derive(values: list[V], kind: str = "val") -> V:
             elif not v.keys <= out.keys:
                 out.keys = out.keys | v.keys
         if v.atoms:
+            out.upto = later(out.upto, v.upto) if out.atoms else v.upto
             out.atoms = join_atoms(out.atoms, v.atoms)
             if f & LOSS:
                 order |= f & ORDER
@@ -475,7 +487,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
-    out.span, out.share, out.run = v.span, v.share, v.run
+    out.span, out.upto, out.share, out.run = v.span, v.upto, v.share, v.run
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out
 
