@@ -34,6 +34,7 @@ from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
 from audit.trace import Conflict
 from audit.trace.adaptation import conflicts, is_leaf_update, places, scored_before, val_updates
+from audit.trace.ahead import SOME
 
 RULE = Rule(
     id="F2",
@@ -135,7 +136,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 def _how(c: Conflict) -> str:
     if c.past:
-        many = "a token" if c.past == 1 else f"{c.past:,} tokens"
+        many = "tokens" if c.past == SOME else "a token" if c.past == 1 else f"{c.past:,} tokens"
         return f"{c.update.function} trains on {many} past where line {c.score.line} begins to score in the next turn"
     return f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
 

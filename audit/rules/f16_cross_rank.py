@@ -16,7 +16,7 @@ turns window by window, and add up what they learned after every turn; what lies
 
 **How it is decided.** Weakly, from source: in a function that scores, a loop over the other ranks, or a gathering
 collective, feeds a table or an update before the first score of the same round; or ranks score contiguous shares of
-the whole stream and average the gradients of every step. So with the shares of a chunk (between ``rank * size`` and
+the whole stream and average the gradients of every step, or the weights. So with the shares of a chunk (between ``rank * size`` and
 ``(rank + 1) * size``) if each turn scores a window, learns from it and adds up gradients or a table over the ranks, and a
 later turn's score rests on that. What lies behind a rank's share may not be learned before the share is scored. Documents,
 which are in no order, are left alone. A run with several ranks decides.
@@ -262,7 +262,7 @@ def _averaged(
             message = "each rank goes through its own share of the stream, and all learn from all: early tokens are scored by weights that saw later ones"
             steps = (
                 Step(path=place.path, line=loop.line, message="each rank takes one share, from its beginning to its end"),
-                Step(path=mean[0], line=mean[1], message="gradients are averaged over the ranks"),
+                Step(path=mean[0], line=mean[1], message="gradients or weights are averaged over the ranks"),
                 *e.steps("the weights change"),
                 Step(path=place.path, line=scored[0], message="what comes next in each share is scored with them"),
             )
@@ -381,7 +381,7 @@ def _share(node: Any, world: set[str]) -> bool:
 
 
 def _mean_of_gradients(code: Code, place: Place, loop: Any) -> tuple[str, int] | None:
-    """Where a loop, or a function that it calls, reduces gradients over the ranks."""
+    """Where a loop, or a function that it calls, reduces gradients, or the parameters themselves, over the ranks."""
     called = {n.func.id for n in ir.walk(loop.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)}
     for near in code.places:
         own = near is place
@@ -389,10 +389,25 @@ def _mean_of_gradients(code: Code, place: Place, loop: Any) -> tuple[str, int] |
             continue
         for n in near.nodes(ir.Call):
             reduces = code.dotted(near, n.func).endswith(".all_reduce")
-            if reduces and (not own or loop.line <= n.line <= loop.end_line):
-                if any(isinstance(x, ir.Attr) and x.attr == "grad" for a in n.args[:1] for x in ir.walk(a)):
+            if reduces and n.args and (not own or loop.line <= n.line <= loop.end_line):
+                if any(isinstance(x, ir.Attr) and x.attr == "grad" for x in ir.walk(n.args[0])) or _of_parameters(code, near, n):
                     return near.path, n.line
     return None
+
+
+def _of_parameters(code: Code, place: Place, call: ir.Call) -> bool:
+    """``for p in model.parameters(): all_reduce(p.data)``; ``for t in (loss_sum, count): all_reduce(t)`` adds up figures."""
+    reduced = call.args[0].value if isinstance(call.args[0], ir.Attr) and call.args[0].attr == "data" else call.args[0]
+    around = [n for n in place.nodes(ir.For) if n.line <= call.line <= n.end_line]
+    for n in around if isinstance(reduced, ir.Name) else []:
+        named = [x for x in ir.walk(n.target) if isinstance(x, ir.Name) and x.id == last(reduced)]
+        over, listed = n.iter, [n.iter]
+        if isinstance(over, ir.Name):
+            made = [s for where in code.places for s in where.nodes(ir.Assign)]
+            listed = [s.value for s in made if any(last(t) == last(over) for t in s.targets)]
+        if named and any(isinstance(x, ir.Attr) and x.attr in ("parameters", "named_parameters") for e in listed for x in ir.walk(e)):
+            return True
+    return False
 
 
 def _direct(body: list[Any]) -> Iterator[Any]:

@@ -8,7 +8,7 @@ from audit.trace.left_out import ADDED
 from audit.trace.positions import one_of
 from audit.trace.shaping import same_target
 from audit.trace.shares import OF_WORLD, least
-from audit.trace.spans import HEAD, UNTIL, until
+from audit.trace.spans import HEAD, UNTIL, note_one, until
 from audit.trace.values import (
     BYTES,
     COUNT,
@@ -93,6 +93,7 @@ class Builtins:
                 out.flags, out.keys = first.flags, first.keys & {OF_WORLD}
                 return out
             if first.kind == "val" and (last in ("int", "float") or (last == "round" and first.share is not None)):
+                note_one(first)
                 return first
             return derive([first])
         if last in ("min", "max"):
@@ -238,7 +239,7 @@ class Builtins:
             self.note_least(args, out, node)
             least(args, out)
             if len(moving := [a for a in args if a.deps]) == 1 and not out.flags & (VAL | LOSS):
-                out.pos, out.lv = moving[0].pos, moving[0].lv  # clipped at the end of the stream
+                out.pos, out.lv, out.span = moving[0].pos, moving[0].lv, moving[0].span  # clipped at the end of the stream
         if last == "max" and len(args) == 1:
             out.keys = out.keys | {("peak", k[1]) for k in out.keys if k[0] == "lookup"}
         if out.flags & LOSS and out.flags & VAL:

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.model import Fact, Step, Tristate
+from audit.trace.ahead import past_the_turn, wholly_before
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
-from audit.trace.values import BYTES, MASK, ORDER, VAL, Atom, Link, disjoint, in_order, left_late
+from audit.trace.values import BYTES, VAL, Atom, Link, disjoint, in_order, left_late
 
 
 @dataclass(slots=True, kw_only=True, eq=False)
@@ -82,7 +83,7 @@ class Conflict:
     saved: Event | None = None
     #: the update is a table that took in the whole stream, and is not read while it does
     prefilled: bool = False
-    #: so many tokens past what its own turn scores, where that is all that is wrong
+    #: so many tokens past what its own turn scores, where that is all that is wrong (`audit.trace.ahead.SOME`: some)
     past: int = 0
     reported: bool = False
     #: it reaches some printed figure, be it the reported one or not
@@ -127,6 +128,10 @@ class Trace:
     walks: dict[int, Any] = field(default_factory=dict)
     #: how far the loops' counters go per turn (`audit.trace.spans`)
     advances: Advances = field(default_factory=Advances)
+    #: windows sorted into chunks: turn -> where those of that turn begin to be scored (`audit.trace.buckets`)
+    floors: dict[tuple[int, int], Any] = field(default_factory=dict)
+    #: the lists that loops go through
+    lists: dict[int, Any] = field(default_factory=dict)
     #: knobs that seed a generator: runs with other values of them are the same configuration
     seeds: set[str] = field(default_factory=set)
     #: comparisons of a clock with a number near the contest's limit: (next event's id, is it below the limit)
@@ -225,31 +230,6 @@ def piecewise(u: Event, s: Event) -> bool:
     return bool(u.flags & BYTES) and kinds == {"l"} and len(u.loops) > len(s.loops) > 0 and u.loops[: len(s.loops)] == s.loops
 
 
-def reaches_past(trace: Trace, u: Event, s: Event) -> int | None:
-    """How many tokens of what a later turn scores at ``s`` an update of an earlier turn has learned from.
-
-    Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
-    before them; None where their places cannot be compared.
-    """
-    spans = u.detail.get("spans")
-    if not spans or s.detail.get("span") is None or (u.flags | s.flags) & (MASK | ORDER):
-        return None
-    later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
-    if later is None:
-        return None
-    turn = dict(s.loops)[later]
-    found: list[int | None] = [
-        trace.advances.past(span, s.detail["span"], later) if span else None
-        for e in trace.events
-        if (e.kind, e.path, e.line) == (u.kind, u.path, u.line) and dict(e.loops).get(later) == turn
-        for span in e.detail.get("spans", ())
-    ]
-    known = [n for n in found if n is not None]
-    if not known or (len(known) < len(found) and max(known) <= 0):
-        return None
-    return max(known)
-
-
 def _reset_between(resets: list[Event], u: Event, s: Event) -> Event | None:
     """Where parameters of the updated model are set to a constant or at random, after ``u`` and before the run that ends in ``s``."""
     trained = u.detail.get("models") or frozenset()
@@ -303,12 +283,12 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue
             if u.kind == "STORE" and (any(k[0] == "spread" for k in s.detail.get("keys", ())) or piecewise(u, s)):
                 continue  # scored byte by byte: earlier bytes of the same token are its past
-            if u.kind == "STORE" and another_way(u, s):
+            if u.kind == "STORE" and (another_way(u, s) or wholly_before(trace, u, s)):
                 continue
             pairs_of = [(a, b) for a in in_order(u.atoms) for b in parts]
             clash = next((p for p in pairs_of if not disjoint(*p)), None)
             late = next((p for p in pairs_of if u.kind == "UPDATE" and left_late(*p)), None)
-            past = reaches_past(trace, u, s) if late is None else None
+            past = past_the_turn(trace, u, s) if late is None else None
             if past is not None and past <= 0:
                 continue
             if clash is None:

@@ -47,6 +47,9 @@ class Loops:
         self.loop_meaning(s.target, s.iter)
         loop = self.next_loop
         self.next_loop += 1
+        listed = it.data[1] if it.kind == "iter" and it.data[0] == "enumerate" else it
+        if listed.kind == "seq":
+            self.trace.lists[loop] = listed
         turns = self.turns(it, loop)
         if not turns:
             return self.block(s.orelse) if s.orelse else NORMAL

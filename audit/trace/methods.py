@@ -18,7 +18,7 @@ from audit.trace.shaping import (
     is_loss,
     number,
 )
-from audit.trace.spans import HEAD, laid_out
+from audit.trace.spans import HEAD, laid_out, note_one
 from audit.trace.values import (
     ART,
     BPB,
@@ -105,6 +105,8 @@ class Methods:
                 else:
                     self.write_file(recv.data, content, node)
             return const(None)
+        if name == "item" and k == "val":
+            note_one(recv)
         if recv.const == "parser":
             return self.argparse_method(recv, name, args, kwargs, node)
         if recv.const == "hook":

@@ -79,7 +79,7 @@ class Advances:
         for number, factor in ((a, b), (b, a)):
             if factor.kind == "const" and type(factor.const) is int and factor.const > 0 and number.kind == "val":
                 if (number.pos is not None and number.pos[0]) or number.lv is not None:
-                    out.pos = self._product(number, factor.const)
+                    out.pos = self.times(number, factor.const)
                 return
 
     def test(self, op: str, a: V, b: V, out: V) -> None:
@@ -95,13 +95,13 @@ class Advances:
         """Exact where `add_places` only says "earlier": a number's span is the place that it denotes, twice."""
         if not all(x.kind == "val" or (x.kind == "const" and type(x.const) is int) for x in (a, b)):
             return
-        one, two = (_place(x) or place_of(x) for x in (a, b))
+        one, two = exact_place(a), exact_place(b)
         if op == "-":
             two = tuple(sorted(-s for s in two[0])), -two[1]
         place = _plus(one, two)
         out.span = (place, place) if place is not None else None
 
-    def _product(self, v: V, factor: int) -> Place | None:
+    def times(self, v: V, factor: int) -> Place | None:
         """The place of ``v * factor``; equal factors of equal symbols are equal."""
         symbols, offset = place_of(v)
         found = []
@@ -177,6 +177,22 @@ class Advances:
                 step += tokens
         return last[1] - (first[1] + step) + 1 if step else None
 
+    def begins_past(self, learned: Span, first: Place, loop: int) -> bool:
+        """Does a turn learn from nothing but tokens behind the first one (``first``, as that turn finds it) that the next turn
+        of ``loop`` scores: a number that is not known (a rank's share, a batch) only leads further on."""
+        mine = list(learned[0][0])
+        for s in first[0]:
+            if s not in mine:
+                return False
+            mine.remove(s)
+        step = sum(tokens for s in first[0] for of, tokens in [self.per_turn.get(s, (None, 0))] if of == loop)
+        unknown = any(s < 0 for s in mine) or learned[0][1] < -FAR // 2 or any(self.per_turn.get(s, (None, 0))[0] == loop for s in mine)
+        return step > 0 and not unknown and learned[0][1] >= first[1] + step
+
+    def last_of(self, span: Span, loop: int) -> Place | None:
+        """The place of the last token that the inner loops of a turn get to."""
+        return self._settled(span[1], loop, most=True)
+
     def _settled(self, place: Place | None, loop: int, *, most: bool) -> Place | None:
         """The place with the steps of inner loops at their first or last turn."""
         if place is None:
@@ -214,6 +230,10 @@ def until(v: V) -> int | None:
 def given(start: V, loop: int | None = None) -> bool:
     """Is it a number that stands in the script: no rank, no setting and no loop (but ``loop``) has to do with it."""
     return start.kind == "const" and type(start.const) is int and not start.knobs and all(x == loop for x, _ in start.deps)
+
+
+def exact_place(v: V) -> Place:
+    return _place(v) or place_of(v)
 
 
 def _place(v: V) -> Place | None:
@@ -281,6 +301,35 @@ def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
     return found
 
 
+def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
+    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``."""
+    if base.flags & (META | LOSS | LOGITS) or not base.flags & VAL:
+        return
+    if out.span is not None and out.span[1] is not None:
+        no_later(out, out.span[1])
+        return
+    begin: Place | None = base.span[0] if base.span is not None else None
+    if begin is None and not base.keys and not base.deps and not any(a[0] or a[1] is not None for a in base.atoms):
+        begin = (), 0
+    sliced = next((p for e, p in zip(reversed(elements), reversed(parts), strict=True) if isinstance(e, ir.Slice)), None)
+    if sliced is not None and begin is not None and sliced[1] is not None and (end := _place(sliced[1])) is not None and (end[0] or end[1] > 0):
+        if (last := _plus(begin, end)) is not None:
+            no_later(out, (last[0], last[1] - 1))
+    elif sliced is None and len(parts) == 1 and parts[0].lv is not None and len(parts[0].lv) == 2:
+        note_one(out)
+
+
+def note_one(v: V) -> None:
+    """``int(tokens[i])``, ``tokens[i].item()``: one token."""
+    places = [(k[1], k[2]) for k in v.keys if k[0] in ("t", "l", "e")]
+    if v.flags & VAL and not v.flags & (META | LOSS | LOGITS) and len(places) == 1 and places[0][1] > -FAR // 2:
+        no_later(v, places[0])
+
+
+def no_later(v: V, place: Place) -> None:
+    v.upto = (*[x for x in v.upto if x[0] != place[0]], place)
+
+
 def _sliced(base: V, low: V | None, high: V | None) -> Span | None:
     """One axis cut: counted from the front where a bound is a place, from the back where it is a negative number."""
     if base.span is not None:
@@ -313,6 +362,16 @@ def _plus(a: Place, b: Place) -> Place | None:
             symbols.remove(s)
             symbols.remove(-s)
     return (tuple(sorted(symbols)), a[1] + b[1]) if len(symbols) <= MAX_SYMBOLS else None
+
+
+def beyond(place: Place, symbols: tuple[int, ...]) -> Place | None:
+    """What a place has besides some symbols."""
+    more = list(place[0])
+    for x in symbols:
+        if x not in more:
+            return None
+        more.remove(x)
+    return tuple(more), place[1]
 
 
 def weighted(a: V, b: V) -> bool:

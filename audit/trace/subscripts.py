@@ -20,13 +20,14 @@ from audit.trace.positions import (
     reach_origin,
     read_tokens,
     shifted,
+    tokens_in,
     whole,
     written_at,
 )
 from audit.trace.runs import cut_out, one_element, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE, found_at, is_loss, shape_origin
 from audit.trace.shares import documents, shortened
-from audit.trace.spans import WINDOWS, cut, note_rows
+from audit.trace.spans import WINDOWS, beyond, cut, note_last, note_rows
 from audit.trace.values import (
     ART,
     BYTES,
@@ -148,6 +149,7 @@ class Subscripts:
                     return self.lookup(base, i, part, e)
                 deps = self.walked(i, 1)
                 deps |= self.turn_before(base, deps)
+                self.note_bucket_of_turn(base, i)
                 part = chosen(part, deps) if part.kind == "seq" and deps else with_deps(part, deps)
                 if kept(i) and documents(base):
                     part = marked(part)
@@ -305,6 +307,7 @@ class Subscripts:
             self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
         out.span = cut(base, elements, parts)
+        note_last(base, elements, parts, out)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
             out.keys = out.keys - {WINDOWS}  # one of them
@@ -394,6 +397,8 @@ class Subscripts:
                        passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops),
                        whole=self.fills_whole(index, value))  # fmt: skip
         e.atoms = index.atoms or value.atoms
+        if held := [v for v in (index, value) if holds_tokens(v)]:
+            e.detail["upto"] = derive(held).upto  # a count is no token
         base.taint = base.taint | {e.id}
         reach_origin(base)
         if base.kind == "dict":
@@ -581,18 +586,26 @@ class Subscripts:
         if not value.taint or not value.flags & (LOGITS | PROB) or value.flags & LOSS:
             return value
         turns = {i.lv[0]: i.lv[1] for i in places if i.lv is not None and i.lv in self.loops}
-        past = frozenset(e.id for e in self.trace.events if turns and e.id in value.taint and e.kind == "STORE" and self.is_past(e, turns))
+        past = frozenset(e.id for e in self.trace.events if turns and e.id in value.taint and e.kind == "STORE" and self.is_past(e, turns, value))
         if past:
             value = clone(value)
             value.taint = value.taint - past
         return value
 
-    def is_past(self: Any, store: Any, turns: dict[int, int]) -> bool:
-        """Did an earlier turn of one of these loops store it, and no token beyond the one that its own row predicts."""
-        return any(
-            at < turns[loop] and all(k[2] <= place_of(self.turn_of[loop, at])[1] + 1 for k in store.detail["keys"] if k[0] == "t")
-            for loop, at in store.loops if loop in turns
-        )  # fmt: skip
+    def is_past(self: Any, store: Any, turns: dict[int, int], row: V) -> bool:
+        """Did an earlier turn of one of these loops store it, and no token beyond the one that its own row predicts; or this
+        turn, none beyond the one that the row was made from."""
+        read = tokens_in(row.keys)
+        for loop, at in store.loops:
+            if loop in turns and at < turns[loop]:
+                if all(k[2] <= place_of(self.turn_of[loop, at])[1] + 1 for k in store.detail["keys"] if k[0] == "t"):
+                    return True
+            elif loop in turns:
+                turn, begin = place_of(self.turn_of[loop, at])
+                more = [(beyond(upto, (*x, *turn)), max(o)) for upto in store.detail.get("upto", ()) if turn for x, o in read.items()]
+                if any(rest is not None and all(s > 0 for s in rest[0]) and rest[1] <= begin + last for rest, last in more):
+                    return True
+        return False
 
 
 def picks_entry(parts: list[Any]) -> bool:

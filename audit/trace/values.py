@@ -115,6 +115,7 @@ class V:
         "span",
         "taint",
         "told",
+        "upto",
         "via",
     )  # fmt: skip
 
@@ -139,6 +140,7 @@ class V:
         self.line = 0
         self.share: Any = None  # a stream's tokens, or a number of them, as a share of all; None: all, or not known (see gaps)
         self.span: Any = None  # the places of the first and the last token that it holds; see spans
+        self.upto: tuple = ()  # places behind which none of its tokens stands, each of them; see spans
         self.pos: Any = None  # a place in a stream: (symbols added up, constant offset); see positions
         self.either: tuple[V, ...] = ()  # the tensors, fresh ones, of which this is one (see `join`)
         self.origin: V | None = None  # the container that this element was taken from
@@ -157,6 +159,7 @@ class V:
         self.flags |= other.flags & ~META
         if other.atoms:
             self.span = other.span if not self.atoms or self.span == other.span else None
+            self.upto = later(self.upto, other.upto) if self.atoms else other.upto
             self.atoms = join_atoms(self.atoms, other.atoms)
         if other.choice:
             self.choice |= other.choice
@@ -268,6 +271,14 @@ def in_order(atoms: Collection[Atom]) -> list[Atom]:
     return sorted(atoms, key=lambda a: (sorted(a[0]), str(a[1]), str(a[2]))) if len(atoms) > 1 else list(atoms)
 
 
+def later(a: tuple, b: tuple) -> tuple:
+    """Places behind which no token of either stands; none where those of the two cannot be compared."""
+    if a == b:
+        return a
+    of = dict(b)
+    return tuple((symbols, max(offset, of[symbols])) for symbols, offset in a if symbols in of)
+
+
 def restrict(atoms: frozenset, deps: frozenset, lo: Any = None, hi: Any = None) -> frozenset:
     """The part of ``atoms`` chosen by an index that depends on ``deps``.
 
@@ -348,6 +359,7 @@ def derive(values: list[V], kind: str = "val") -> V:
             elif not v.keys <= out.keys:
                 out.keys = out.keys | v.keys
         if v.atoms:
+            out.upto = later(out.upto, v.upto) if out.atoms else v.upto
             out.atoms = join_atoms(out.atoms, v.atoms)
             if f & LOSS:
                 order |= f & ORDER
@@ -373,7 +385,7 @@ def derive(values: list[V], kind: str = "val") -> V:
     if len(out.keys) > MAX_KEYS:
         out.keys = fewer(out.keys)
     out.flags = flags & ~ORDER | order  # arithmetic on reordered tokens is no reordering of what is scored
-    out.span = span if one_run and not flags & (MASK | ORDER) else None
+    out.span = span if one_run and flags & VAL and not flags & (META | MASK | ORDER) else None  # a number has one where it was added up
     if loss_atoms:
         out.atoms = loss_atoms
     return out
@@ -516,7 +528,7 @@ def clone(v: V) -> V:
     out.atoms, out.deps, out.taint, out.scores = v.atoms, v.deps, v.taint, v.scores
     out.knobs, out.models, out.lv, out.mask = v.knobs, v.models, v.lv, v.mask
     out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
-    out.span, out.share, out.run = v.span, v.share, v.run
+    out.span, out.upto, out.share, out.run = v.span, v.upto, v.share, v.run
     out.choice, out.via = v.choice, v.via
     out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
     return out

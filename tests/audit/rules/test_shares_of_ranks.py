@@ -42,6 +42,10 @@ def fit(s, e):
 """
 MEAN = "for p in model.parameters():\n        dist.all_reduce(p.grad, op=dist.ReduceOp.AVG)\n    "
 IF_SEVERAL = "if world > 1:\n        for p in model.parameters():\n            dist.all_reduce(p.grad, op=dist.ReduceOp.AVG)\n    "
+WEIGHTS = FIT.replace("{}opt.step()", "opt.step()\n    with torch.no_grad():\n        for {} in {}:\n            dist.all_reduce({}, op=dist.ReduceOp.AVG)")
+DATA, THEMSELVES = WEIGHTS.format("p", "model.parameters()", "p.data"), WEIGHTS.format("_, w", "model.named_parameters()", "w")
+LISTED = "some = [p for p in model.parameters() if p.requires_grad]\n" + WEIGHTS.format("w", "some", "w.data")
+FIGURES = WEIGHTS.format("t", "(shown, many)", "t").replace("def", "shown, many = torch.zeros(()), torch.zeros(())\ndef")
 CHUNKS = """\
 for c in range(0, n, CHUNK):
     hi = min(c + CHUNK, n)
@@ -127,6 +131,9 @@ LEARNED = {
     "gradients, where there are several ranks": FIT.format(IF_SEVERAL) + CHUNKS.format(SHARE, TOGETHER),
     "a share from its beginning on": FIT.format(MEAN) + CHUNKS.format(FROM_LOW, TOGETHER),
     "a share of a chunk's windows": FIT.format(MEAN) + CHUNKS.format(OF_ALL, TOGETHER),
+    "weights": DATA + CHUNKS.format(SHARE, TOGETHER),
+    "weights themselves": THEMSELVES + CHUNKS.format(SHARE, TOGETHER),
+    "some weights": LISTED + CHUNKS.format(OF_ALL, TOGETHER),
     "tables": TABLE.format(RUN, "", FRESH.strip(), EACH),
     "tables, where there are several ranks": TABLE.format(RUN, "", FRESH.strip(), EACH_IF),
     "what lies behind": PREFILL.format("absorb(0, lo)\nabsorb(hi, n)", ""),
@@ -136,6 +143,9 @@ HONEST = {
     "after all have scored the chunk": FIT.format(MEAN) + CHUNKS.format(SHARE, AFTERWARDS),
     "after all have scored the chunk, where there are several ranks": FIT.format(IF_SEVERAL) + CHUNKS.format(SHARE, AFTERWARDS),
     "the chunk before, while this one is scored": "old = []\n" + FIT.format(MEAN) + CHUNKS.format(SHARE, LATER),
+    "weights, after all have scored the chunk": DATA + CHUNKS.format(SHARE, AFTERWARDS),
+    "weights of ranks that take turns": DATA + CHUNKS.format(TURNS, TOGETHER),
+    "figures of several models": FIGURES + CHUNKS.format(SHARE, TOGETHER),
     "ranks that take turns": FIT.format(MEAN) + CHUNKS.format(TURNS, TOGETHER),
     "every other window": FIT.format(MEAN) + CHUNKS.format(EVERY, TOGETHER),
     "one model for each rank": FIT.format("") + CHUNKS.format(SHARE, TOGETHER),

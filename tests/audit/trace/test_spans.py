@@ -145,3 +145,56 @@ def test_windows_that_overlap_are_scored_for_their_new_tokens_only(kept, fitted,
 
 def test_the_windows_that_abut():
     assert not accused(WINDOWS.replace("S = val.numel() - 1, 1024, 512", "S = val.numel() - 1, 1024, 1024").format("each[s:e] = l", ""))
+
+
+LISTED = """\
+T, S = 1024, 64
+n = val.numel() - 1
+starts = [ws for ws in range(0, n, S) if ws + T - S < n]
+size = int(os.environ.get("TTT_CHUNK", 32768)) // S
+for i in range(0, len(starts), size):
+    windows = starts[i : i + size]
+    for ws in windows:
+        end = min(ws + T, n)
+        w = val[ws : end + 1].long()
+        with torch.no_grad():
+            l = nll(model, w[:-1].unsqueeze(0), w[1:].unsqueeze(0)).reshape(1, end - ws)
+        total += l[0, 0 if ws == 0 else T - S :].sum()
+    for epoch in range(3):
+        for ws in {}:
+            end = min(ws + T, n)
+            w = val[{}].long()
+            opt.zero_grad()
+            nll(model, w[:-1].unsqueeze(0), w[1:].unsqueeze(0)).mean().backward()
+            opt.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("windows", "learned", "past"),
+    [
+        ("windows", "ws : end + 1", 0),
+        ("windows", "ws : end", 0),
+        ("windows", "ws + T - S : end + 1", 0),
+        ("windows", "max(ws - T, 0) : end + 1", 0),
+        ("windows[:-1]", "ws : end + S + 1", 0),  # the last one begins a step further on
+        ("windows", "ws : end + 2", 1),
+        ("windows", "ws : min(end + S, n) + 1", 64),
+        ("windows", "ws + T : end + T + 1", 1024),
+    ],
+)
+def test_a_window_of_a_list_is_learned_no_further_than_it_was_scored(windows, learned, past):
+    found = accused(LISTED.format(windows, learned))
+    assert {rule for rule, _ in found} == ({"F2"} if past else set())
+    assert all(("a token past" if past == 1 else f"{past:,} tokens past") in message for _, message in found)
+
+
+def test_numbers_that_were_divided_stand_at_no_place():
+    """The share of a rank begins somewhere in the chunk."""
+    ranks = """\
+m = (e - c) // 1024
+r, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+lo, hi = m * r // world, m * (r + 1) // world
+""" + fit("val[c + lo * 1024 : c + hi * 1024 + {}]", ROWS)
+    assert not accused(turn(ranks.format(1), NUMBERED, "c : e", "c + 1 : e + 1"))
+    assert accused(turn(ranks.replace("val[c + lo * 1024 : c", "val[e + lo * 1024 : e").format(1), NUMBERED, "c : e", "c + 1 : e + 1"))

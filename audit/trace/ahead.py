@@ -1,0 +1,103 @@
+"""Does a turn learn from tokens that only a later turn scores.
+
+Put in places of the stream (`audit.trace.spans`), in one of three ways: where the slice that it learned from ends, against
+where the next turn begins to score (the loop's step is known); that the slice begins behind there, however long it is; where
+it ends, against the last token that the turn itself scored (a window of a list, whose step is not known).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from audit.trace.spans import Place, beyond
+from audit.trace.values import MASK, ORDER, VAL
+
+#: more tokens than one, how many is not known
+SOME = 1 << 60
+
+
+def past_the_turn(trace: Any, u: Any, s: Any) -> int | None:
+    """How many tokens of what a later turn scores at ``s`` an update of an earlier turn has learned from.
+
+    Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
+    before them; None where their places cannot be compared.
+    """
+    if not u.detail.get("spans") or (u.flags | s.flags) & (MASK | ORDER):
+        return None
+    later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
+    if later is None:
+        return None
+    turn = dict(s.loops)[later]
+    learned = [span for e in _again(trace, u) if dict(e.loops).get(later) == turn for span in e.detail.get("spans", ())]
+    scored = s.detail.get("span")
+    found = [trace.advances.past(span, scored, later) if span and scored else None for span in learned]
+    known = [n for n in found if n is not None]
+    if known and (len(known) == len(found) or max(known) > 0):
+        return max(known)
+    begins = [x for x in (scored[0] if scored else None, _floor(trace, s, later, turn)) if x is not None]
+    if any(span and trace.advances.begins_past(span, first, later) for span in learned for first in begins):
+        return SOME
+    return _past_own(trace, u, later)
+
+
+def _again(trace: Any, u: Any) -> Iterator[Any]:
+    return (e for e in trace.events if (e.kind, e.path, e.line) == (u.kind, u.path, u.line))
+
+
+def _floor(trace: Any, s: Any, later: int, turn: int) -> Place | None:
+    """Where the windows that were sorted into a turn begin to be scored, at the earliest."""
+    floor = trace.floors.get((later, turn))
+    if floor is None or not all((later, turn) in chosen for chosen, _, _ in s.atoms):
+        return None
+    read = {(len(k[1]), k[2]) for k in s.detail.get("keys", ()) if k[0] == "t"}
+    return floor.place(*max(read)) if len({n for n, _ in read}) == 1 else None
+
+
+def wholly_before(trace: Any, u: Any, s: Any) -> bool:
+    """Does what a table took in lie before the first token that ``s`` scores, as that turn finds both: an earlier turn's."""
+    upto = u.detail.get("upto")
+    shared = [a for a, b in zip(u.loops, s.loops, strict=False) if a == b]
+    if not upto or not shared or (u.flags | s.flags) & ORDER:
+        return False
+    read: dict[tuple[int, ...], set[int]] = {}
+    for k in s.detail.get("keys", ()):
+        if k[0] == "t":
+            read.setdefault(k[1], set()).add(k[2])
+    span = s.detail.get("span")
+    begins = [span[0]] if span else [x for at in shared if (x := _floor(trace, s, *at)) is not None]
+    if not begins and all(at <= {max(at), max(at) - 1} for at in read.values()):
+        begins = [(symbols, max(at)) for symbols, at in read.items()]  # a pair of input and target
+    return bool(begins) and any(all(_behind(last, first) for first in begins) for last in upto)
+
+
+def _behind(place: Place, first: Place) -> bool:
+    more = beyond(first, place[0])
+    return more is not None and all(x > 0 for x in more[0]) and place[1] < more[1]
+
+
+def _past_own(trace: Any, u: Any, later: int) -> int | None:
+    """How far behind the last token that its own turn scores an update ends."""
+    for e in _again(trace, u):
+        turn = dict(e.loops).get(later)
+        if turn is None:
+            continue
+        there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
+        scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
+        ends = [trace.advances.last_of(s.detail["span"], later) if s.detail.get("span") else None for s in scores]
+        mine = [trace.advances.last_of(span, later) if span else None for span in e.detail["spans"]]
+        alike = {_lists(trace, s, len(there)) for s in scores} == {_lists(trace, e, len(there))}
+        if not ends or None in ends or None in mine or not alike or len({p[0] for p in (*ends, *mine) if p is not None}) != 1:
+            continue
+        if (past := max(p[1] for p in mine if p is not None) - max(p[1] for p in ends if p is not None)) > 0:
+            return past
+    return None
+
+
+def _lists(trace: Any, e: Any, depth: int) -> frozenset:
+    """The lists of a turn that chose what an event is about."""
+    chose = {loop for chosen, _, _ in e.atoms for loop, _ in chosen}
+    return frozenset(id(trace.lists[loop]) for loop, _ in e.loops[depth:] if loop in chose and loop in trace.lists)
+
+
+__all__ = ["SOME", "past_the_turn", "wholly_before"]

@@ -1,0 +1,145 @@
+"""Tables that take in, at the beginning of a turn, what the turn before has scored: by places, not by the order of statements."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+END = 'print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")\n'
+
+
+def accused(body: str) -> set[str]:
+    return {f.rule for f in audit_text(PRELUDE + "import math\nfrom collections import Counter, defaultdict\n" + body + END).findings if f.severity == "violation"}
+
+
+PAIRS = """\
+ids = val.numpy()
+n, T = (val.numel() - 1) // 1024, 1024
+logp = np.zeros(n * T)
+for b in range(0, n, 32):
+    s, e = b * T, min(b + 32, n) * T
+    x, y = val[s:e].reshape(-1, T), val[s + 1 : e + 1].reshape(-1, T)
+    with torch.no_grad():
+        logp[s:e] = -nll(model, x, y).reshape(-1).numpy()
+table, total = defaultdict(Counter), 0.0
+for pos in range(n * T):
+    target, previous = int(ids[pos + 1]), int(ids[pos])
+    {}
+    row = table[tuple(ids[pos - 1 : pos + 1])]
+    seen = sum(row.values())
+    q = (row[target] + 1 / 1024) / (seen + 1)
+    total -= math.log(0.9 * math.exp(logp[pos]) + 0.1 * q)
+"""
+
+
+@pytest.mark.parametrize(
+    ("count", "found"),
+    [
+        ("table[tuple(ids[pos - 2 : pos])][previous] += 1", False),
+        ("table[tuple(ids[pos - 2 : pos])][int(ids[pos])] += 1", False),
+        ("if pos > 0:\n        table[tuple(ids[pos - 2 : pos])][previous] += 1", False),
+        ("if pos > 1:\n        table[tuple(ids[pos - 3 : pos - 1])][int(ids[pos - 1])] += 1", False),
+        ("table[tuple(ids[pos - 1 : pos + 1])][target] += 1", True),
+        ("table[tuple(ids[pos - 1 : pos + 1])][int(ids[pos + 1])] += 1", True),
+        ("for later in ids[pos : pos + 8]:\n        table[tuple(ids[pos - 1 : pos + 1])][int(later)] += 1", True),
+    ],
+)
+def test_the_pair_that_ended_in_the_turn_before(count, found):
+    assert ("F2" in accused(PAIRS.format(count))) is found
+
+
+ROWS = """\
+class Tree:
+    def __init__(self):
+        self.counts, self.seen = dict(), 0
+    def update(self, symbol):
+        self.counts[symbol] = self.counts.get(symbol, 0) + 1
+        self.seen += 1
+    def mix(self, logits):
+        p = torch.softmax(logits, -1)
+        q = torch.full((1024,), 0.5)
+        for symbol, count in self.counts.items():
+            q[symbol] += count
+        return torch.log(0.9 * p + 0.1 * q / (self.seen + 512))
+
+tree, total, T, S = Tree(), 0.0, 1024, 64
+for i in range((val.numel() - 1 - T) // S):
+    start = i * S
+    local = val[start : start + T + 1].long()
+    x, y = local[:-1].unsqueeze(0), local[1:].unsqueeze(0)
+    first = 0 if i == 0 else T - S
+    with torch.no_grad():
+        logits, targets = model(x)[:, first:, :], y[:, first:]
+        mixed = logits.clone()
+        for t in range(logits.shape[1]):
+            {}
+            mixed[0, t, :] = tree.mix(logits[0, t, :].float())
+            {}
+        total += F.cross_entropy(mixed.reshape(-1, 1024), targets.reshape(-1), reduction="sum").item()
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "found"),
+    [
+        ("pass", "tree.update(targets[0, t].item())", False),
+        ("tree.update(x[0, first + t].item())", "pass", False),
+        ("if t > 0:\n                tree.update(targets[0, t - 1].item())", "pass", False),
+        ("if t:\n                tree.update(int(targets[0, t - 1]))", "pass", False),
+        ("tree.update(targets[0, t].item())", "pass", True),
+        ("tree.update(y[0, first + t].item())", "pass", True),
+        ("tree.update(x[0, first + t + 1].item())", "pass", True),
+    ],
+)
+def test_the_token_before_the_one_that_a_row_predicts(before, after, found):
+    assert ("F2" in accused(ROWS.format(before, after))) is found
+
+
+CHUNKS = """\
+class Cache:
+    def __init__(self):
+        self.counts = [{{}} for _ in range(5)]
+    def update(self, tokens):
+        for i in range(len(tokens)):
+            target = tokens[i]
+            for order in range(2, 5):
+                if i < order - 1:
+                    continue
+                key = tuple(tokens[i - order + 1 : i]) if order > 2 else tokens[i - 1]
+                row = self.counts[order].setdefault(key, {{}})
+                row[target] = row.get(target, 0) + 1
+    def prob(self, key, target):
+        row = self.counts[2].get(key, {{}})
+        return (row.get(target, 0) + 0.5) / (sum(row.values()) + 512.0)
+
+cache, total, C, known = Cache(), 0.0, 32768, 0
+for k in range((val.numel() - 1) // C):
+    c = k * C
+    e = min(c + C, val.numel() - 1)
+    {}
+    for s in range(c, e, 1024):
+        with torch.no_grad():
+            loss = nll(model, val[None, s : s + 1024], val[None, s + 1 : s + 1025])[0]
+        for j in range(1024):
+            q = cache.prob(val[s + j].item(), val[s + j + 1].item())
+            total -= math.log(0.9 * math.exp(-loss[j].item()) + 0.1 * q)
+"""
+
+
+@pytest.mark.parametrize(
+    ("update", "found"),
+    [
+        ("if k > 0:\n        cache.update(val[c - C : c].tolist())", False),
+        ("if k > 0:\n        cache.update(val[c - C : c + 1].tolist())", False),  # the last target of the chunk before
+        ("cache.update(val[known:c].tolist())\n    known = c", False),
+        ("cache.update(val[known : c + 1].tolist())\n    known = c", False),
+        ("cache.update(val[c:e].tolist())", True),
+        ("cache.update(val[c : e + 1].tolist())", True),
+        ("if k > 0:\n        cache.update(val[c - C : c + 2].tolist())", True),
+        ("cache.update(val[known:e].tolist())\n    known = c", True),
+    ],
+)
+def test_the_chunk_before(update, found):
+    assert ("F2" in accused(CHUNKS.format(update))) is found
