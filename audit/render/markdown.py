@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import repository_path, safe, with_warnings
+from audit.render.places import repository_path, safe, standing, with_warnings
 
 #: forges cut a comment at 65,536 characters
 LIMIT = 60_000
@@ -79,7 +79,7 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
             runs = ", ".join([f["active"], *map(code, gate)])
             yield (
                 f"| **{f['rule']}** {f['name']} ({f['severity']}) | {words(f['message'])} | {where} | "
-                f"{f['authority']}, {f['confidence']} confidence | {runs} |"
+                f"{words(standing(f))}, {f['confidence']} confidence | {runs} |"
             )
         for f in counted:
             yield from _evidence(s, f)

@@ -9,7 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from typing import Any
 
-from audit.render.places import safe, with_warnings
+from audit.render.places import safe, standing, with_warnings
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
@@ -91,7 +91,7 @@ def _finding(f: dict[str, Any], excerpts: dict[str, dict[str, str]], paint: _Pai
     head = paint(f["severity"], f"{f['severity']} {f['rule']} {f['name']}")
     basis = "" if f.get("basis", "source") == "source" else f", from the {f['basis']}"
     yield f"  {head}  " + paint(
-        "dim", safe(f"[{f['authority']}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]")
+        "dim", safe(f"[{standing(f)}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]")
     )
     for setting in f.get("settings", ()):
         yield from _wrap(setting, "    ")

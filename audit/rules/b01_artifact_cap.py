@@ -37,6 +37,7 @@ RULE = Rule(
     title="Code and model fit into 16,000,000 bytes",
     illegal="INELIGIBLE",
     authority="MAINT",
+    ruling="#1809, #1835",
     severity="violation",
     needs=("log",),
 )

@@ -38,6 +38,7 @@ RULE = Rule(
     title="Training fits into 600 s on eight GPUs",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#677",
     severity="violation",
     needs=("log", "source"),
 )

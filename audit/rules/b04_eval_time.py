@@ -32,6 +32,7 @@ RULE = Rule(
     title="Evaluation fits into 600 s on eight GPUs",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1972",
     severity="violation",
     needs=("source", "log"),
 )

@@ -39,6 +39,7 @@ RULE = Rule(
     title="No validation document is trained on",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#2127, #2146",
     severity="violation",
     needs=("log",),
     since="2026-04-30",

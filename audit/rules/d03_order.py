@@ -35,6 +35,7 @@ RULE = Rule(
     title="Tokens are scored in the order of their document",
     illegal="INVALID",
     authority="MERGED",
+    ruling="#1530, #1610",
     severity="violation",
     since="2026-04-11",
 )

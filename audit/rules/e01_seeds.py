@@ -31,6 +31,7 @@ RULE = Rule(
     title="Three seeds of one configuration",
     illegal="NOT-READY",
     authority="MAINT",
+    ruling="#2124, #2103",
     severity="warning",
     needs=("log",),
 )

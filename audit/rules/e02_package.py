@@ -25,6 +25,7 @@ RULE = Rule(
     title="The records folder is complete",
     illegal="NOT-READY",
     authority="README",
+    ruling="#505, #545, #2013",
     severity="warning",
     needs=("source", "log"),
 )

@@ -39,6 +39,7 @@ RULE = Rule(
     title="Nothing is fitted on validation tokens before they are scored",
     illegal="INVALID",
     authority="README",
+    ruling="#402, #1972",
     severity="violation",
 )
 

@@ -41,6 +41,7 @@ RULE = Rule(
     title="A token's score is committed before any update that uses it",
     illegal="INVALID",
     authority="README",
+    ruling="#568, #677",
     severity="violation",
 )
 

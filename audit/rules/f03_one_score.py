@@ -39,6 +39,7 @@ RULE = Rule(
     title="Every target is scored once; the first score is the score",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#568, #677, #991",
     severity="violation",
     since="2026-03-24",
 )

@@ -38,6 +38,7 @@ RULE = Rule(
     title="No distribution is chosen by how well it predicts the token",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#659",
     severity="violation",
     since="2026-03-24",
 )

@@ -34,6 +34,7 @@ RULE = Rule(
     title="No delta is fitted on the positions it scores",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1240",
     severity="violation",
     since="2026-04-02",
 )

@@ -40,6 +40,7 @@ RULE = Rule(
     title="No cache is read at an address that holds the scored token",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#779, #982",
     severity="violation",
     since="2026-03-27",
 )

@@ -44,6 +44,7 @@ RULE = Rule(
     title="What is scored is one normalised distribution over the alphabet",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1185",
     severity="violation",
     since="2026-03-27",
 )

@@ -36,6 +36,7 @@ RULE = Rule(
     title="No token's loss is spread over its bytes and mixed there",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#2103, #1902, #2039",
     severity="violation",
     since="2026-05-01",
 )

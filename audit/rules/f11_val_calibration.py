@@ -39,6 +39,7 @@ RULE = Rule(
     title="Nothing is calibrated on validation tokens",
     illegal="INVALID",
     authority="README",
+    ruling="#1019",
     severity="violation",
 )
 

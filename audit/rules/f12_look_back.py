@@ -39,6 +39,7 @@ RULE = Rule(
     title="A look-back stops at the start of a document",
     illegal="BLOCKED",
     authority="DISPUTED",
+    ruling="#1797",
     severity="violation",
     since="2026-04-27",
 )

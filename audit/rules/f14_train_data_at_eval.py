@@ -41,6 +41,7 @@ RULE = Rule(
     title="No training data is read at evaluation",
     illegal="INVALID",
     authority="README",
+    ruling="#593, #609, #677",
     severity="violation",
 )
 

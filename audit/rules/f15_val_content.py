@@ -37,6 +37,7 @@ RULE = Rule(
     title="No validation data in the artifact or in training",
     illegal="INVALID",
     authority="README",
+    ruling="#262",
     severity="violation",
     since="2026-03-20",
 )

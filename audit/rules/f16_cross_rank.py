@@ -50,6 +50,7 @@ RULE = Rule(
     title="Ranks learn from each other only what comes earlier",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1017",
     severity="violation",
     since="2026-03-27",
 )

@@ -76,6 +76,7 @@ RULE = Rule(
     title="The model sees no later token",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1017",
     severity="violation",
     since="2026-03-27",
 )

@@ -42,6 +42,7 @@ RULE = Rule(
     title="The score is divided by the original bytes",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1806",
     severity="violation",
     needs=("source", "log"),
 )
