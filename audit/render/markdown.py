@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.render.groups import for_people
-from audit.render.places import clip, repository_path, safe, unpacked_hint, with_warnings
+from audit.render.places import clip, repository_path, safe, standing, unpacked_hint, with_warnings
 
 #: forges cut a comment at 65,536 characters
 LIMIT = 60_000
@@ -82,7 +82,7 @@ def _submission(s: dict[str, Any]) -> Iterator[str]:
             runs = ", ".join([f["active"], *map(code, gate)])
             yield (
                 f"| **{f['rule']}** {f['name']} ({f['severity']}) | {words(f['message'])} | {where} | "
-                f"{f['authority']}, {f['confidence']} confidence | {runs} |"
+                f"{words(standing(f))}, {f['confidence']} confidence | {runs} |"
             )
         if hint := unpacked_hint(s):
             prose, _, command = hint.partition(": ")

@@ -81,6 +81,16 @@ def with_warnings(submission: dict[str, Any]) -> list[dict[str, str]]:
     ]
 
 
+def standing(finding: dict[str, Any]) -> str:
+    """Who stands behind the rule, with the threads of its ruling: ``MAINT (#779, #982)``."""
+    from audit.rules.base import rule_modules
+
+    module = rule_modules().get(finding["rule"])
+    own = module is not None and module.RULE.authority == finding["authority"]
+    ruling = module.RULE.ruling if module is not None and own else ""
+    return f"{finding['authority']} ({ruling})" if ruling else str(finding["authority"])
+
+
 def repository_path(submission: dict[str, Any], path: str) -> str:
     """``path`` (relative to the submission's root) as seen from where the audit was started.
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit.render.groups import for_people
-from audit.render.places import clip, column_in, safe, stripped, unpacked_hint, with_warnings
+from audit.render.places import clip, column_in, safe, standing, stripped, unpacked_hint, with_warnings
 
 _COLOURS = {"violation": "31;1", "warning": "33", "note": "36", "clean": "32;1", "undetermined": "33;1",
             "dim": "2", "bold": "1"}  # fmt: skip
@@ -115,12 +115,12 @@ def _finding(f: dict[str, Any], s: dict[str, Any], paint: _Paint) -> Iterator[st
     gate = f" by {f['gate']}" if f.get("gate") else ""
     basis = "" if f.get("basis", "source") == "source" else f", from the {f['basis']}"
     head = f"{f['severity']} {f['rule']} {f['name']}"
-    standing = f"[{f['authority']}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]"
-    if len(head) + len(standing) + 4 <= paint.width:
-        yield f"  {paint(f['severity'], head)}  {paint('dim', safe(standing))}"
+    stands = f"[{standing(f)}, {f['confidence']} confidence, active: {f['active']}{gate}{basis}]"
+    if len(head) + len(stands) + 4 <= paint.width:
+        yield f"  {paint(f['severity'], head)}  {paint('dim', safe(stands))}"
     else:
         yield f"  {paint(f['severity'], head)}"
-        yield from paint.wrap(standing, "    ", style="dim")
+        yield from paint.wrap(stands, "    ", style="dim")
     for setting in f.get("settings", ()):
         yield from paint.wrap(setting, "    ")
     if f.get("suppressed"):

@@ -38,6 +38,7 @@ RULE = Rule(
     breach="Code and model exceed 16,000,000 bytes",
     illegal="INELIGIBLE",
     authority="MAINT",
+    ruling="#1809, #1835",
     severity="violation",
     needs=("log",),
 )

@@ -39,6 +39,7 @@ RULE = Rule(
     breach="Training beyond 600 s",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#677",
     severity="violation",
     needs=("log", "source"),
 )

@@ -33,6 +33,7 @@ RULE = Rule(
     breach="Evaluation beyond 600 s",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1972",
     severity="violation",
     needs=("source", "log"),
 )

@@ -39,7 +39,8 @@ class Rule:
     ``illegal``: what a breach makes of the submission by the rulebook's table: INVALID and
     INELIGIBLE may become a violation, GREY, BLOCKED and DISPUTED a warning, NOT-READY goes to
     ``record_ready``. ``needs``: inputs without which the obligation is not applicable
-    (``source``, ``log``, ``data``, ``run``). ``since``: the ruling's date, ISO; a ruleset dated
+    (``source``, ``log``, ``data``, ``run``). ``ruling``: the threads that it rests on, of those that the page
+    names; none where the README alone or nobody says so. ``since``: the ruling's date, ISO; a ruleset dated
     earlier does not contain the rule.
     """
 
@@ -49,6 +50,7 @@ class Rule:
     illegal: str
     authority: Authority
     severity: Severity
+    ruling: str = ""
     needs: tuple[str, ...] = ("source",)
     since: str = "2026-03-18"
     #: what a breach is, in a few words: the title of an alert (``title`` says what must hold)

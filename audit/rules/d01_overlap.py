@@ -40,6 +40,7 @@ RULE = Rule(
     breach="Validation documents in the training data",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#2127, #2146",
     severity="violation",
     needs=("log",),
     since="2026-04-30",

@@ -36,6 +36,7 @@ RULE = Rule(
     breach="Tokens scored out of their document's order",
     illegal="INVALID",
     authority="MERGED",
+    ruling="#1530, #1610",
     severity="violation",
     since="2026-04-11",
 )

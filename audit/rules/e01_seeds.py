@@ -32,6 +32,7 @@ RULE = Rule(
     breach="Fewer than three seeds of one configuration",
     illegal="NOT-READY",
     authority="MAINT",
+    ruling="#2124, #2103",
     severity="warning",
     needs=("log",),
 )

@@ -28,6 +28,7 @@ RULE = Rule(
     breach="Incomplete records folder",
     illegal="NOT-READY",
     authority="README",
+    ruling="#505, #545, #2013",
     severity="warning",
     needs=("source", "log"),
 )

@@ -41,6 +41,7 @@ RULE = Rule(
     breach="Fitted on validation tokens before they are scored",
     illegal="INVALID",
     authority="README",
+    ruling="#402, #1972",
     severity="violation",
 )
 

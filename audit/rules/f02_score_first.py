@@ -43,6 +43,7 @@ RULE = Rule(
     breach="Update that uses a token before its score is committed",
     illegal="INVALID",
     authority="README",
+    ruling="#568, #677",
     severity="violation",
 )
 

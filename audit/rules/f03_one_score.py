@@ -42,6 +42,7 @@ RULE = Rule(
     breach="Target scored again after the model has learned from it",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#568, #677, #991",
     severity="violation",
     since="2026-03-24",
 )

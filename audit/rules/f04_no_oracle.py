@@ -42,6 +42,7 @@ RULE = Rule(
     breach="Distribution chosen by how well it predicts the token",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#659",
     severity="violation",
     since="2026-03-24",
 )

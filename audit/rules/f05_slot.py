@@ -36,6 +36,7 @@ RULE = Rule(
     breach="Delta fitted on the positions it scores",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1240",
     severity="violation",
     since="2026-04-02",
 )

@@ -48,6 +48,7 @@ RULE = Rule(
     breach="Hint gated by the token it is for",
     illegal="INVALID",
     authority="MERGED",
+    ruling="#1514, #2135",
     severity="violation",
     since="2026-04-09",
 )

@@ -43,6 +43,7 @@ RULE = Rule(
     breach="Cache read at an address that holds the scored token",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#779, #982",
     severity="violation",
     since="2026-03-27",
 )

@@ -47,6 +47,7 @@ RULE = Rule(
     breach="Score that is not one normalised distribution",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1185",
     severity="violation",
     since="2026-03-27",
 )

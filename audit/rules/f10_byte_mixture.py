@@ -39,6 +39,7 @@ RULE = Rule(
     breach="Token's loss spread over its bytes and mixed there",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#2103, #1902, #2039",
     severity="violation",
     since="2026-05-01",
 )

@@ -41,6 +41,7 @@ RULE = Rule(
     breach="Calibration on validation tokens",
     illegal="INVALID",
     authority="README",
+    ruling="#1019",
     severity="violation",
 )
 

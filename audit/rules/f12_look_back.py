@@ -40,6 +40,7 @@ RULE = Rule(
     breach="Look-back across the start of a document",
     illegal="BLOCKED",
     authority="DISPUTED",
+    ruling="#1797",
     severity="violation",
     since="2026-04-27",
 )

@@ -45,6 +45,7 @@ RULE = Rule(
     breach="Training data read at evaluation",
     illegal="INVALID",
     authority="README",
+    ruling="#593, #609, #677",
     severity="violation",
 )
 

@@ -38,6 +38,7 @@ RULE = Rule(
     breach="Validation data in the artifact or in training",
     illegal="INVALID",
     authority="README",
+    ruling="#262",
     severity="violation",
     since="2026-03-20",
 )

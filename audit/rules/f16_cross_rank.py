@@ -51,6 +51,7 @@ RULE = Rule(
     breach="Ranks learn from each other what comes later",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1017",
     severity="violation",
     since="2026-03-27",
 )

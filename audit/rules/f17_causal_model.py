@@ -80,6 +80,7 @@ RULE = Rule(
     breach="Model sees a later token",
     illegal="INVALID",
     authority="COMM",
+    ruling="#1017",
     severity="violation",
     since="2026-03-27",
 )

@@ -44,6 +44,7 @@ RULE = Rule(
     breach="Score not divided by the original bytes",
     illegal="INVALID",
     authority="MAINT",
+    ruling="#1806",
     severity="violation",
     needs=("source", "log"),
 )

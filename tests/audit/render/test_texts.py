@@ -6,12 +6,14 @@ import copy
 import html.parser
 import json
 import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from audit.render import render_document, report, sweep_html
 from audit.render.markdown import LIMIT, code, words
+from audit.rules.base import rule_modules
 from tests.audit.fixture_cases import audited
 
 CASES = ["nano/prequant_ttt", "nano/prequant_ttt_off", "dense/body_not_submitted", "ngram/plain"]
@@ -111,6 +113,33 @@ def test_what_is_warned_of_is_not_among_what_is_shown() -> None:
     for quiet in ({"suppressed": "baseline"}, {"severity": "note"}):
         s["findings"] = [first | {"rule": "B2", "severity": "warning", "message": "m"} | quiet]
         assert "warned" not in render_document(rendered, "text")
+
+
+def test_every_ruling_is_on_the_rules_page() -> None:
+    for rule, module in rule_modules().items():
+        page = (module.__doc__ or "").split("**Ruling.**")[1].split("**See also")[0]
+        for thread in filter(None, module.RULE.ruling.split(", ")):
+            assert re.fullmatch(r"#\d+", thread) and re.search(rf"{thread}\b", page), (rule, thread)
+        if module.RULE.authority in ("DISPUTED", "UNRULED"):
+            assert not module.RULE.ruling or module.RULE.illegal == "BLOCKED"
+
+
+def test_the_ruling_stands_beside_the_accusation() -> None:
+    rendered = document("nano/prequant_ttt")
+    f = next(f for f in rendered["submissions"][0]["findings"] if f["rule"] == "F1")
+    assert "[README (#402, #1972), high confidence" in render_document(rendered, "text")
+    assert "| README (\\#402, \\#1972), high confidence |" in render_document(rendered, "markdown")
+    f["authority"] = "COMM"  # the ruling is the rule's, not this finding's
+    assert "[COMM, high confidence" in render_document(rendered, "text")
+    f |= {"rule": "F77", "authority": "MAINT"}
+    assert "[MAINT, high confidence" in render_document(rendered, "text")
+
+
+@pytest.mark.parametrize("word", ["README", "MAINT", "MERGED", "COMM", "DISPUTED", "UNRULED", "*standing*", "*runs*"])
+def test_what_stands_in_accusations_is_explained(word: str) -> None:
+    page = (Path(__file__).resolve().parents[3] / "docs" / "audit.md").read_text(encoding="utf-8")
+    legend = page.split("## How an accusation reads")[1].split("\n## ")[0]
+    assert (word if word.startswith("*") else f"| `{word}` |") in legend
 
 
 def test_words_escape_markup() -> None:
