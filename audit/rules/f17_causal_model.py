@@ -9,7 +9,9 @@ wrapper around it, neighbours merged into groups whose summary each of them gets
 state holds the block itself, slots that attend to the window or are filled by a softmax over time and that every
 position reads, a layer that only the highest ranked positions of the window pass through, or those above a threshold
 that the whole window has a part in (mixture of depths, experts that choose their tokens), experts that get fixed shares
-of the positions in the order of their classes.
+of the positions in the order of their classes, keys times values that are added up over the window and read back
+(linear attention without a mask), a square of weights between positions, a norm over time or over all rows of a batch,
+a look-up of later places, one number per token (how rare it is) in shares of the window's mean.
 
 **Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end has seen the
 token that it is asked for.
@@ -23,10 +25,14 @@ next round over the same sequence, behind a knob.
 were moved on before; groups that are moved on by one before they are put back; blocks that are given the state before
 them; a threshold per position, or one that was learned; states moved on by one position, with the first one
 overwritten; statistics of weights or over channels; the last position alone, to draw a token; a last state kept for the
-next window; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of
+next window; a state that chunks read before they are added to it, or that is kept for the next window; shares of numbers
+that weigh a loss; what is done in training alone; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of
 the text; sorted positions that all go through one layer.
 
-**How it is decided.** The axes are followed from the token embedding: only what is taken along the time axis of
+**How it is decided.** Layers are looked up through branches, local names, lists, registries of classes, functions that
+build them and what constructors are given; a class that the configuration builds nowhere is inactive. Where a program
+ever calls ``eval()``, ``self.training`` is false. A mask that is a function of places (``flex_attention``) is asked
+about each pair of a small window, numbers from around it tried out. The axes are followed from the token embedding: only what is taken along the time axis of
 activations and put back on all positions counts, also through einsum, a layer's own methods and what one layer leaves
 for the next. Where time stands after heads were split off and channels turned is followed through views and transposes;
 where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its result goes on
