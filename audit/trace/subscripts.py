@@ -61,7 +61,7 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
-from audit.trace.weights import same_places, unowned
+from audit.trace.weights import picked_row, same_places, unowned
 from audit.trace.words import ROW, WHOLE
 
 
@@ -304,6 +304,8 @@ class Subscripts:
         if base.flags & LOSS and len(content) == 1 and content[0].keys & MARKS:
             self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
+        if at := picked_row(base, elements, parts):
+            out.keys = out.keys | at
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
