@@ -304,8 +304,8 @@ class Subscripts:
         if base.flags & LOSS and len(content) == 1 and content[0].keys & MARKS:
             self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
-        if at := picked_row(base, elements, parts):
-            out.keys = out.keys | at
+        if row := picked_row(base, elements, parts):
+            out.keys = out.keys | row
         out.span = cut(base, elements, parts)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
