@@ -123,7 +123,10 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
     has = any(k[0] in TOKENS for k in base.keys)
     if has:
         # The sequence runs along the last sliced axis; a lone index into a window picks a token or a row.
-        for element, part in zip(reversed(elements), reversed(parts), strict=True):
+        axes = list(zip(elements, parts, strict=True))
+        if base.flags & LOGITS and not base.flags & LOSS and len(axes) > 2 and whole_axis(elements[-1]):
+            axes.pop()  # ``logits[:, first:, :]``: the last axis is the alphabet's
+        for element, part in reversed(axes):
             if isinstance(element, ir.Slice):
                 lower = part[0] if isinstance(part, tuple) else None
                 if lower is not None and lower.flags & (VAL | LOSS) == 0:
@@ -134,7 +137,7 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
                 out.keys = ending_at(base, part[1] if isinstance(part, tuple) else None, out.keys)
                 return
         out.keys = apart(out.keys)
-        last = parts[-1]
+        last = parts[-1]  # not the row of such predictions
         if isinstance(last, V) and last.kind == "const" and type(last.const) is int and last.const < 0 and not base.flags & (LOSS | LOGITS):
             out.keys = apart(shifted(base.keys, (last.const,), 0))  # counted from the end
             if len(parts) == 1:
@@ -163,6 +166,10 @@ def read_tokens(machine: Any, base: V, elements: list[Any], parts: list[tuple[V 
             out.keys = base.keys | {("t", *place)}
             machine.note_read(place)
             return
+
+
+def whole_axis(x: Any) -> bool:
+    return isinstance(x, ir.Slice) and x.lower is None and x.upper is None and x.step is None
 
 
 def ending_at(base: V, upper: V | None, keys: frozenset) -> frozenset:

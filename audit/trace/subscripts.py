@@ -62,7 +62,7 @@ from audit.trace.values import (
     with_deps,
 )
 from audit.trace.walks import PART, SHARE
-from audit.trace.weights import same_places, unowned
+from audit.trace.weights import picked_row, same_places, unowned
 from audit.trace.words import ROW, WHOLE
 
 
@@ -306,6 +306,8 @@ class Subscripts:
         if base.flags & LOSS and len(content) == 1 and content[0].keys & MARKS:
             self.leave_out(base, content[0], out, e)
         read_tokens(self, base, elements, parts, out)
+        if row := picked_row(base, elements, parts):
+            out.keys = out.keys | row
         out.span = cut(base, elements, parts)
         note_last(base, elements, parts, out)
         note_rows(base, elements, parts, out)

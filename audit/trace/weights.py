@@ -15,11 +15,13 @@ from typing import Any
 
 from audit import ir
 from audit.trace.gates import AGREE, PROPOSALS, holds_tokens
-from audit.trace.positions import shifted, tokens_in
+from audit.trace.positions import MAX_SYMBOLS, place_of, shifted, tokens_in
 from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq
 from audit.trace.words import ROW
 
 OWN_PLACE = "own"
+#: of a row of predictions: its place among those of its window
+AT = "at"
 #: what is said of such a weight
 OWN_TOKEN = "how much each prediction counts for a token is decided by that token itself"
 #: functions of each position by itself, or of all that a position has
@@ -75,7 +77,7 @@ class Weights:
         mine = self.own_places(weight)
         if not mine or not rows_of(rows) or (("exp",) in weight.keys and AGREE in weight.keys):
             return  # the last is the tilt of a hint, whose normaliser is divided by
-        context = tokens_in(rows.keys)
+        context = of_row(rows)
         ahead = frozenset(("t", k[1], k[2]) for k in mine if k[1] in context and k[2] > max(context[k[1]]))
         if ahead:
             e = self.event("GATE", node, out, keys=ahead, anchored=False, edit=OWN_TOKEN)
@@ -126,6 +128,26 @@ class Weights:
                     if weight is not rows:
                         self.weigh(rows, weight, out, e)
         return out
+
+
+def picked_row(base: V, elements: list[Any], parts: list[Any]) -> frozenset:
+    """``logits[0, t, :]``: where in its window the row stands."""
+    if not base.flags & LOGITS or base.flags & LOSS or len(elements) < 3 or not isinstance(last := elements[-1], ir.Slice):
+        return frozenset()
+    at = parts[-2]
+    if last.lower is not None or last.upper is not None or not isinstance(at, V) or at.flags & VAL or (at.pos is None and at.lv is None):
+        return frozenset()
+    return frozenset([(AT, *place_of(at))])
+
+
+def of_row(rows: V) -> dict[tuple[int, ...], set[int]]:
+    """The places of what predictions were made of; of one row of a window, as they look from it."""
+    context = tokens_in(rows.keys)
+    for k in [k for k in rows.keys if k[0] == AT] if AT in kinds(rows) else ():
+        for symbols, offsets in list(context.items()):
+            if len(symbols) + len(k[1]) <= MAX_SYMBOLS:
+                context.setdefault(tuple(sorted(symbols + k[1])), set()).update(o + k[2] for o in offsets)
+    return context
 
 
 def unowned(v: V, row: bool = False) -> V:
