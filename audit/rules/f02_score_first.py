@@ -18,7 +18,8 @@ exactly those tokens. Phased adaptation on fully scored documents (#1610, #1626)
 **How it is decided.** The obligation is proved on the trace, not assumed: for each update on validation
 tokens, the tokens behind its loss are shown to be others than those of every later score that depends on
 it (they belong to an earlier iteration of the loop that walks the stream, or end where the scored part
-begins).
+begins). Places in the stream decide where they are known: a turn may not learn from what lies behind the last token that it
+scored, and a table may take in, before a turn scores, what lies before the first token of that turn.
 
 **See also.** F1 (a whole pass before scoring), F3 (second score), F16 (other ranks).
 """
