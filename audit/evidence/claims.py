@@ -15,6 +15,7 @@ from audit.evidence.comparable import Subject, by_paper, own, plain, subject, te
 from audit.evidence.digits import Interval, decimals, interval, mean, sample_std, unit, value
 from audit.evidence.runs import Evidence, Run
 from audit.evidence.sizes import CAP, MIB_PER_MB, Size, _as_bytes, mebibytes, run_total, stated_sizes
+from audit.evidence.words import seed_of
 from audit.model import Fact
 
 BUDGET_S = 600.0
@@ -177,6 +178,8 @@ def _spread(found: Evidence) -> Iterator[Contradiction]:
         if len(by_seed) < 2 or any(len(fs) > 1 for fs in by_seed.values()):
             continue  # no seeds to recompute it from, or two figures of one seed
         seeds = [fs[0] for fs in by_seed.values()]
+        if _is_json(fact) and _more_runs(seeds[0], found.stated):
+            continue
         if not _is_json(fact) and fact.label != "sentence":
             continue  # a table's own row
         if fact.name in {"val_bpb", "val_bpb_mean"} and (_is_json(fact) or fact.name == "val_bpb_mean"):
@@ -184,6 +187,14 @@ def _spread(found: Evidence) -> Iterator[Contradiction]:
             yield from _mean_of(fact, seeds, every[fact.path], others)
         elif fact.name == "val_bpb_std":
             yield from _deviation_of(fact, seeds)
+
+
+def _more_runs(seed: Fact, stated: list[Fact]) -> bool:
+    """Does the object of the seeds hold runs whose keys are no seeds ("2024_5pct"): the mean may be of those as well."""
+    keys = seed.label.split(".")
+    at = next((i for i in range(len(keys) - 1, 0, -1) if f"seed:{seed_of(keys[i])}" == seed.scope), 0)
+    around = ".".join(keys[:at]) + "."
+    return at > 0 and any(not f.scope and f.path == seed.path and f.label.startswith(around) and f.label.count(".") > at for f in stated)
 
 
 def _mean_of(fact: Fact, seeds: list[Fact], every: list[Interval], others: list[list[Fact]]) -> Iterator[Contradiction]:

@@ -24,7 +24,7 @@ REMARK = "remark"
 _NEUTRAL = frozenset(
     "val validation bpb bpp bits per byte bytes score scores mean avg average std stdev sigma exact final official reported headline "
     "result results value values seed seeds run runs all each individual three n the our ours this submission overall total "
-    "primary main metric metrics by of on x artifact size mb mib max best".split()
+    "primary main metric metrics by of on 3 5 x artifact size mb mib max best".split()
 )  # fmt: skip
 #: lines; what a long README says further down is of earlier versions and other runs
 HEAD = 120
@@ -56,8 +56,10 @@ class Subject:
 
 
 def words_of(label: str) -> frozenset[str]:
-    """The telling words of a label: ``Post-TTT val_bpb (mean)`` -> {post, ttt}."""
-    return frozenset(w for w in re.findall(r"[^\W\d_]+|\d+", label.lower()) if w not in _NEUTRAL and seed_of(w) is None)
+    """The telling words of a label: ``Post-TTT val_bpb (mean)`` -> {post, ttt}; ``mean_of_seeds_42_314`` -> {42, 314}."""
+    if seed_of(label) is not None:
+        return frozenset()
+    return frozenset(w for w in re.findall(r"[^\W\d_]+|\d+", label.lower()) if w not in _NEUTRAL)
 
 
 def subject(fact: Fact) -> Subject | None:

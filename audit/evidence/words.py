@@ -129,6 +129,7 @@ _FITS = {"bytes_total": "size", "bytes_code": "size", "bytes_model": "size",
 _KIND = {"MB": "size", "MiB": "size", "KB": "size", "KiB": "size", "GB": "size", "bytes": "size", "byte": "size",
          "B": "size", "ms": "time", "s": "time", "min": "time", "h": "time", "M": "count", "K": "count"}  # fmt: skip
 #: a number that is no part of a name ("P1")
+_SPACED = re.compile(r"(?<![\w.,])\d{1,3}(?:[ \u00a0\u202f]\d{3})+(?![\w.])")
 _FREE = re.compile(rf"(?<![A-Za-z]){NUMBER.pattern}")
 #: what a figure of that name can be at all
 _RANGE = {
@@ -147,6 +148,8 @@ def measure(name: str, text: str, label_unit: str = "") -> tuple[float, str] | N
     text = re.sub(r"[*`]", "", text).strip()
     if re.match(r"^\(?[-−]\s?\d|^[<>≤≥+]", text):
         return None
+    if name in _FITS or name == "val_tokens":
+        text = _SPACED.sub(lambda m: re.sub(r"\s", ",", m.group()), text)
     match = _FREE.search(text)
     if match is None or match.start() > 14:
         return None

@@ -48,6 +48,7 @@ def kinds(*args: object, **logs: str) -> set[str]:
         ({"mixture": {"mix_bpb_mean": 0.9727, "mix_bpb_std": 0.0021}}, set()),
         ({"val_bpb_canonical_bytes_per_token": 3.7266}, set()),
         ({"pre_quant_val_bpb_mean": 1.0512}, set()),
+        ({"three_seed_mean_bpb_final_seed1_2_7": 1.0712}, set()),
     ],
 )
 def test_a_mean_is_recomputed_from_the_seeds_of_its_own_name(more: dict[str, object], said: set[str]) -> None:
@@ -71,6 +72,13 @@ def test_a_plain_mean_may_be_of_any_of_the_seeds_scores() -> None:
     seeds = {str(s): {"val_bpb": 0.4012 + s / 100, "sliding_bpb": 0.9812 + s / 100} for s in range(3)}
     assert kinds({"val_bpb": 0.9912, "seeds": seeds}) == set()
     assert kinds({"val_bpb": 0.9512, "seeds": seeds}) == {"mean"}
+
+
+def test_a_run_whose_key_is_no_seed_belongs_to_the_mean() -> None:
+    seeds = {"42": {"val_bpb": 0.7852}, "1337": {"val_bpb": 0.7846}, "2024_5pct": {"val_bpb": 0.7861}}
+    assert kinds({"mean_val_bpb": 0.7857, "std_val_bpb": 0.0018, "seeds": seeds}) == set()
+    del seeds["2024_5pct"]
+    assert kinds({"mean_val_bpb": 0.7857, "std_val_bpb": 0.0018, "seeds": seeds}) == {"mean", "std"}
 
 
 def test_a_seed_of_many_digits_is_one() -> None:
@@ -156,6 +164,8 @@ def test_a_score_in_a_line_that_is_not_understood_is_printed() -> None:
         ("6,000", "1.1134", "14,930,000", set()),  # without the code
         ("6,000", "1.1134", "14.31 MB", set()),  # MiB
         ("~5,800", "1.1134", "~15.4 MB", set()),
+        ("6 000", "1.1134", "15 000 000", set()),
+        ("5 500", "1.1134", "15 400 000", {"size", "steps"}),
         ("5,500", "1.1150", "15,400,000", {"score"}),  # a log that does not print the row's score is of another run
     ],
 )  # fmt: skip
