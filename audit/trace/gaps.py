@@ -98,7 +98,7 @@ def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
                 continue  # a first turn, which begins at a number
             return None
         loop, tokens = min(moves)  # the outermost one
-        if loop not in trace.advances.bounds:
+        if loop not in trace.advances.bounds or not trace.advances.bounds[loop][0].part:
             return None
         share, step = trace.advances.bounds[loop]
         part, others = share.part * tokens / step, share.part / share.fixed * tokens / step

@@ -62,6 +62,8 @@ WEIGHTED = "each loss counts by its place in the window"
 #: what is said of losses that are multiplied by a number below one
 TIMES = "the losses are multiplied by"
 _LN2 = 0.6931471805599453
+#: no float is larger
+_INFINITE = 1e300
 #: a factor further from one than this may change the unit
 _FAR = 1.5
 #: a cap at or above this many nats (a probability below one in ten million) guards against infinities
@@ -91,16 +93,16 @@ def number(v: V | None) -> float | None:
     """The number that a constant is."""
     if v is None or v.kind != "const" or isinstance(v.const, bool) or not isinstance(v.const, (int, float)):
         return None
-    return float(v.const)
+    return float(v.const) if abs(v.const) < _INFINITE else None
 
 
 def factor(op: str, by: float | None) -> float | None:
     """What a value is multiplied with, where that is a number near one that converts nothing."""
-    if by is None or by <= 0 or op not in ("*", "/"):
+    if by is None or op not in ("*", "/") or not 1.0 / _FAR < by < _FAR:
         return None
     k = by if op == "*" else 1.0 / by
     converts = any(abs(x - _LN2) < 2e-3 for x in (k, 1.0 / k))
-    return k if not converts and k != 1.0 and 1.0 / _FAR < k < _FAR else None
+    return k if not converts and k != 1.0 else None
 
 
 def added_up(v: V) -> bool:

@@ -30,6 +30,8 @@ class Share(NamedTuple):
 WHOLE = Share(Fraction(1))
 #: ``(WINDOW_STARTS, step)``: one of the places that a walk through all of the stream goes by
 WINDOW_STARTS = "window starts"
+#: numbers of tokens are smaller
+_LARGEST = 1e15
 #: the number of ranks
 OF_WORLD = ("of ranks",)
 #: what is added to a number of tokens for rounding up
@@ -55,9 +57,9 @@ def starts(v: V) -> int | None:
 def begun(start: V, stop: V, step: V, turn: V) -> None:
     """``turn`` of ``range(0, number of tokens, stride)`` is where a window begins."""
     share = known(stop.share)
-    if share is None or NUMBER_OF in stop.keys or stop.deps or not given(start) or start.const > MAX_START or type(step.const) is not int:
+    if share is None or NUMBER_OF in stop.keys or stop.deps or not given(start) or start.const > MAX_START or type(step.const) is not int or step.const <= 0:
         return
-    if share.part <= 1 and (tokens := int(step.const / share.part)) > 1:
+    if 0 < share.part <= 1 and 1 < (tokens := int(step.const / share.part)) <= _ROUNDING:
         turn.keys = turn.keys | {(WINDOW_STARTS, tokens)}
 
 
@@ -85,7 +87,7 @@ def reckoned(op: str, a: V, b: V, out: V) -> None:
         # ``* (rank + 1)``, ``// world``; ``+ world - 1`` rounds up
         out.share = share._replace(open=share.open + {"*": 1, "/": -1, "//": -1}.get(op, 0))
         return
-    if isinstance(by, bool) or not isinstance(by, (int, float)):
+    if isinstance(by, bool) or not isinstance(by, (int, float)) or not abs(by) < _LARGEST:
         return
     if op in "+-":
         out.share = share if abs(by) <= _ROUNDING else None

@@ -167,3 +167,11 @@ def test_label_smoothing(smoothing: str, found: list[str]) -> None:
     loss = f"logits = model(x[None]).float()[0]\n        total += F.cross_entropy(logits, y, reduction='sum', label_smoothing={smoothing}).double()"
     code = PRELUDE + START.replace("total += nll(model, x[None], y[None])[0].double().sum()", loss) + COUNTED + END
     assert [f.rule for f in audit_text(code).findings if f.severity == "violation" and f.active == "yes"] == found
+
+
+@pytest.mark.parametrize("number", ["1e-320", "(10 ** 400)", "float('inf')", "float('nan')", "0", "1e308"])
+@pytest.mark.parametrize("op", ["*", "/", "//"])
+def test_numbers_that_no_length_has(op: str, number: str) -> None:
+    lines = f"big = {number}\nz = n {op} big\nfew = [i for i in range(0, z, 64)][:10]\nfor i in range(0, z, 64):\n    total += 0\ntotal = total {op} big\ncount = count {op} big\n"
+    report = audit_text(PRELUDE + START + COUNTED + lines + END)
+    assert not [o for o in report.obligations if "could not be traced" in o.reason]
