@@ -119,6 +119,8 @@ class Arithmetic:
             self.note_made_up(op, a, b, out)
         if op == "*" and (a.flags | b.flags) & LOSS:
             self.note_own_weight(a, b, out, node)
+        if op in "+-*" and "own" in kinds(out):
+            self.note_rest(op, a, b, out, node)
         if op == "*" and (a.flags | b.flags) & LOGITS:
             self.note_product(a, b, out, node)
         elif op == "@":

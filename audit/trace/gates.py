@@ -42,6 +42,8 @@ PROPOSALS = frozenset(("lookup", "leak", "hint"))
 AGREE, NORM = ("agree",), ("norm",)
 #: ``const`` of a value that is zero wherever the proposal is not the token
 HIT = "hit"
+#: one less a share that some token decided, this one or another
+REST = ("rest",)
 #: counts to or from which something was added or taken
 RECKONED = ("reckoned",)
 #: what is said of predictions that were made of what they are for
@@ -360,7 +362,7 @@ class Gates:
     def check_tilt(self: Any, a: V, b: V, out: V, node: Any) -> None:
         """``log p(token) + w [token = hint]``: a probability raised, and so far nothing taken off the others."""
         for own, raised in ((a, b), (b, a)):
-            if AGREE not in raised.keys or raised.flags & LOSS or AGREE in own.keys or NORM in own.keys | raised.keys:
+            if AGREE not in raised.keys or raised.flags & LOSS or AGREE in own.keys or NORM in own.keys | raised.keys or REST in raised.keys:
                 continue
             if own.flags & LOSS and ("exp",) not in own.keys and (("logp",) in own.keys or not own.flags & PROB):
                 e = self.event("UNNORMALISED", node, out, keys=raised.keys, tilt=True)

@@ -14,7 +14,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import AGREE, PROPOSALS, holds_tokens
+from audit.trace.gates import AGREE, HIT, PROPOSALS, REST, holds_tokens
 from audit.trace.positions import MAX_SYMBOLS, place_of, shifted, tokens_in
 from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq
 from audit.trace.words import ROW
@@ -86,6 +86,24 @@ class Weights:
     def note_product(self: Any, a: V, b: V, out: V, node: Any) -> None:
         self.weigh(a, b, out, node)
         self.weigh(b, a, out, node)
+
+    def note_rest(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
+        """``(1 - share) * p(token)`` where the token itself decided ``share``: also as ``lp + log(1 - share)``."""
+        if op == "-":
+            if a.kind == "const" and a.const == 1 and b.const != HIT and not b.flags & (LOSS | LOGITS):
+                out.keys = out.keys | {REST}
+            return
+        for weight, p in ((a, b), (b, a)):
+            if REST not in weight.keys or REST in p.keys or weight.flags & LOGITS or not p.flags & LOSS or not p.flags & VAL or p.flags & LOGITS:
+                continue
+            if op == "*" or (op == "+" and ("logp",) in weight.keys and ("exp",) not in p.keys):
+                own = tokens_in(p.keys)
+                told = frozenset(("t", k[1], k[2]) for k in self.own_places(weight) if k[1] in own and k[2] >= max(own[k[1]]))
+                out.keys = out.keys - {REST}
+                if told:
+                    e = self.event("GATE", node, out, keys=told, anchored=False, edit=OWN_TOKEN)
+                    out.keys = out.keys | {("gate", e.id)}
+                return
 
     def note_branch_weights(self: Any, s: ir.If, test: V, before: dict[str, V]) -> None:
         """``if row.argmax() == t: share = 0.0``: a number, or a row, that such a test chose."""

@@ -60,3 +60,74 @@ def test_the_token_of_the_row_decides_its_weight(share):
 )
 def test_what_was_known_before_decides_it(share, later):
     assert rules(share, later) == set()
+
+
+SCALARS = """\
+import math
+from collections import Counter, defaultdict
+table, total, last, rate = defaultdict(Counter), 0.0, 0.0, 0.5
+stream = val.tolist()
+for w in range(8, len(stream) - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        logp = torch.log_softmax(model(x).float(), -1).gather(2, y[..., None])[0, :, 0].tolist()
+    for j in range(1024):
+        p = w + j + 1
+        token, lp = stream[p], logp[j]
+        row = table[stream[p - 1]]
+        m, c = sum(row.values()) + 10.24, row.get(token, 0) + 0.01
+        best = row.most_common(1)[0][0] if row else -1
+        share = SHARE
+        MIX
+        total -= lp
+        LATER
+        row[token] += 1
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+MIX = "lp = math.log((1.0 - share) * math.exp(lp) + share * c / m)"
+LOGS = "lp = np.logaddexp(lp + math.log(1.0 - share), math.log(share) + math.log(c / m))"
+
+
+def scalar(share: str, mix: str, later: str = "pass") -> set[str]:
+    code = PRELUDE + SCALARS.replace("SHARE", share).replace("MIX", mix).replace("LATER", later)
+    return {f.rule for f in audit_text(code).findings if f.severity == "violation" and f.active != "no"}
+
+
+@pytest.mark.parametrize("mix", [MIX, LOGS])
+@pytest.mark.parametrize(
+    "share",
+    [
+        "0.6 if best == token else 0.2",
+        "min(0.9, 0.3 * row.get(token, 0) + 0.01)",
+        "0.1\n        if best == token:\n            share = 0.6",
+        "0.6 if token in row else 0.2",
+    ],
+)
+def test_the_token_decides_the_share_of_its_own_probability(share, mix):
+    assert "F7" in scalar(share, mix)
+
+
+@pytest.mark.parametrize("mix", [MIX, LOGS])
+@pytest.mark.parametrize(
+    ("share", "later"),
+    [
+        ("0.3", "pass"),
+        ("m / (m + 4.0)", "pass"),
+        ("0.6 if row and row[best] / m > 0.5 else 0.2", "pass"),
+        ("0.6 if len(row) > 3 else 0.2", "pass"),
+        ("0.6 if stream[p - 1] == stream[p - 2] else 0.2", "pass"),
+        ("0.6 if best == stream[p - 1] else 0.2", "pass"),
+        ("0.1 + 0.5 * last", "last = 0.9 if best == token else 0.1"),
+        ("rate", "rate = 0.99 * rate + 0.01 * (best == token)"),
+    ],
+)
+def test_the_context_decides_the_share(share, later, mix):
+    assert scalar(share, mix, later) == set()
+
+
+@pytest.mark.parametrize("mix", [
+    "lp = math.log(0.7 * math.exp(lp) + (0.3 if best == token else 0.0))",
+    "lp = math.log(0.7 * math.exp(lp) + 0.3) if best == token else lp + math.log(0.7)",
+])  # fmt: skip
+def test_a_guess_that_gets_a_share_of_its_own(mix):
+    assert scalar("0.3", mix) == set()
