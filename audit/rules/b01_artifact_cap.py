@@ -129,7 +129,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
         else:
             yield paper_finding(RULE, size.fact, _over(size), confidence=confidence_of(found, size.run))
-    dressed = {id(small): exact for small, exact in mebibytes([*stated, *models])}
+    dressed = {id(small): exact for small, exact in mebibytes([*stated, *(m for m in models if m.over)])}
     for size in stated:
         if not size.over or _refuted(size, sizes) or _of_another(size, stated):
             continue
