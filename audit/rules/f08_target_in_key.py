@@ -17,9 +17,9 @@ training; a learned embedding of a hash of *input* tokens; the same address comp
 renormalised; a hint token proposed from context and an exponential tilt with its normaliser (#1145, #1514).
 A token multiplied by a prime and combined by exclusive-or proves nothing: it matters which token, and when.
 
-**How it is decided.** The trace carries, for every value, at which places of the stream its tokens were read. A
-read is a breach when its address holds the place that the loss is about, and earlier ones, and its result reaches a
-committed loss.
+**How it is decided.** The trace carries, for every value, at which places of the stream its tokens were read; a
+slice that becomes one address (a tuple, bytes, a hash) is known by its last token as well. A read is a breach when
+its address holds the place that the loss is about, and earlier ones, and its result reaches a committed loss.
 
 **See also.** F9 (any mixture must be one distribution), F7 (gates that look at the token), F3 (second passes).
 '''
