@@ -126,8 +126,13 @@ class Places:
         return bool(names) and all(n in ("zeros", "ones", "empty", "randn", "rand", "full") for n in names)
 
     def _flexible(self: Any, node: ir.Call) -> bool:
-        """``flex_attention``, also compiled under a name of the module's or the object's."""
+        """``flex_attention``, also compiled under a name of the module's or the object's.
+
+        Not one whose mask is put into the object from outside (``layer.block_mask = …``): what that is does not stand here.
+        """
         func = node.func
+        if any(isinstance(v, ir.Attr) and self._put_in(v.attr) for k, v in node.keywords if k == "block_mask"):
+            return False
         if self.code.dotted(self.place, func).endswith("torch.nn.attention.flex_attention.flex_attention"):
             return True
         made: list[Any] = []
@@ -137,6 +142,13 @@ class Places:
             made = self.layers.calls.get((id(self.place.owner), func.attr), [])
         return len(made) == 1 and isinstance(made[0], ir.Call) and called(made[0]) == "compile" and any(
             self.code.dotted(self.place, a).endswith(".flex_attention") for a in made[0].args
+        )  # fmt: skip
+
+
+    def _put_in(self: Any, name: str) -> bool:
+        return any(
+            isinstance(t, ir.Attr) and t.attr == name and not (isinstance(t.value, ir.Name) and t.value.id == "self")
+            for p in self.code.places for s in p.nodes(ir.Assign) for t in s.targets
         )  # fmt: skip
 
 

@@ -89,3 +89,22 @@ def test_later_keys_are_seen(name):
 def test_a_look_alike_is_not_accused(name):
     found, _ = audited(text(LEGAL[name]))
     assert not found
+
+
+PUT_IN = """\
+wide = Wide()
+for layer in wide.modules():
+    if isinstance(layer, Mix):
+        layer.block_mask = create_block_mask(causal, None, None, 1024, 1024)
+print(f"val_bpb:{evaluate(wide, val):.4f}")
+"""
+
+
+@pytest.mark.parametrize("outside", [True, False])
+def test_a_mask_that_is_put_into_a_layer_from_outside(outside):
+    code = text("y = attend(q, k, v, block_mask=self.block_mask)")
+    code = code.replace("super().__init__()\n        self.heads", "super().__init__()\n        self.block_mask = None\n        self.heads")
+    if outside:
+        code = code.replace('print(f"val_bpb:{evaluate(Wide(), val):.4f}")\n', PUT_IN)
+    found, whole = audited(code)
+    assert bool(found) != outside, whole.obligations
