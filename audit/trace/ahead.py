@@ -7,7 +7,6 @@ it ends, against the last token that the turn itself scored (a window of a list,
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 from audit.trace.spans import Place, beyond
@@ -17,32 +16,50 @@ from audit.trace.values import MASK, ORDER, VAL
 SOME = 1 << 60
 
 
-def past_the_turn(trace: Any, u: Any, s: Any) -> int | None:
-    """How many tokens of what a later turn scores at ``s`` an update of an earlier turn has learned from.
+class Turns:
+    """The turns of a whole trace, which every pair of an update and a score is asked about: each answer is looked for once."""
 
-    Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
-    before them; None where their places cannot be compared.
-    """
-    if not u.detail.get("spans") or (u.flags | s.flags) & (MASK | ORDER):
-        return None
-    later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
-    if later is None:
-        return None
-    turn = dict(s.loops)[later]
-    learned = [span for e in _again(trace, u) if dict(e.loops).get(later) == turn for span in e.detail.get("spans", ())]
-    scored = s.detail.get("span")
-    found = [trace.advances.past(span, scored, later) if span and scored else None for span in learned]
-    known = [n for n in found if n is not None]
-    if known and (len(known) == len(found) or max(known) > 0):
-        return max(known)
-    begins = [x for x in (scored[0] if scored else None, _floor(trace, s, later, turn)) if x is not None]
-    if any(span and trace.advances.begins_past(span, first, later) for span in learned for first in begins):
-        return SOME
-    return _past_own(trace, u, later)
+    def __init__(self, trace: Any) -> None:
+        self.trace = trace
+        self._places: dict[tuple, list[Any]] = {}
+        for e in trace.events:
+            self._places.setdefault((e.kind, e.path, e.line), []).append(e)
+        self._own: dict[tuple, int | None] = {}
 
+    def past(self, u: Any, s: Any) -> int | None:
+        """How many tokens of what a later turn scores at ``s`` an update of an earlier turn has learned from.
 
-def _again(trace: Any, u: Any) -> Iterator[Any]:
-    return (e for e in trace.events if (e.kind, e.path, e.line) == (u.kind, u.path, u.line))
+        Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
+        before them; None where their places cannot be compared.
+        """
+        if not u.detail.get("spans") or (u.flags | s.flags) & (MASK | ORDER):
+            return None
+        later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
+        if later is None:
+            return None
+        turn = dict(s.loops)[later]
+        advances = self.trace.advances
+        learned = [span for e in self._again(u) if dict(e.loops).get(later) == turn for span in e.detail.get("spans", ())]
+        scored = s.detail.get("span")
+        found = [advances.past(span, scored, later) if span and scored else None for span in learned]
+        known = [n for n in found if n is not None]
+        if known and (len(known) == len(found) or max(known) > 0):
+            return max(known)
+        begins = [x for x in (scored[0] if scored else None, _floor(self.trace, s, later, turn)) if x is not None]
+        if any(span and advances.begins_past(span, first, later) for span in learned for first in begins):
+            return SOME
+        return self._past_own(u, later)
+
+    def _again(self, u: Any) -> list[Any]:
+        return self._places[u.kind, u.path, u.line]
+
+    def _past_own(self, u: Any, later: int) -> int | None:
+        """How far behind the last token that its own turn scores an update ends."""
+        key = (u.kind, u.path, u.line, later)
+        if key not in self._own:
+            found = (past for e in self._again(u) if (past := _past_scored(self.trace, e, later)) is not None)
+            self._own[key] = next(found, None)
+        return self._own[key]
 
 
 def _floor(trace: Any, s: Any, later: int, turn: int) -> Place | None:
@@ -76,22 +93,19 @@ def _behind(place: Place, first: Place) -> bool:
     return more is not None and all(x > 0 for x in more[0]) and place[1] < more[1]
 
 
-def _past_own(trace: Any, u: Any, later: int) -> int | None:
-    """How far behind the last token that its own turn scores an update ends."""
-    for e in _again(trace, u):
-        turn = dict(e.loops).get(later)
-        if turn is None:
-            continue
-        there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
-        scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
-        ends = [trace.advances.last_of(s.detail["span"], later) if s.detail.get("span") else None for s in scores]
-        mine = [trace.advances.last_of(span, later) if span else None for span in e.detail["spans"]]
-        alike = {_lists(trace, s, len(there)) for s in scores} == {_lists(trace, e, len(there))}
-        if not ends or None in ends or None in mine or not alike or len({p[0] for p in (*ends, *mine) if p is not None}) != 1:
-            continue
-        if (past := max(p[1] for p in mine if p is not None) - max(p[1] for p in ends if p is not None)) > 0:
-            return past
-    return None
+def _past_scored(trace: Any, e: Any, later: int) -> int | None:
+    """How far behind the last token that this turn scores an update of it ends; None where it ends before, or is not known."""
+    if dict(e.loops).get(later) is None:
+        return None
+    there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
+    scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
+    ends = [trace.advances.last_of(s.detail["span"], later) if s.detail.get("span") else None for s in scores]
+    mine = [trace.advances.last_of(span, later) if span else None for span in e.detail["spans"]]
+    alike = {_lists(trace, s, len(there)) for s in scores} == {_lists(trace, e, len(there))}
+    if not ends or None in ends or None in mine or not alike or len({p[0] for p in (*ends, *mine) if p is not None}) != 1:
+        return None
+    past = max(p[1] for p in mine if p is not None) - max(p[1] for p in ends if p is not None)
+    return past if past > 0 else None
 
 
 def _lists(trace: Any, e: Any, depth: int) -> frozenset:
@@ -100,4 +114,4 @@ def _lists(trace: Any, e: Any, depth: int) -> frozenset:
     return frozenset(id(trace.lists[loop]) for loop, _ in e.loops[depth:] if loop in chose and loop in trace.lists)
 
 
-__all__ = ["SOME", "past_the_turn", "wholly_before"]
+__all__ = ["SOME", "Turns", "wholly_before"]

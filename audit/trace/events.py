@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from audit.model import Fact, Step, Tristate
-from audit.trace.ahead import past_the_turn, wholly_before
+from audit.trace.ahead import Turns, wholly_before
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
 from audit.trace.values import BYTES, VAL, Atom, Link, disjoint, in_order, left_late
@@ -260,6 +260,7 @@ def picked_by_test(u: Event, s: Event, clash: tuple[Atom, Atom]) -> bool:
 def find_conflicts(trace: Trace) -> list[Conflict]:
     """All (update, score) pairs where a score may rest on an update that saw the scored tokens."""
     by_id = {e.id: e for e in trace.events}
+    turns = Turns(trace)
     found: list[Conflict] = []
     pairs: dict[tuple, Conflict] = {}
     scored: list[Event] = []
@@ -288,7 +289,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             pairs_of = [(a, b) for a in in_order(u.atoms) for b in parts]
             clash = next((p for p in pairs_of if not disjoint(*p)), None)
             late = next((p for p in pairs_of if u.kind == "UPDATE" and left_late(*p)), None)
-            past = past_the_turn(trace, u, s) if late is None else None
+            past = turns.past(u, s) if late is None else None
             if past is not None and past <= 0:
                 continue
             if clash is None:
