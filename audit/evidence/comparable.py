@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
 
 from audit.evidence.digits import decimals, interval
-from audit.evidence.runs import Evidence, Run
+from audit.evidence.runs import ASIDE, Evidence, Run
 from audit.evidence.words import seed_of
 from audit.model import Fact
 
@@ -33,8 +33,7 @@ _README = re.compile(r"readme(?:\.(?:md|markdown|rst|txt))?", re.I)
 _DESCRIPTION = re.compile(r"(?:pr[_-]?)?(?:review|summary|description|body|submission|pr|pull[_-]request)\.md", re.I)
 #: logs that their names, or their folders', set apart from the submission's own runs
 _ASIDE = re.compile(
-    r"baseline|control|ablat|repro|proxy|smoke|debug|sweep|local|probe|h200|a100|\b1x|dry|reference|variant|prior|superseded|"
-    r"archive|explor|experiment|rerun|original|epochs?[_-]?\d|(?:^|[_/-])(?:old|exp|test|no)(?:$|[_/-])",
+    ASIDE + r"|\b1x|reference|variant|prior|superseded|archive|explor|experiment|rerun|original|epochs?[_-]?\d|(?:^|[_/-])(?:old|exp|test|no)(?:$|[_/-])",
     re.I,
 )
 

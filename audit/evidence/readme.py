@@ -383,8 +383,6 @@ _ANOTHERS = re.compile(
 _ANOTHERS_WIDTH = re.compile(
     r"instead of|standard|\bvs\.?|than|unlike|baseline|\bfor\s*$|\bof \d+ \($|→|->", re.I
 )
-#: what follows the width of one part ("int7 embeddings"), or of what was not done ("int8 errors compound")
-_PART = re.compile(r"embed|error|table|bigram|gate|fits|pushes|are limited|\[-8", re.I)
 _SOME_LAYERS = re.compile(
     r"last|first|top|deep|bottom|family|xsa|recur|unique|shared|physical|loop|all \d|freez|unfro|blocks?\b",
     re.I,

@@ -37,9 +37,8 @@ class Evaluation:
 
 
 #: logs that their names set apart from the submission's own runs
-_ASIDE = re.compile(
-    r"baseline|control|ablat|repro|proxy|smoke|debug|sweep|local|probe|h200|a100|1x|dry", re.I
-)
+ASIDE = r"baseline|control|ablat|repro|proxy|smoke|debug|sweep|local|probe|h200|a100|dry"
+_ASIDE = re.compile(ASIDE + "|1x", re.I)
 
 #: how a run is tied to the papers: by the *score* that it printed, by a *seed* that a paper names
 #: and of which no log prints the stated score, or not at all
@@ -109,6 +108,10 @@ class Evidence:
         if not scope or self.linked != "score" or any(f.name == "val_bpb_mean" for f in self.stated):
             return True
         return any(run.link == "score" and (run.seed is None or scope == f"seed:{run.seed}") for run in self.behind)
+
+    def rests_on(self, run: Run) -> bool:
+        """The same of a run; one that is not tied by its seed is no other seed's."""
+        return run.link != "seed" or self.counts(f"seed:{run.seed}")
 
     def paper(self, name: str, scope: str | None = None) -> list[Fact]:
         return [f for f in self.papers if f.name == name and (scope is None or f.scope == scope)]

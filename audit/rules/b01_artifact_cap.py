@@ -125,7 +125,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         if (other := _stated_otherwise(size.run, size, stated)) is not None:
             message = f"{_over(size)}; the log does not print the stated score, and {other.total.low:,.0f} bytes are stated for the same seed"
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
-        elif size.run.link == "seed" and not found.counts(f"seed:{size.run.seed}"):
+        elif not found.rests_on(size.run):
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
         else:
             yield paper_finding(RULE, size.fact, _over(size), confidence=confidence_of(found, size.run))

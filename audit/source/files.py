@@ -11,7 +11,6 @@ from audit.source.tree import FileTree
 from audit.text import decode
 
 _LOG = re.compile(r"(^|[_\-.])(train|eval|log|seed|run|result|output|stdout)\w*", re.I)
-C_SUFFIXES = (".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,9 +84,6 @@ class SubmissionFiles:
         suffixes = (".sh", ".bash", ".slurm", ".sbatch", ".env")
         outside = [p for p in self.changed if p.lower().endswith(suffixes) and "/" not in p]
         return self.ending(*suffixes) or outside
-
-    def c_sources(self) -> list[str]:
-        return self.ending(*C_SUFFIXES)
 
     def logs(self) -> list[str]:
         """Log-like files: .log, .out, and .txt files whose name says so; else those in a folder of logs. Contents are not read."""

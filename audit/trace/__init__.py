@@ -30,14 +30,7 @@ from audit.trace.interest import Interest
 from audit.trace.machine import Machine
 from audit.trace.positions import EVENTS, moved_reads
 
-__all__ = ["Conflict", "Event", "NoKnobs", "Trace", "scores_any", "trace"]
-
-
-class NoKnobs:
-    """Every knob at its default in the code."""
-
-    def value(self, name: str, default: Any) -> tuple[Any, str]:
-        return default, "code"
+__all__ = ["Conflict", "Event", "Trace", "scores_any", "trace"]
 
 
 def trace(

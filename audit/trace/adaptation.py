@@ -42,13 +42,6 @@ def is_leaf_update(u: Event) -> bool:
     return u.kind == "UPDATE" and not u.detail.get("models") and bool(u.detail.get("leaves"))
 
 
-def context_only(c: Conflict) -> bool:
-    """Was the fitted region cut off where the scored one begins (a mask ``[.., :s]`` against ``[s:]``)."""
-    low, high = c.update_atom[1], c.update_atom[2]
-    scored = c.score_atom[1]
-    return high is not None and high == scored and low != scored
-
-
 def context_fits(trace: Trace) -> list[tuple[Event, Event]]:
     """(update, score) pairs: a tensor fitted on a window's context, then used on its scored part."""
     by_id = {e.id: e for e in trace.events}

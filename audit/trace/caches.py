@@ -254,11 +254,6 @@ def _next_in_row(trace: Trace, r: Event, reads: dict[int, Event]) -> bool:
     return False
 
 
-def target_reads(trace: Trace) -> Iterator[CacheRead]:
-    """Reads with both context and the scored token in the address."""
-    return (r for r in cache_reads(trace) if r.target and r.context)
-
-
 @dataclass(slots=True, kw_only=True, eq=False)
 class Proposal:
     """Something that a helper or a gate decides per position and that a score depends on.
@@ -297,6 +292,12 @@ def proposals(trace: Trace) -> list[Proposal]:
     reported = reported_ids(trace)
     own: dict[int, dict[tuple[int, ...], int]] | None = None
     found: dict[tuple, Proposal] = {}
+
+    def keep(p: Proposal) -> None:
+        key = (p.source.path, p.source.line, p.leak, p.active)
+        if key not in found or (p.reported and not found[key].reported):
+            found[key] = p
+
     for s in all_scores(trace):
         places: dict[tuple[int, ...], int] | None = None
         for k in marks(s, "leak", "hint", "gate"):
@@ -317,19 +318,13 @@ def proposals(trace: Trace) -> list[Proposal]:
                 )
                 if not leak:
                     continue
-            p = Proposal(source=e, score=s, leak=leak, shut=trace.thresholds.get(k), reported=s.id in reported)
-            key = (e.path, e.line, leak, p.active)
-            if key not in found or (p.reported and not found[key].reported):
-                found[key] = p
+            keep(Proposal(source=e, score=s, leak=leak, shut=trace.thresholds.get(k), reported=s.id in reported))
         asked = [reads[k[1]] for k in marks(s, "lookup") if k[1] in reads] if emptied else []
         for e in emptied:
             if any(_emptied_before(e, r) for r in asked):
                 own = _own_places(all_scores(trace)) if own is None else own
                 if _among(tokens_in(e.detail["keys"]), own[s.id]):
-                    p = Proposal(source=e, score=s, leak=True, reported=s.id in reported)
-                    key = (e.path, e.line, True, p.active)
-                    if key not in found or (p.reported and not found[key].reported):
-                        found[key] = p
+                    keep(Proposal(source=e, score=s, leak=True, reported=s.id in reported))
     return sorted(found.values(), key=lambda p: (RANK[p.active], p.source.id))
 
 

@@ -94,7 +94,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         out = derive(parts)
         if best := best_of(out.keys):
             out.keys = out.keys - best | alone(parts)
-        out.const = ("text", leading_text(parts), words_in(e, parts), told_beside(parts))
+        out.const = ("text", leading_text(parts), words_in(e, parts), beside_the_figure(parts))
         return out
 
     def x_collection(self: Any, e: ir.Collection) -> V:
@@ -258,7 +258,7 @@ def leading_text(parts: list[V]) -> str:
     return found
 
 
-def told_beside(parts: list[V]) -> frozenset:
+def beside_the_figure(parts: list[V]) -> frozenset:
     """The scores of figures that a text tells beside the one that bears the contest's name (`scores_beside`)."""
     before = [parts[i - 1] if i else None for i in range(len(parts))]
     return scores_beside(

@@ -99,14 +99,7 @@ STRING_METHODS = frozenset(
     ["lower", "upper", "strip", "split", "startswith", "endswith", "replace", "lstrip", "rstrip", "encode", "decode", "title", "removeprefix", "removesuffix", "isdigit", "splitlines", "partition", "rpartition", "casefold", "zfill"]
 )
 OPTIMIZERS = frozenset(["SGD", "Adam", "AdamW", "Muon", "LBFGS", "Lion", "RMSprop", "Adagrad", "Adafactor"])
-CANON = {
-    "np": "numpy", "F": "torch.nn.functional", "mx": "mlx.core", "nn": "torch.nn",
-}  # fmt: skip
+
+
 def canonical(name: str) -> str:
-    if name in ("os.environ",):
-        return name
-    if name == "environ":
-        return "os.environ"
-    return name
-
-
+    return "os.environ" if name == "environ" else name

@@ -6,25 +6,9 @@ import pytest
 
 from audit.engine import audit_text
 from audit.rules.flow import PRELUDE
+from tests.audit.rules.byte_programs import TABLE
 
-TABLE = """
-import sentencepiece as spm
-sp = spm.SentencePieceProcessor(model_file="data/tokenizers/fineweb_1024_bpe.model")
-base, space, bound = np.zeros(1024, np.int64), np.zeros(1024, bool), np.ones(1024, bool)
-for i in range(sp.vocab_size()):
-    if sp.is_control(i) or sp.is_unknown(i) or sp.is_unused(i):
-        continue
-    bound[i] = False
-    if sp.is_byte(i):
-        base[i] = 1
-        continue
-    piece = sp.id_to_piece(i)
-    if piece.startswith("\\u2581"):
-        space[i], piece = True, piece[1:]
-    base[i] = len(piece.encode("utf-8"))
-base, space, bound = torch.from_numpy(base), torch.from_numpy(space), torch.from_numpy(bound)
-def each(x, y):
-    return base[y] + (space[y] & ~bound[x]).long()
+PROGRAM = TABLE + """\
 def losses(x, y):
     with torch.no_grad():
         return nll(model, x[None], y[None])[0].double()
@@ -67,7 +51,7 @@ END = 'print(f"val_bpb:{total.item() / 0.6931471805599453 / count.item():.4f}")\
 
 
 def judged(body: str) -> tuple[str, list[str]]:
-    result = audit_text(PRELUDE + TABLE + body + END)
+    result = audit_text(PRELUDE + PROGRAM + body + END)
     return result.verdict, [f.rule for f in result.findings if f.severity == "violation" and f.active != "no"]
 
 
