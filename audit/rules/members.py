@@ -48,6 +48,7 @@ class Members:
         self.methods: dict[tuple[str, str], Place] = {}
         self.tops: dict[str, list[Place]] = {}
         self._walked: dict[int, dict[str, list[Any]]] = {}
+        self._bound: dict[int, dict[str, list[Any]]] = {}
         self._found: dict[tuple[int, int], frozenset[str]] = {}
         self._attributes: dict[tuple[str, str], frozenset[str]] = {}
         self._open: set[Any] = set()
@@ -216,15 +217,17 @@ class Members:
         yield from made
 
     def _assigned(self, place: Place, name: str) -> list[Any]:
-        if place.function is not None and name not in place.names and name not in place.params:
-            return []
-        found = place.assigned(name)
-        found += [s.value for s in place.nodes(ir.AnnAssign) if s.value is not None and isinstance(s.target, ir.Name) and s.target.id == name]
-        for s in place.nodes(ir.Assign):
-            for t in s.targets:
-                if isinstance(t, ir.Collection):
-                    found += [v for x, v in ir.paired(t, s.value) if isinstance(x, ir.Name) and x.id == name]
-        return found
+        if id(place) not in self._bound:
+            bound: dict[str, list[Any]] = {}
+            for s in place.nodes(ir.Assign, ir.AnnAssign):
+                if s.value is None:
+                    continue
+                for target in s.targets if isinstance(s, ir.Assign) else [s.target]:
+                    for t, value in ir.paired(target, s.value):
+                        if isinstance(t, ir.Name):
+                            bound.setdefault(t.id, []).append(value)
+            self._bound[id(place)] = bound
+        return self._bound[id(place)].get(name, [])
 
     def _looped(self, place: Place) -> dict[str, list[Any]]:
         """What loops of a place run over, by variable, where that may be modules."""
