@@ -16,14 +16,18 @@ from audit import ir
 from audit.trace.events import Event
 from audit.trace.gates import within
 from audit.trace.positions import tokens_in
-from audit.trace.shaping import BY_GAP, BY_LOSS, PICKED, own_tokens, same_target
+from audit.trace.shaping import BY_GAP, BY_LOSS, PICKED, is_loss, own_tokens, same_target
 from audit.trace.subscripts import text_of
 from audit.trace.values import BPB, GRAD, LOGITS, LOSS, VAL, V, clone, disjoint
 
 
+def compares(test: V) -> bool:
+    return bool(test.keys & {BY_LOSS, BY_GAP})
+
+
 def picks(test: V, loss: V) -> bool:
     """Does a comparison of losses say something about the token that this is a loss of."""
-    return bool(test.keys & {BY_LOSS, BY_GAP}) and same_target(test, loss)
+    return compares(test) and same_target(test, loss)
 
 
 def _given(name: str, way: list[ir.Stmt]) -> list[str]:
@@ -88,6 +92,13 @@ class Choices:
         out.keys = v.keys | {("select", e.id), PICKED}
         return out
 
+    def put_over(self: Any, base: V, value: V, node: Any) -> V:
+        """``if new < old: losses[t] = new``: of two losses of one token the smaller stays in an array."""
+        for test in self.comparing:
+            if is_loss(base) and self.uncounted(value) and picks(test, value):
+                return self.picked(value, node)
+        return value
+
     def tuned(self: Any, out: V, losses: V, node: Any, how: str) -> V:
         """``out`` was chosen by these losses; where they are of what this turn is about, it may not score the same tokens."""
         if not self.uncounted(losses):
@@ -111,7 +122,7 @@ class Choices:
 
     def note_chosen(self: Any, s: ir.If, test: V, before: dict[str, V], begun: int) -> None:
         """``if b < a: best = b``, ``if a < b: total += a`` / ``else: total += b``: the smaller loss of the same tokens."""
-        if not test.keys & {BY_LOSS, BY_GAP}:
+        if not compares(test):
             return
         assigned = [self.interest.assigned(way)[0] for way in (s.body, s.orelse)]
         tested = test.rest.data or [] if test.rest is not None else []

@@ -13,6 +13,7 @@ from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
+from audit.trace.choices import compares
 from audit.trace.shaping import shape_origin
 from audit.trace.switches import INSIDE, PASSED, leaves
 from audit.trace.values import (
@@ -428,6 +429,9 @@ class Statements(Loops, Contexts):
             counted = bool(test.flags & COUNT)
             if counted:
                 self.asking.append((test, s, len(self.stack)))
+            compared = compares(test)
+            if compared:
+                self.comparing.append(test)
             try:
                 holds = ("yes", needed) if needed else by_hand
                 status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test))
@@ -435,6 +439,8 @@ class Statements(Loops, Contexts):
                 self.gates.pop()
                 if counted:
                     self.asking.pop()
+                if compared:
+                    self.comparing.pop()
                 if not any(way and isinstance(way[-1], ir.Jump) for way in (s.body, s.orelse)):
                     self.place_tests.pop()  # else the rest of the turn is under it as well
             if counted and not status:

@@ -548,7 +548,7 @@ class Subscripts:
                     self.store(base, store_index, value, node)  # which tokens there are
             return
         if value.flags & LOSS and value.flags & VAL and not (base.flags & LOGITS and not base.flags & LOSS):
-            value = self.commit_score(value, node, "stored")  # an edited row of predictions is no score yet
+            value = self.commit_score(self.put_over(base, value, node), node, "stored")  # an edited row of predictions is no score yet
         chose = [i for i in indices if i.flags & MASK and decides_weights(i, base, value)]
         if base.flags & PARAM:
             in_model = chose and isinstance(target.value, ir.Attr)  # ``p.data[better] = …``, and no copy of it

@@ -457,3 +457,50 @@ def test_rows_with_a_prior_over_something_else_than_their_sum(size: str):
 )
 def test_rows_over_their_sum_are_not(lines: str):
     assert not scaled(lines)
+
+
+PUT_OVER = """\
+import math
+other = Model()
+total, seen = torch.zeros(()), {}
+for w in range(0, val.numel() - 1025, 1024):
+    x, y = val[None, w : w + 1024], val[None, w + 1 : w + 1025]
+    with torch.no_grad():
+        p = torch.log_softmax(model(x)[0], -1)
+        q = torch.log_softmax(other(x)[0], -1)
+    ids = y[0].tolist()
+    kept = -p.gather(1, y[0, :, None])[:, 0]
+    entropy = -(p.exp() * p).sum(-1)
+    for t in range(1024):
+        new = -math.log(0.5 * math.exp(p[t, ids[t]].item()) + 0.5 * math.exp(q[t, ids[t]].item()))
+@@
+    total += kept.sum()
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "if new < kept[t]:\n    kept[t] = new",
+        "old = kept[t].item()\nif old > new:\n    kept[t] = new",
+        "old = kept[t].item()\nbetter = new - old < 0\nif better:\n    kept[t] = new",
+        "old = kept[t].item()\nif new < old:\n    kept[t] = new\nelse:\n    kept[t] = old",
+    ],
+)
+def test_the_smaller_loss_is_put_over_the_other(lines: str):
+    assert "F4" in violations(PUT_OVER.replace("@@", indent(lines, 8)))
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        "kept[t] = new",
+        "if entropy[t] > 3.0:\n    kept[t] = new",
+        # how often the mixture was the better one is told, and decides nothing
+        "if new < kept[t]:\n    seen[t] = seen.get(t, 0) + 1\nkept[t] = new",
+        "if p[t].max() < q[t].max():\n    kept[t] = new",
+    ],
+)
+def test_what_is_put_over_whatever_the_losses_are_is_not(lines: str):
+    assert "F4" not in violations(PUT_OVER.replace("@@", indent(lines, 8)))
