@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
+from audit.trace.choices import compares
 from audit.trace.chosen_weights import learned_of_val
 from audit.trace.contexts import Contexts
 from audit.trace.emptied import TABLES
@@ -13,7 +14,6 @@ from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import EVENTS, TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
-from audit.trace.choices import compares
 from audit.trace.shaping import shape_origin
 from audit.trace.switches import INSIDE, PASSED, leaves
 from audit.trace.values import (
