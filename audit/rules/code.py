@@ -55,9 +55,18 @@ class Place:
     def params(self) -> frozenset[str]:
         return frozenset(p.name for p in self.function.params) if self.function is not None else frozenset()
 
-    def assigned(self, *names: str) -> list[Any]:
-        """What is assigned to any of these names here."""
-        return [n.value for n in self.nodes(ir.Assign) if any(isinstance(t, ir.Name) and t.id in names for t in n.targets)]
+    @cached_property
+    def by_name(self) -> dict[str, list[ir.Assign]]:
+        """The assignments to each name here, in the order of the text."""
+        found: dict[str, list[ir.Assign]] = {}
+        for n in self.nodes(ir.Assign):
+            for name in {t.id for t in n.targets if isinstance(t, ir.Name)}:
+                found.setdefault(name, []).append(n)
+        return found
+
+    def assigned(self, name: str) -> list[Any]:
+        """What is assigned to this name here."""
+        return [n.value for n in self.by_name.get(name, ())]
 
     @cached_property
     def steps(self) -> list[Any]:
@@ -93,6 +102,8 @@ class Code:
         self.ctx = ctx
         self.places: list[Place] = []
         self.imports: dict[str, dict[str, str]] = {}
+        #: names that were looked up, by place and node: rules ask for the same calls again and again
+        self._dotted: dict[tuple[int, int], tuple[str, Place, Any]] = {}
         for key, module in ctx.modules.items():
             self.imports[module.path] = {}
             top = Place(module.path, module, None)
@@ -211,11 +222,21 @@ class Code:
 
     def calls(self) -> Iterator[tuple[Place, ir.Call, str]]:
         """Every call with its place and its dotted name, imports resolved ("" where it has none)."""
-        for place in self.places:
-            for node in place.nodes(ir.Call):
-                yield place, node, self.dotted(place, node.func)
+        yield from self._calls
+
+    @cached_property
+    def _calls(self) -> list[tuple[Place, ir.Call, str]]:
+        return [(place, node, self.dotted(place, node.func)) for place in self.places for node in place.nodes(ir.Call)]
 
     def dotted(self, place: Place, node: Any) -> str:
+        """``torch.nn.functional.pad`` for ``F.pad``; "" for what is no name with attributes."""
+        key = id(place), id(node)
+        known = self._dotted.get(key)
+        if known is None:
+            known = self._dotted[key] = self._spelled(place, node), place, node  # both stay, so that no other gets their ids
+        return known[0]
+
+    def _spelled(self, place: Place, node: Any) -> str:
         parts: list[str] = []
         while isinstance(node, ir.Attr):
             parts.append(node.attr)

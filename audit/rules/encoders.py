@@ -90,7 +90,8 @@ def _embeds_several(along: Sequences, place: Place) -> bool:
 
 def _made(place: Place, node: Any) -> list[Any]:
     """What the names in an expression were assigned in the method."""
-    return place.assigned(*(x.id for x in ir.walk(node) if isinstance(x, ir.Name)))
+    names = dict.fromkeys(x.id for x in ir.walk(node) if isinstance(x, ir.Name))
+    return [value for name in names for value in place.assigned(name)]
 
 
 def is_encoder(kind: str) -> bool:

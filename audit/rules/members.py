@@ -31,6 +31,12 @@ _AROUND = frozenset(
 _ITSELF = frozenset("to cuda cpu eval train float double bfloat16 half requires_grad_ values items children modules get pop apply".split())
 
 
+#: expressions that may hold an instance; a number, a comparison, a slice never does
+_HOLDS = frozenset(
+    (ir.Attr, ir.Await, ir.BinOp, ir.BoolOp, ir.Call, ir.Collection, ir.Comp, ir.Dict, ir.IfExp, ir.Name, ir.NamedExpr, ir.Starred, ir.Sub)
+)
+
+
 class Members:
     """Looks the classes up when they are asked for, and keeps what was found."""
 
@@ -155,6 +161,8 @@ class Members:
 
     def of(self, place: Place, node: Any, depth: int = _DEPTH) -> frozenset[str]:
         """The classes whose instance an expression may be, or hold."""
+        if type(node) not in _HOLDS:
+            return _NONE
         key = id(place), id(node)
         if key in self._found:
             return self._found[key]

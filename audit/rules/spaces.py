@@ -165,11 +165,15 @@ def added_twice(code: Code, lead: dict[str, int]) -> Iterator[tuple[Place, ir.No
                 seen[s.target.id, at[0]] = s.line
 
 
+_WITH_BLOCKS = (ir.For, ir.Handler, ir.If, ir.MatchCase, ir.Try, ir.While, ir.With)
+
+
 def _blocks(place: Place) -> Iterator[list[Any]]:
-    for n in place.nodes():
-        for name in ("body", "orelse"):
-            block = getattr(n, name, None)
-            if isinstance(block, list) and sum(isinstance(s, ir.AugAssign) for s in block) > 1:
+    if len(place.nodes(ir.AugAssign)) < 2:
+        return
+    for n in place.nodes(*_WITH_BLOCKS):
+        for block in (n.body, getattr(n, "orelse", [])):
+            if sum(isinstance(s, ir.AugAssign) for s in block) > 1:
                 yield block
     body = place.function.body if place.function is not None else place.module.body
     if isinstance(body, list):

@@ -48,10 +48,11 @@ def primary_scripts(paths: Iterable[str], read: Callable[[str], str | None]) -> 
     imported = _imported(texts)
     found = []
     for path, text in texts.items():
-        if _is_train_gpt(path) or (
-            path not in imported and not _is_tool(path) and _COMPUTES.search(text) and _RUNS.search(text)
-        ):
+        if _is_train_gpt(path):
             found.append(path)
+        elif path not in imported and not _is_tool(path) and _RUNS.search(text):
+            if _COMPUTES.search(text) or (_scores_by(path, text, texts) and _is_run(path, paths, read)):
+                found.append(path)
     found = [p for p in found if not _only_launches(p, texts[p], found)] or found
     if not found and records:
         return primary_scripts([p for p in scripts if not _in_record(p, paths)], read) or _fallback(texts)
@@ -96,14 +97,29 @@ def _only_launches(path: str, text: str, found: list[str]) -> bool:
     )
 
 
+def _scores_by(path: str, text: str, texts: dict[str, str]) -> bool:
+    """Does a script that computes nothing itself import what does: ``from train_gpt import GPT``."""
+    return any(_COMPUTES.search(texts[m]) for m in _modules(path, text) if m in texts)
+
+
+def _is_run(path: str, paths: set[str], read: Callable[[str], str | None]) -> bool:
+    """Do the papers beside a script say that it is run: a second step of the submission, and no leftover."""
+    folder, _, name = path.rpartition("/")
+    command = re.compile(rf"\b(?:torchrun|python[\d.]*|uv run|accelerate)\b[^\n]*(?<![\w-]){re.escape(name)}")
+    papers = sorted(p for p in paths if p.rpartition("/")[0] == folder and p.endswith((".md", ".sh", ".txt")))
+    return any(command.search((read(p) or "").replace("\\\n", " ")) for p in papers)
+
+
+def _modules(path: str, text: str) -> list[str]:
+    """The files beside a script, and below, that its imports may name."""
+    folder = path.rpartition("/")[0]
+    return [f"{folder}/{name.replace('.', '/')}.py".lstrip("/") for name in imported_names(text)]
+
+
 def _imported(texts: dict[str, str]) -> set[str]:
-    used = set()
+    used: set[str] = set()
     for path, text in texts.items():
-        folder = path.rpartition("/")[0]
-        for name in imported_names(text):
-            target = f"{folder}/{name.replace('.', '/')}.py" if folder else f"{name.replace('.', '/')}.py"
-            if target in texts and target != path:
-                used.add(target)
+        used.update(m for m in _modules(path, text) if m in texts and m != path)
     return used
 
 

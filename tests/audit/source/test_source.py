@@ -45,6 +45,30 @@ def test_primary_scripts(files: dict[str, str], expected: list[str]) -> None:
     assert primary_scripts(files, files.get) == expected
 
 
+SECOND_STEP = {
+    R + "train_gpt.py": "import torch\nloss.backward()\nmain()\n",
+    R + "score.py": "from train_gpt import GPT\nfrom mixing import evaluate\nprint(evaluate(GPT()))\n",
+    R + "mixing.py": "import torch.nn.functional as F\ndef evaluate(m):\n    return F.cross_entropy(m(x), y)\n",
+}
+
+
+@pytest.mark.parametrize(
+    ("papers", "judged"),
+    [
+        ({R + "README.md": "```\nCHECKPOINT=model.ptz \\\ntorchrun --nproc_per_node=8 score.py\n```\n"}, True),
+        ({R + "run.sh": "python3 score.py --stride 64\n"}, True),
+        ({R + "README.md": "`score.py` is how I looked at it once.\n"}, False),
+        ({R + "README.md": "```\npython underscore.py\npython make_score.py\n```\n"}, False),
+        ({"README.md": "```\npython score.py\n```\n"}, False),
+        ({}, False),
+    ],
+)
+def test_a_second_step_that_the_papers_run_is_judged(papers: dict[str, str], judged: bool) -> None:
+    files = {**SECOND_STEP, **papers}
+    assert (R + "score.py" in primary_scripts(files, files.get)) == judged
+    assert R + "mixing.py" not in primary_scripts(files, files.get)
+
+
 def test_a_stub_that_starts_its_sibling_is_not_judged_twice() -> None:
     files = {
         R + "train_gpt.py": "import subprocess\nsubprocess.run(['python', 'golf.py'])\n",
