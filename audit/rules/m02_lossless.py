@@ -30,6 +30,7 @@ from audit.context import Context
 from audit.lower import Unparsable, lower
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Example, Rule
+from audit.rules.code import code_of
 from audit.rules.flow import holds
 
 RULE = Rule(
@@ -83,7 +84,7 @@ LEGAL = [
 
 
 def check(ctx: Context) -> Iterator[Finding | Obligation]:
-    found = [f for module in _modules(ctx) for f in _folds(module)]
+    found = [f for nodes, path in _sources(ctx) for f in _folds(nodes, path)]
     yield from found
     if ctx.module is None and not found:
         yield Obligation(rule=RULE.id, status="not-applicable", reason="no readable source")
@@ -93,9 +94,17 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     )
 
 
-def _modules(ctx: Context) -> Iterator[ir.Module]:
-    """The program's modules and the other scripts of the submission (data preparation)."""
-    yield from (m for m in ctx.modules.values() if _may_fold("\n".join(m.lines)))
+def _sources(ctx: Context) -> Iterator[tuple[list[Any], str]]:
+    """The nodes of the program's modules and of the submission's other scripts (data preparation), each with its path."""
+    code = code_of(ctx)
+    for key, module in ctx.modules.items():
+        if not _may_fold("\n".join(module.lines)):
+            continue
+        if key != ctx.primary:
+            yield list(ir.walk(module)), module.path  # with what stands under a helper's main guard
+            continue
+        own = [n for p in code.places if p.module is module for n in p.nodes(ir.Call, ir.Assign, ir.Const)]
+        yield sorted(own, key=lambda n: (n.line, n.col)), module.path
     if ctx.files is None:
         return
     others = [p for p in ctx.files.ending(".py") if p not in ctx.modules][:MAX_SCRIPTS]
@@ -106,18 +115,18 @@ def _modules(ctx: Context) -> Iterator[ir.Module]:
             continue
         left -= len(text)
         try:
-            yield lower(text, path)
+            module = lower(text, path)
         except Unparsable:
             continue
+        yield list(ir.walk(module)), module.path
 
 
 def _may_fold(text: str) -> bool:
     """A look at the words before the tree is walked: a folder may hold forty scripts."""
-    return "_cf" in text or (_FOLD.search(text) is not None and any(w in text for w in _ENCODES))
+    return _FOLDING_RULE.search(text) is not None or (_FOLD.search(text) is not None and any(w in text for w in _ENCODES))
 
 
-def _folds(module: ir.Module) -> Iterator[Finding]:
-    nodes = list(ir.walk(module))
+def _folds(nodes: list[Any], path: str) -> Iterator[Finding]:
     folded = _folded_names(nodes)
     seen: set[int] = set()
     for node in nodes:
@@ -132,9 +141,9 @@ def _folds(module: ir.Module) -> Iterator[Finding]:
                 )
                 if at is not None and at not in seen:
                     seen.add(at)
-                    yield _finding(module.path, at, node.line, "the text is folded before it is encoded")
+                    yield _finding(path, at, node.line, "the text is folded before it is encoded")
         if isinstance(node, ir.Const) and isinstance(node.value, str) and _FOLDING_RULE.fullmatch(node.value):
-            yield _finding(module.path, node.line, node.line, "the tokenizer's normalisation folds case")
+            yield _finding(path, node.line, node.line, "the tokenizer's normalisation folds case")
 
 
 def _is_fold(node: Any) -> bool:
