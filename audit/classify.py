@@ -16,6 +16,7 @@ from audit.trace.adaptation import (
     trained_on_validation,
     val_updates,
 )
+from audit.trace.values import VAL
 
 #: the same code can contain several; the first of these names it
 ORDER: tuple[TttKind, ...] = (
@@ -45,17 +46,28 @@ def ttt(trace: Trace) -> tuple[TttKind, Tristate]:
         add("context-slot", u.active)
     hit = {(c.update.path, c.update.line, c.active) for c in conflicts(trace, reported=False) if c.before is None or c.revisited}
     first: list[Event] = []
+    beside: list[Event] = []
     base = {u.id for u in trained_on_validation(trace)}  # a training set made of validation shards (F15)
     for u in val_updates(trace):
-        if u.id not in base and (u.path, u.line, u.active) not in hit and not is_leaf_update(u) and scored_before(trace, u) is not None:
-            first.append(u)
+        if u.id not in base and (u.path, u.line, u.active) not in hit and not is_leaf_update(u):
+            (first if u.detail.get("scored") or scored_before(trace, u) is not None else beside).append(u)
     for u in first:
         add(_score_first(u, first), u.active)
+    learned = {(u.path, u.line) for u in first}
+    for u in beside:
+        if (u.path, u.line) not in learned and _scored_beside(trace, u):
+            add("other", u.active)
     for state in ("yes", "unknown", "no"):
         for kind in ORDER:
             if found.get(kind) == state:
                 return kind, state  # type: ignore[return-value]
     return "none", "no"
+
+
+def _scored_beside(trace: Trace, u: Event) -> bool:
+    """Does the loop that an update stands in score validation tokens, others than it learns from: the prefix of a window."""
+    around = {loop for loop, _ in u.loops}
+    return any(s.flags & VAL and around & {loop for loop, _ in s.loops} for s in trace.of("SCORE"))
 
 
 def _score_first(u: Event, others: list[Event]) -> TttKind:

@@ -24,11 +24,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from audit import ir
+from audit.trace.adaptation import scored_before
 from audit.trace.events import Conflict, Event, Trace, find_conflicts
 from audit.trace.hashed_inputs import hashed_inputs
 from audit.trace.interest import Interest
 from audit.trace.machine import Machine
 from audit.trace.positions import EVENTS, moved_reads
+from audit.trace.values import VAL
 
 __all__ = ["Conflict", "Event", "Trace", "scores_any", "trace"]
 
@@ -76,6 +78,10 @@ def trace(
         # Seen only when closed branches are entered: the submitted configuration does not get there.
         c.active = "no"
         result.conflicts.append(c)
+    for e in extra.of("UPDATE"):
+        # Asked of the run that has them all: of scores at one place only the first run's are kept.
+        if (e.kind, e.path, e.line) not in seen and e.flags & VAL:
+            e.detail["scored"] = scored_before(extra, e) is not None
     shift = 1_000_000
     fed = {(e.path, e.line) for e in result.events if e.kind == "CALIBRATE" and e.on_val}
     for e in extra.events:

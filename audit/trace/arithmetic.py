@@ -80,9 +80,12 @@ class Arithmetic:
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
+        if op in "+-" and (a.flags | b.flags) & LOSS:
+            a, b = a if op == "-" else self.added_to(b, a, node), self.added_to(a, b, node)
         if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib") and not a.flags & PARAM:
             return clone(b) if b.kind == "const" and isinstance(b.const, str) else derive([b])  # a path
         if op == "+" and a.kind == "seq" and b.kind == "seq":
+            a, b = self.lists_beside(a, b, node)
             if a.rest is None and b.rest is None:
                 return joined(a, b, seq([*(a.data or []), *(b.data or [])]))
             return joined(a, b, seq(list(a.data or []), join(self.element(a), self.element(b))))

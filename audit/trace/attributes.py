@@ -118,6 +118,8 @@ class Attributes:
         return V("bound", data=(v, name))
 
     def set_attr(self: Any, v: V, name: str, value: V, node: Any) -> None:
+        if self.not_given(value) and v.kind != "alt":
+            return
         if v.kind == "obj":
             self.note_link(value, node)
             if self.forks and value.kind in TABLES:
@@ -146,6 +148,12 @@ class Attributes:
             scope.data.names[name] = value
         elif v.kind == "val" and name != "requires_grad" and name != "grad":
             v.absorb(value)
+
+    def not_given(self: Any, value: V) -> bool:
+        """``if given.steps is not None: args.steps = given.steps`` in a branch that only the run into closed branches enters:
+        what would be given there is not known, and it is not the None that closes the branch."""
+        none = value.kind == "const" and value.const is None and value.knobs
+        return bool(none and self.dormant and any(state == "no" for state, _ in self.guards))
 
     def table_id(self: Any, base: V) -> int:
         """One number per table; elements of one container count as one table."""

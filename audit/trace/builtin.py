@@ -156,6 +156,8 @@ class Builtins:
         if last == "type" and first is not None:
             if first.kind == "obj" and isinstance(first.data.cls, ClassV):
                 return V("class", data=first.data.cls)
+            if first.kind == "const" and type(first.const).__name__ in CASTS:
+                return V("lib", data=f"builtins.{type(first.const).__name__}")  # ``type(default)(text)``
             return V("lib", data="builtins.type")
         if last == "super":
             return self.super_object()

@@ -100,9 +100,11 @@ class Expressions(Attributes, Arithmetic, Subscripts):
     def x_collection(self: Any, e: ir.Collection) -> V:
         items: list[V] = []
         rest: V | None = None
+        lists: list[V] = []
         for x in e.elts:
             if isinstance(x, ir.Starred):
                 inner = self.ev(x.value)
+                lists.append(inner)
                 if inner.kind == "seq" and inner.rest is None and inner.data is not None and rest is None:
                     items.extend(inner.data)
                 else:
@@ -110,6 +112,8 @@ class Expressions(Attributes, Arithmetic, Subscripts):
                     rest = part if rest is None else join(rest, part)
             else:
                 items.append(self.ev(x))
+        if lists:
+            items = self.put_beside([*items, *lists], e)[: len(items)]  # ``[*losses, new]``
         return seq(items, rest)
 
     def x_dict(self: Any, e: ir.Dict) -> V:
@@ -230,7 +234,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
                 out = clone(chosen)
                 out.knobs = chosen.knobs | test.knobs
                 if other.kind != "const":
-                    return join(other, chosen) if chosen.const is None else chosen
+                    return join(other, out) if chosen.const is None else out
                 return out
             return join(chosen, other)
         live, dead = (e.body, e.orelse) if t else (e.orelse, e.body)

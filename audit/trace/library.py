@@ -36,6 +36,7 @@ from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.tallies import SOLVERS
+from audit.trace.totals import ADDS, PUT_TOGETHER
 from audit.trace.values import (
     BYTES,
     COUNT,
@@ -393,7 +394,14 @@ class Library(Methods, Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
             return self.report(args, kwargs, node)
+        if last in ADDS and len(args) == 2 and (args[0].flags | args[1].flags) & LOSS:
+            return self.binary(ADDS[last], *args, node)
+        if last == "append" and len(args) == 2 and name.startswith("numpy"):
+            args = self.put_beside(args, node)
         if last in IDENTITY and first is not None:
+            if last in PUT_TOGETHER and first.kind == "seq" and first.data:
+                first = clone(first)
+                first.data = self.put_beside(first.data, node)
             out = self.identity(last, first, args, kwargs)
             laid_out(last, first, args[1:], out)
             if last in ("stack", "cat") and first.kind == "seq" and len(first.data or ()) > 1:
@@ -576,6 +584,7 @@ class Library(Methods, Builtins, Containers, Files):
             part = summary(first) if first.kind in ("seq", "dict") else first
             if part.kind == "const":
                 out = V("val")
+                self.born[id(out)] = (out, tuple(self.loops))
                 out.deps, out.knobs = part.deps, part.knobs
                 if last in ("tensor", "array", "asarray", "as_tensor"):
                     out.flags = part.flags

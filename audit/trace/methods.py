@@ -19,6 +19,7 @@ from audit.trace.shaping import (
     number,
 )
 from audit.trace.spans import HEAD, laid_out, note_one
+from audit.trace.totals import ADDS
 from audit.trace.values import (
     ART,
     BPB,
@@ -276,6 +277,8 @@ class Methods:
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
+        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
+            return self.binary(ADDS[name], recv, args[0], node)
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
             laid_out(name, recv, args, out)

@@ -10,22 +10,19 @@ from audit.trace.chosen_weights import learned_of_val
 from audit.trace.contexts import Contexts
 from audit.trace.emptied import TABLES
 from audit.trace.gates import gate_tokens
-from audit.trace.left_out import LATER_TURNS
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
-from audit.trace.positions import EVENTS, TOTAL, one_of, reach_origin
+from audit.trace.positions import TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
 from audit.trace.shaping import shape_origin
 from audit.trace.switches import INSIDE, PASSED, leaves
+from audit.trace.totals import Totals
 from audit.trace.values import (
     BPB,
     BYTES,
     COUNT,
-    EMPTY,
     LOGITS,
     LOSS,
-    MATCH,
     META,
-    ORDER,
     PARAM,
     PROB,
     TIME,
@@ -52,7 +49,7 @@ KEEPING = frozenset("load_state_dict copy_ save update deepcopy".split())
 
 
 
-class Statements(Loops, Contexts):
+class Statements(Loops, Contexts, Totals):
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def _prepare_dispatch(self: Any) -> None:
@@ -611,6 +608,7 @@ class Statements(Loops, Contexts):
         return NORMAL
 
     def s_try(self: Any, s: ir.Try) -> int:
+        """A handler is what always raises: a fallback after a failed import or file access is not what the reported run does."""
         status = self.block(s.body)
         if status == RAISE:
             status = NORMAL
@@ -621,61 +619,16 @@ class Statements(Loops, Contexts):
                 break
         elif status == NORMAL and s.orelse:
             status = self.block(s.orelse)
-        elif status == NORMAL and s.handlers and self.handler_matters(s):
-            for h in s.handlers[:1]:
-                self.both(h.body, [], ("", ()), ("", ()))
         if s.finalbody:
             final = self.block(s.finalbody)
             return final or status
         return status
-
-    def handler_matters(self: Any, s: ir.Try) -> bool:
-        # A fallback after a failed import or file access is not what the reported run does.
-        return False
 
     def left_early(self: Any, before: dict, after: dict) -> None:
         if self.early and len(self.early[-1]) < 4:
             changed = {k: v for k, v in after.items() if before.get(k) is not v and v.kind in ("val", "const", "seq")}
             if changed:
                 self.early[-1].append(changed)
-
-
-    def commit_score(self: Any, v: V, node: Any, how: str) -> V:
-        """A loss on validation targets becomes part of a total: from now on the tokens count as scored."""
-        if not v.flags & VAL or not v.atoms:
-            return v
-        if self.loss_tests:
-            v = clone(v)
-            self.note_passed(v, node)
-        mixed = frozenset(k for k in v.keys if k[0] in EVENTS)
-        for number in v.scores:
-            mixed = mixed - self.score_keys.get(number, EMPTY)
-        if v.scores and how != "accumulated" and not mixed:
-            return v
-        fresh = v.taint
-        for number in v.scores:
-            # What was committed element by element was judged there; a sum over stored scores adds nothing
-            # but what came after (a mixture with a table).
-            fresh = fresh - self.score_taint.get(number, EMPTY)
-        if v.scores and not fresh and not mixed:
-            return v
-        owners = [self.serials[m].data for m in v.models if m in self.serials]
-        e = self.event(
-            "SCORE", node, v, how=how, models=v.models, keys=v.keys, span=v.span, targets=v.flags & ORDER,
-            in_memory=any(o.trained and not o.stored for o in owners),
-        )  # fmt: skip
-        e.taint = fresh
-        if any(how == LATER_TURNS for _, _, how in self.loss_tests):
-            e.detail["later"] = True
-        if self.loss_tests and (passed := self.lengths_passed()) is not None:
-            e.detail["length"] = passed
-        self.score_taint[e.id] = v.taint
-        self.score_keys[e.id] = v.keys
-        if v.flags & MATCH:
-            self.event("WAIVE", node, v)
-        out = clone(v)
-        out.scores = v.scores | {e.id}
-        return out
 
 
 def rejects(body: list[ir.Stmt]) -> bool:

@@ -444,6 +444,8 @@ class Subscripts:
             return
         if k == "dict":
             i = self.ev(target.index)
+            if self.not_given(value):
+                return
             if i.kind == "const" and getattr(i.const, "__hash__", None):
                 if value.flags & LOSS and value.flags & VAL:
                     value = self.commit_score(value, node, "stored")

@@ -16,6 +16,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import AGREE, HIT, PROPOSALS, REST, holds_tokens
 from audit.trace.positions import MAX_SYMBOLS, place_of, shifted, tokens_in
+from audit.trace.totals import PUT_TOGETHER
 from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq
 from audit.trace.words import ROW
 
@@ -37,7 +38,6 @@ _STAYS = frozenset(
 _REDUCES = frozenset("item tolist sum mean max min amax amin any all argmax topk gather take_along_dim take_along_axis get isin".split())
 _MAKES_ROWS = frozenset(["softmax", "log_softmax"])
 _PAIRS = frozenset(["max", "min", "topk", "sort", "median", "kthvalue"])
-_PUT_TOGETHER = frozenset(["cat", "concat", "concatenate", "hstack"])
 _WEIGHS = frozenset(["mul", "mul_", "multiply", "lerp", "lerp_"])
 
 
@@ -131,7 +131,7 @@ class Weights:
             if name in _PAIRS and out.data and all(x.kind == "val" for x in out.data):
                 return seq([self.after_call(e, f, args, x) for x in out.data], out.rest)
             return out
-        if name in _PUT_TOGETHER:
+        if name in PUT_TOGETHER:
             return moved_on(e, out)
         if ROW in out.keys and name not in _STAYS - _REDUCES and name not in _MAKES_ROWS:
             out = unowned(out, row=True)
