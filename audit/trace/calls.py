@@ -28,6 +28,7 @@ from audit.trace.values import (
     Instance,
     Optimizer,
     V,
+    changed,
     clone,
     const,
     derive,
@@ -255,6 +256,14 @@ class Calls:
         elif args or kwargs:
             inst.attrs.update(kwargs)
         return v
+
+    def named_tuple(self: Any, args: list[V], node: Any) -> V:
+        """``namedtuple("Sums", "nats tokens")``"""
+        names = args[1] if len(args) > 1 else V("val")
+        fields = [x.const for x in names.data or ()] if names.kind == "seq" else str(names.const or "").replace(",", " ").split()
+        cls = ClassV(str(args[0].const) if args else "", None, self.scope.path)
+        cls.is_data, cls.fields = True, [f for f in fields if isinstance(f, str)]
+        return V("class", data=cls)
 
     def wipes(self: Any, fn: Any, depth: int = 0) -> bool:
         """Does a method set parameters to fixed or random values (a reset between documents)."""
@@ -522,6 +531,8 @@ class Calls:
         recv, name = f.data
         if recv.kind == "obj" and isinstance(recv.data.cls, ClassV):
             cls = recv.data.cls
+            if name == "_replace" and cls.is_data:
+                return changed(recv, kwargs)
             method = cls.find(name)
             if method is not None and method.kind == "func":
                 if cls.is_model and method.const not in ("static", "classmethod"):

@@ -59,6 +59,7 @@ from audit.trace.values import (
     TRAIN,
     VAL,
     V,
+    changed,
     clone,
     const,
     derive,
@@ -316,6 +317,10 @@ class Library(Methods, Builtins, Containers, Files):
             return self.native(args, kwargs, node, last)
         if name.startswith("argparse.ArgumentParser"):
             return V("val", const="parser")
+        if last == "namedtuple":
+            return self.named_tuple(args, node)
+        if name == "dataclasses.replace" and first is not None and first.kind == "obj":
+            return changed(first, kwargs)
         if last in ("field",) and name.startswith("dataclasses"):
             if "default" in kwargs:
                 return kwargs["default"]

@@ -274,11 +274,11 @@ class Methods:
             return self.call_lib(f"{recv.data}.{name}", args, kwargs, node, f)
         if name.endswith("_") and not name.endswith("__"):
             return self.in_place(recv, name, args, kwargs, node)
+        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
+            return self.binary(ADDS[name], recv, args[0], node)
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
-        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
-            return self.binary(ADDS[name], recv, args[0], node)
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
             laid_out(name, recv, args, out)

@@ -36,6 +36,7 @@ from audit.trace.values import (
     const,
     derive,
     embedded,
+    fields_of,
     join,
     join_atoms,
     members,
@@ -260,6 +261,8 @@ class Statements(Loops, Contexts, Totals):
                     x.via = (Link(self.scope.path, line, tuple(self.stack), x.flags, x.keys, x.via),)
 
     def unpack(self: Any, targets: list[Any], v: V, stmt: Any) -> None:
+        if (held := fields_of(v)) is not None:
+            v = seq(held)
         if v.kind == "seq" and v.data and v.rest is None and not any(isinstance(t, ir.Starred) for t in targets):
             if len(v.data) == len(targets):
                 for t, x in zip(targets, v.data, strict=True):

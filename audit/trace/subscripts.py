@@ -53,6 +53,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    fields_of,
     join,
     kinds,
     rest_of,
@@ -96,6 +97,8 @@ class Subscripts:
         if k == "alt":
             base = base.data[0]
             k = base.kind
+        if k == "obj" and (held := fields_of(base)) is not None:
+            base, k = seq(held), "seq"
         if k == "module":  # globals()["name"]
             i = self.ev(index)
             return (base.data.names.get(i.const) if i.kind == "const" else None) or V("val")

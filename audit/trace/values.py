@@ -230,6 +230,21 @@ class Instance:
         self.trained = False  # its parameters come from training in this run
 
 
+def changed(v: V, fields: dict[str, V]) -> V:
+    """``dataclasses.replace(sums, nats=...)``, ``sums._replace(nats=...)``"""
+    old = v.data
+    made = Instance(old.cls, old.serial, old.line, old.born)
+    made.attrs = {**old.attrs, **fields}
+    return V("obj", data=made)
+
+
+def fields_of(v: V) -> list[V] | None:
+    """What a named tuple, or another record of declared fields, holds in their order."""
+    if v.kind != "obj" or not isinstance(v.data.cls, ClassV) or not v.data.cls.is_data or not v.data.cls.fields:
+        return None
+    return [v.data.attrs.get(name) or v.data.cls.attrs.get(name) or V("val") for name in v.data.cls.fields]
+
+
 class Optimizer:
     __slots__ = ("forgets", "leaves", "line", "models", "moments")
 
