@@ -77,6 +77,7 @@ from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by
 from audit.rules.slots import READ
+from audit.rules.told import SEEN, sees_targets, shown_apart
 from audit.rules.window import STATISTICS, Window
 
 RULE = Rule(
@@ -224,6 +225,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
         found.append(_built(code, layer, made))
+    for a in sees_targets(code):
+        found.append(finding(RULE, code, a.place, a.loss, SEEN, confidence="low" if hides_at_random(code) else "high"))
+    apart = shown_apart(code) if any(f.confidence == "low" for f in found) else frozenset()
+    found = [f for f in found if f.confidence != "low" or (f.path, f.line) not in apart]
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     once: dict[tuple[str, int, str], Finding] = {}
     for f in found:
