@@ -40,9 +40,12 @@ def asked(code: Code) -> list[Asked]:
 
 
 def shown_apart(code: Code) -> frozenset[tuple[str, int]]:
-    """Where attention was followed on the way to predictions none of which sees its token, where that holds for all of them."""
+    """Where attention was followed on the way to predictions that are shown not to see their tokens, and to no others."""
     several = asked(code)
-    return frozenset().union(*(a.followed for a in several)) if several and all(a.sees is False for a in several) else frozenset()
+    if any(a.sees is None for a in several):
+        return frozenset()
+    apart, seen = (frozenset().union(*(a.followed for a in several if a.sees is sees)) for sees in (False, True))
+    return apart - seen
 
 
 def sees_targets(code: Code) -> list[Asked]:
