@@ -129,8 +129,16 @@ def pooled(v: Reach, axis: int, keep: bool = False) -> Reach | None:
     return _whole(replace(v, axes=axes))
 
 
-def _whole(v: Reach) -> Reach:
-    own = None if v.fine is None else 0 if v.fine <= 0 else 1
+def _whole(v: Reach) -> Reach | None:
+    """What all positions of a patch together hold: tokens of the patch in which the last of these lie."""
+    if v.fine is None:
+        return replace(v, short=0)
+    if isinstance(v.unit, int) and v.unit > 0:
+        own = (v.unit - 1 + v.fine) // v.unit
+    elif v.fine in (0, -1):  # a patch has more than one position
+        own = 0
+    else:
+        return UNKNOWN
     return replace(v, fine=None, coarse=_most(v.coarse, own), short=0)
 
 

@@ -115,6 +115,9 @@ ILLEGAL = {
     "patches moved around the end": (PATCHES, SHIFT, "x.roll(1, dims=1)"),
     "the patch's own bytes, unmoved": (PATCHES, "torch.cat((start, self.own(own[:, :, :-1])), dim=2)", "self.own(own)"),
     "moved back instead of on": (PATCHES, "x = torch.cat((start, self.own(own[:, :, :-1])), dim=2)", "x = torch.cat((self.own(own[:, :, :-1])[:, :, :1], self.own(own[:, :, 1:])), dim=2)\n        x = self.own(own) + start"),
+    "bytes moved on by less than a patch": (
+        PATCHES, "memory = self.moved(self.encode(ids))", "memory = self.encode(F.pad(ids[:, :-3], (3, 0)))"
+    ),
     "beside: patches that are not moved": (BESIDE, NEXT, "seen"),
     "beside: patches moved around the end": (BESIDE, NEXT, "seen.roll(1, dims=1)"),
     "beside: bytes that are not moved": (BESIDE, PREVIOUS, "torch.cat([full[:, :1], full[:, 1:]], dim=1)"),
@@ -124,6 +127,9 @@ LEGAL = {
     "moved on by padding": (PATCHES, SHIFT, "F.pad(x[:, :-1], (0, 0, 1, 0))"),
     "moved around the end, and mended": (PATCHES, "return " + SHIFT, "x = x.roll(1, dims=1)\n        x[:, 0] = self.bos\n        return x"),
     "moved on by two": (PATCHES, SHIFT, "torch.cat((bos, torch.cat((bos, x[:, :-1]), dim=1)[:, :-1]), dim=1)"),
+    "bytes moved on by a patch": (
+        PATCHES, "memory = self.moved(self.encode(ids))", "memory = self.encode(F.pad(ids[:, :-4], (4, 0)))"
+    ),
     "kept by the object and not read": (PATCHES, "patches = self.merge(x).transpose(1, 2)", "patches = self.merge(x).transpose(1, 2)\n        self.kept = patches"),
     "beside": (BESIDE, "", ""),
     "beside, moved on by padding": (BESIDE, NEXT, "F.pad(seen[:, :-1], (0, 0, 1, 0)) + first"),
