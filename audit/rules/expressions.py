@@ -14,13 +14,23 @@ from typing import Any
 from audit import ir
 from audit.rules import attention as spelled
 from audit.rules import axes as ax
+from audit.rules import kernels, slots
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
-from audit.rules import slots
 from audit.rules.axes import Env, Fixed, Grid, Known, Size, Value
 from audit.rules.code import Code, Place
 from audit.rules.filters import OVERHANG, PADDED, Taps, reaches, same_text
-from audit.rules.groups import REPEATED, every, grouped, pooled, put_back, rearranged, repeated, unfolded
+from audit.rules.groups import (
+    REPEATED,
+    every,
+    grouped,
+    pooled,
+    put_back,
+    rearranged,
+    repeated,
+    thinned,
+    unfolded,
+)
 from audit.rules.layers import Layers
 from audit.rules.places import Places, called
 from audit.rules.sequence import Sequences
@@ -252,8 +262,7 @@ class Expressions(Places):
             if isinstance(base, Grid):
                 return self.masks.after(base, node, name, node.args)
         args = [self.known(a) for a in node.args]
-        for _, v in node.keywords:
-            self.known(v)
+        words = {k: self.known(v) for k, v in node.keywords}
         if full == "abs" and len(args) == 1 and isinstance(args[0], Grid):
             return self.masks.after(args[0], node, name, [])
         if name == "size":
@@ -266,6 +275,8 @@ class Expressions(Places):
             return self._embedded(node)
         if name in spelled.FLASH or name == "scaled_dot_product_attention" or self._flexible(node):
             return self._attention(node, name, args)
+        if (kernel := self._kernel(func, full)) != "":
+            return kernels.run(node, kernel, args, words)
         if own or not library:
             return self._layer(node, name, args)
         if name in ("cat", "concat", "concatenate") and args and isinstance(args[0], tuple):
@@ -322,7 +333,9 @@ class Expressions(Places):
             over = ax.number(ax.argument(rest, 1, node.keywords, "dim"))
             return v if v.axis(over) in (".", "c") and not v.state else repeated(v, node, rest, self.place)
         if name == "interpolate":
-            return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
+            if v.axes == ("b", "c", "g"):
+                return put_back(v, node, ("b", "c", "t"), self.place)
+            return thinned(v, *(ax.argument(rest, n, node.keywords, k) for n, k in ((1, "scale_factor"), (2, "mode"))))
         if name in ("avg_pool1d", "max_pool1d"):
             step, pad = (ax.argument(rest, n, node.keywords, k) for n, k in ((1, "stride"), (2, "padding")))
             return pooled(v, over if over is not None else words.get("kernel_size"), step if step is not None else over, pad)
@@ -361,8 +374,8 @@ class Expressions(Places):
             return mix.arranged(v, node, rest)
         if name in _NORMED:
             return mix.normed(v, name, node, rest)
-        if name in mix.STATISTICS or name == "norm":
-            return mix.statistic(v, name, node, over)
+        if name in mix.STATISTICS or name in ("norm", "max", "min"):
+            return mix.statistic(v, name, node, over, rest)
         if name in ("fft", "rfft", "ifft", "irfft"):
             return mix.spectrum(v, name, node, rest)
         if name == "index_select" and len(rest) == 2:
@@ -438,6 +451,9 @@ class Expressions(Places):
             if made is not None:
                 return made
         first = args[0] if args else None
+        causal = [v for k, v in node.keywords if k in ("is_causal", "causal")]
+        if causal and self._constant(causal[0]) == (True, True) and (back := kernels.turned_back(first, node)) is not None:
+            return back
         return replace(first, state="", ahead=None) if isinstance(first, Value) else None
 
     def _sees_ahead(self, node: ir.Call, args: list[Known]) -> bool:
@@ -477,6 +493,9 @@ class Expressions(Places):
         raise NotImplementedError
 
     def _decided(self, test: Any) -> bool | None:
+        if isinstance(test, ir.Call) and isinstance(test.func, ir.Name) and test.func.id == "isinstance" and len(test.args) == 2:
+            of = self.known(test.args[0]) if isinstance(test.args[1], ir.Name) and test.args[1].id == "tuple" else None
+            return None if of is None else isinstance(of, tuple)
         local = {k: v.value for k, v in self.env.items() if isinstance(v, Fixed)}
         return decided(test, self.settings, local)
 

@@ -35,10 +35,13 @@ from collections.abc import Iterator
 from audit.context import Context
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
+from audit.rules.code import code_of
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.papers_checks import gate_counts
 from audit.rules.steps import Steps
+from audit.rules.told import asked
 from audit.trace.caches import Proposal, proposals
+from audit.trace.gates import TOLD
 from audit.wording import counted
 
 RULE = Rule(
@@ -203,6 +206,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         return
     all_ = [p for p in proposals(ctx.trace) if p.reported]
     found = [f for p in all_ if p.leak and not p.keyed for f in _findings(p)]
+    if any(f.message == TOLD for f in found):
+        moved = {(a.place.path, a.loss.line) for a in asked(code_of(ctx)) if a.sees is False}
+        found = [f for f in found if f.message != TOLD or (f.path, f.line) not in moved]
     yield from found
     unknown = [p for p in all_ if p.source.kind == "COMPILE" and p.helper is None and p.active != "no"]
     doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]

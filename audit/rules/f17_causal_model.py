@@ -11,7 +11,9 @@ position reads, a layer that only the highest ranked positions of the window pas
 that the whole window has a part in (mixture of depths, experts that choose their tokens), experts that get fixed shares
 of the positions in the order of their classes, keys times values that are added up over the window and read back
 (linear attention without a mask), a square of weights between positions, a norm over time or over all rows of a batch,
-a look-up of later places, one number per token (how rare it is) in shares of the window's mean.
+a look-up of later places, one number per token (how rare it is) in shares of the window's mean, a kernel that runs along
+time (linear attention, a scan) over the window turned around, or whose last state is read back, the window's values in
+their order, one scale made of all of them, a model that is given the token that it is asked for and does not move it.
 
 **Why.** The probability of a token may depend on earlier tokens alone. A model that sees the window's end has seen the
 token that it is asked for.
@@ -24,31 +26,34 @@ next round over the same sequence, behind a knob.
 (``cumsum``); a filter padded on the left, or on both sides with its overhang cut off at the end, or over positions that
 were moved on before; groups that are moved on by one before they are put back; blocks that are given the state before
 them; a threshold per position, or one that was learned; states moved on by one position, with the first one
-overwritten; statistics of weights or over channels; the last position alone, to draw a token; a last state kept for the
-next window; a state that chunks read before they are added to it, or that is kept for the next window; shares of numbers
-that weigh a loss; what is done in training alone; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of
-the text; sorted positions that all go through one layer.
+overwritten; statistics of weights or over channels; ids, or patches of them, that a model is given and moves on by one
+itself; the last position alone, to draw a token; a last state kept for the next window; a state that chunks read before
+they are added to it, or that is kept for the next window; shares of numbers that weigh a loss; what is done in training
+alone; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of the
+text; sorted positions that all go through one layer.
 
 **How it is decided.** Layers are looked up through branches, local names, lists, registries of classes, functions that
 build them and what constructors are given; a class that the configuration builds nowhere is inactive. Where a program
 ever calls ``eval()``, ``self.training`` is false. A mask that is a function of places (``flex_attention``) is asked
-about each pair of a small window, numbers from around it tried out. The axes are followed from the token embedding: only what is taken along the time axis of
-activations and put back on all positions counts, also through einsum, a layer's own methods and what one layer leaves
-for the next. Where time stands after heads were split off and channels turned is followed through views and transposes;
-where that is lost, or an operation is not known, nothing is said. A shift or a filter counts where its result goes on
-through the model, not in a loss beside it. A padding that is written by names is tried with a few numbers of taps; the
-batch's statistics count where nothing in the program puts a model into evaluation mode. Branches that the module's
-settings keep closed are left out. Library layers attend over the batch unless they are built with ``batch_first=True``
-or given time in front: that leaves doubt, as does a model that embeds more than the window, whose encoder may read a
-memory. A mask's direction is worked out on a few positions, where ones, infinities, halves of a square and compared
-positions alone make it and what it hides is written out, and documents that are told by a certain token among the ids,
-which then stand for one text; one that something handed in from elsewhere has a part in counts as causal. A loop's last
-state counts where it starts without a time axis and each step makes it of itself and of the next position; a share is
-fixed where its bounds are made of lengths and settings alone, and counts where each meets weights of its own. Attention
-without a mask accuses where queries, keys and values are made of the same input; where they are not, where a branch
-before it is not decided, or where a random part of the input is hidden (masked diffusion), the obligation is
-undetermined. A knob's branch decides whether it is active. A static reading is weak here; flipping later tokens in a
-run is the proof.
+about each pair of a small window, numbers from around it tried out. The axes are followed from the token embedding:
+only what is taken along the time axis of activations and put back on all positions counts, also through einsum, a
+layer's own methods and what one layer leaves for the next. Where time stands after heads were split off and channels
+turned is followed through views and transposes; where that is lost, or an operation is not known, nothing is said. A
+shift or a filter counts where its result goes on through the model, not in a loss beside it. A padding that is written
+by names is tried with a few numbers of taps; the batch's statistics count where nothing in the program puts a model
+into evaluation mode. Branches that the module's settings keep closed are left out. Library layers attend over the batch
+unless they are built with ``batch_first=True`` or given time in front: that leaves doubt, as does a model that embeds
+more than the window, whose encoder may read a memory. A mask's direction is worked out on a few positions, where ones,
+infinities, halves of a square and compared positions alone make it and what it hides is written out, and documents that
+are told by a certain token among the ids, which then stand for one text; one that something handed in from elsewhere
+has a part in counts as causal. A loop's last state counts where it starts without a time axis and each step makes it of
+itself and of the next position; a share is fixed where its bounds are made of lengths and settings alone, and counts
+where each meets weights of its own. Attention without a mask accuses where queries, keys and values are made of the
+same input; where they are not, where a branch before it is not decided, or where a random part of the input is hidden
+(masked diffusion), the obligation is undetermined. A model that is given its own targets is followed from the tokens to
+its predictions: shifts, patches, slots, filters, attention; where all of that is known it sees them or not, and doubts
+about attention on the way are settled. A knob's branch decides whether it is active. A static reading is weak here;
+flipping later tokens in a run is the proof.
 
 **See also.** F12 (previous token across documents), F16 (other ranks).
 """
@@ -77,6 +82,7 @@ from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by
 from audit.rules.slots import READ
+from audit.rules.told import SEEN, sees_targets, shown_apart
 from audit.rules.window import STATISTICS, Window
 
 RULE = Rule(
@@ -224,6 +230,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         message = f"the state that {layer} has at the window's end starts its next run over the same window"
         made = finding(RULE, code, place, node, message)
         found.append(_built(code, layer, made))
+    for a in sees_targets(code):
+        found.append(finding(RULE, code, a.place, a.loss, SEEN, confidence="low" if hides_at_random(code) else "high"))
+    apart = shown_apart(code) if any(f.confidence == "low" for f in found) else frozenset()
+    found = [f for f in found if f.confidence != "low" or (f.path, f.line) not in apart]
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     once: dict[tuple[str, int, str], Finding] = {}
     for f in found:

@@ -24,6 +24,8 @@ FAR = 1 << 30
 #: what names are tried with: numbers of taps, and gaps
 _TAPS, _GAPS = (3, 5, 9), (1, 2, 5)
 _FEW = 3
+#: of a ``Conv1d``: what it tells about itself, by the argument that says so
+_TOLD = {"kernel_size": 2, "padding": 4, "dilation": 5}
 
 
 class Taps:
@@ -85,6 +87,11 @@ class Taps:
         return node
 
     def _behind(self, node: Any) -> Any:
+        if isinstance(node, ir.Sub) and number(node.index) == 0 and isinstance(node.value, ir.Attr) and node.value.attr in _TOLD:
+            conv = self.layers.made(self.place, node.value.value)  # ``self.conv.padding[0]``
+            if conv is None or self.layers.kind(self.place, conv) != "Conv1d":
+                return None
+            return argument(conv.args, _TOLD[node.value.attr], conv.keywords, node.value.attr)
         if isinstance(node, ir.Attr) and isinstance(node.value, ir.Name) and node.value.id == "self":
             if node.attr in self.settings:
                 return ir.Const(self.settings[node.attr])

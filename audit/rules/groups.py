@@ -161,6 +161,15 @@ def pooled(v: Value, size: Any, step: Any, pad: Any) -> Value | None:
     return replace(v, axes=(*v.axes[:-1], "g"))
 
 
+def thinned(v: Value, scale: Any, mode: Any) -> Value | None:
+    """After ``F.interpolate`` to fewer positions, each of which is made of several; the nearest one alone is a group's first."""
+    less = isinstance(scale, ir.Const) and isinstance(scale.value, float) and 0 < scale.value < 1
+    less = less or (isinstance(scale, ir.BinOp) and scale.op == "/" and number(scale.left) == 1)
+    several = isinstance(mode, ir.Const) and mode.value in ("linear", "area")
+    plain = v.axes == ("b", "c", "t") and not v.state and not v.late and not v.ahead
+    return replace(v, axes=("b", "c", "g")) if less and several and plain else None
+
+
 def put_back(v: Value, node: Any, axes: tuple[str, ...], place: Place) -> Value | None:
     """A group's summary on each of its positions; nothing is known where positions are told apart."""
     if v.state or place.names & {"arange", "where", "masked_fill"}:
@@ -185,5 +194,5 @@ def moves(place: Place) -> bool:
 
 __all__ = [
     "BLOCK", "BLOCKED", "GROUPED", "REPEATED", "contracted", "every", "grouped", "moves", "multiplied", "pooled", "put_back",
-    "rearranged", "repeated", "unfolded",
+    "rearranged", "repeated", "thinned", "unfolded",
 ]  # fmt: skip

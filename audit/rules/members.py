@@ -58,6 +58,7 @@ class Members:
         self._found: dict[tuple[int, int], frozenset[str]] = {}
         self._attributes: dict[tuple[str, str], frozenset[str]] = {}
         self._open: set[Any] = set()
+        self._ran: dict[int, frozenset[str]] = {}
         #: how often a question was left out, for being asked already or for its depth
         self._cut = 0
         self._classes()
@@ -110,6 +111,10 @@ class Members:
                     init = inits[name]
                     for parameter, value in handed(init, call):
                         self.given.setdefault((id(init), parameter), []).append((place, value))
+                elif (callee := self._runs_layers(place, func)) is not None:
+                    for parameter, value in handed(callee, call, callee.owner is not None):
+                        if parameter in self._run_by(callee):
+                            self.given.setdefault((id(callee), parameter), []).append((place, value))
                 for word, value in call.keywords:  # ``nn.ModuleDict(dict(wte=nn.Embedding(…), h=nn.ModuleList([…])))``
                     if word is not None and isinstance(value, ir.Call):
                         self.values.setdefault(("", word), []).append((place, value))
@@ -117,6 +122,23 @@ class Members:
                 for key, value in d.items:
                     if isinstance(key, ir.Const) and isinstance(key.value, str) and isinstance(value, ir.Call):
                         self.values.setdefault(("", key.value), []).append((place, value))
+
+    def _runs_layers(self, place: Place, func: Any) -> Place | None:
+        """A function, or another method of the same object, that calls one of its own parameters: ``self._run(block, x)``."""
+        if isinstance(func, ir.Name):
+            if func.id not in self.functions or func.id in place.params:
+                return None
+        elif not (isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self"):
+            return None
+        callee = self._function(place, func)
+        return callee if callee is not None and self._run_by(callee) else None
+
+    def _run_by(self, callee: Place) -> frozenset[str]:
+        """The parameters that a function calls."""
+        if id(callee) not in self._ran:
+            called = {n.func.id for n in callee.nodes(ir.Call) if isinstance(n.func, ir.Name)}
+            self._ran[id(callee)] = frozenset(called & callee.params)
+        return self._ran[id(callee)]
 
     def _store(self, place: Place, target: Any, value: Any) -> None:
         while isinstance(target, (ir.Sub, ir.Starred)):
@@ -330,9 +352,9 @@ def _turns(target: Any, over: Any) -> Iterator[tuple[Any, Any]]:
         yield target, over
 
 
-def handed(init: Place, call: ir.Call) -> list[tuple[str, Any]]:
-    """(parameter, argument) of a call that makes an object."""
-    names = [p.name for p in init.function.params][1:] if init.function is not None else []
+def handed(init: Place, call: ir.Call, method: bool = True) -> list[tuple[str, Any]]:
+    """(parameter, argument) of a call that makes an object, or of another one; ``method``: is the first parameter the object."""
+    names = [p.name for p in init.function.params][int(method) :] if init.function is not None else []
     return [(name, value) for name, value in [*zip(names, call.args, strict=False), *call.keywords] if name in names]
 
 

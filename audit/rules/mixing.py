@@ -34,8 +34,11 @@ _SAME_SCORE = frozenset("float bfloat16 half to type_as type contiguous clone de
 _MULTIPLIES = frozenset({"mul", "div", "mul_", "div_"})
 NEXT = "each position is given the next one's state"
 WHOLE = "the {} over all positions is put back on every position of the window"
+#: the same of every window and channel: weights of a loss are taken in such shares as well
+SINGLE = "one number that all positions of the window have a part in (their {}) is put back on each of them"
 #: what is only subtracted before ``exp`` cancels out where shares are made
-_LEVELS = frozenset(WHOLE.format(name) for name in ("amax", "max", "logsumexp"))
+_LEVELS = frozenset(text.format(name) for text in (WHOLE, SINGLE) for name in ("amax", "max", "logsumexp"))
+SHARES = frozenset(SINGLE.format(name) for name in [*STATISTICS, "norm", "max", "min"])
 LIMIT = "a threshold over all positions of the window, the later ones included, decides which of them pass"
 #: what stands at a certain rank, and at which argument the axis is given
 SUMMED = "what all positions of the window add up to, the later ones included, is read back by every position"
@@ -51,6 +54,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
     if a is None and b is None:
         return None
     if a is None or b is None:
+        if node.op == "*" and isinstance(node, ir.BinOp) and any(isinstance(x, ir.Const) and x.value == 0 for x in (node.left, node.right)):
+            return None  # what only keeps a parameter in use
         return _alone(a or b, node.op, plain)  # type: ignore[arg-type]
     if node.op not in "+-*/" or (node.op == "-" and any(v.ahead is not None and v.ahead[1] == BLOCKED for v in (a, b))):
         return None  # a block's own share may be what is taken away
@@ -67,6 +72,8 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         if not timed:
             return made if "f" in made.axes else None
         return replace(made, axes=timed[0].axes) if len({v.axes for v in timed}) == 1 or len(a.axes) != len(b.axes) else None
+    if states == {"", "sorted"} and a.axes == b.axes and _same(a, b):
+        return replace(a if not a.state else b, ahead=(node, WHOLE.format("order")))
     if "" in states and "window" in states:
         other, own = (a, b) if a.state == "window" else (b, a)
         assert other.ahead is not None
@@ -330,9 +337,11 @@ def summed_up(v: Value, call: ir.Call, over: Any) -> Value | None:
     return replace(v, ahead=(call, "the running sum goes from the window's end to its beginning")) if back else v
 
 
-def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
+def statistic(v: Value, name: str, call: ir.Call, over: Any, rest: list[Any]) -> Known:
     """A statistic over time, with other axes or on turned activations (`Window` follows the plain ones)."""
     dims = numbers([over]) if over is not None else None
+    if not rest and not call.keywords and not v.state and {"t", "f"} & set(v.axes) and v.axis(0) in ("b", "f"):
+        return Value((), v.origin, "window", (call, SINGLE.format(name)))  # one number for all windows
     held = any(k == "keepdim" and isinstance(x, ir.Const) and x.value is True for k, x in call.keywords)
     if v.state == SLOTS:
         return reduced(v, dims, held)
@@ -340,9 +349,11 @@ def statistic(v: Value, name: str, call: ir.Call, over: Any) -> Value | None:
         return None
     gone = {d % len(v.axes) for d in dims}
     axes = tuple("." if n in gone else a for n, a in enumerate(v.axes) if held or n not in gone)
+    pair = name in ("max", "min")
     if not any(v.axis(d) in ("t", "f") for d in dims):
-        return replace(v, axes=axes)
-    return Value(axes, v.origin, "window", (call, WHOLE.format(name)))
+        return (replace(v, axes=axes), None) if pair else replace(v, axes=axes)
+    made = Value(axes, v.origin, "window", (call, WHOLE.format(name)))
+    return (made, None) if pair else made
 
 
 def normed(v: Value, name: str, call: ir.Call, rest: list[Any]) -> Value | None:
@@ -416,6 +427,6 @@ def alike(a: Any, b: Any) -> bool:
 
 
 __all__ = [
-    "KEEPS", "NORMS", "QUANTILES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
+    "KEEPS", "NORMS", "QUANTILES", "SHARES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
     "normed", "padded", "product", "quantile", "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

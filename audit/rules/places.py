@@ -11,6 +11,7 @@ from typing import Any
 
 from audit import ir
 from audit.rules import axes as ax
+from audit.rules import kernels
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Grid, Known, Value
@@ -144,6 +145,14 @@ class Places:
             self.code.dotted(self.place, a).endswith(".flex_attention") for a in made[0].args
         )  # fmt: skip
 
+    def _kernel(self: Any, func: Any, full: str) -> str:
+        """The full name of another library's kernel that a call means, also one that the object holds; "" for else."""
+        if isinstance(func, ir.Attr) and isinstance(func.value, ir.Name) and func.value.id == "self":
+            made = self.layers.calls.get((id(self.place.owner), func.attr), [])
+            named = [m.func if isinstance(m, ir.Call) else m for m in made]
+            full = self.code.dotted(self.place, named[0]) if len(named) == 1 else ""
+        alone = not (isinstance(func, ir.Name) and self.layers.target(self.place, func) is not None)
+        return full if full and alone and kernels.runs(full) else ""
 
     def _put_in(self: Any, name: str) -> bool:
         return any(

@@ -22,6 +22,7 @@ from audit.rules.expressions import BATCH, BRANCH, TURNED, UNMASKED, Expressions
 from audit.rules.filters import Taps, filtered
 from audit.rules.final_states import RECURRENT
 from audit.rules.groups import moves, pooled, put_back
+from audit.rules.kernels import turned_back
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
 
@@ -55,7 +56,10 @@ class Reading(Expressions):
             elif isinstance(s, ir.Return):
                 value = self.known(s.value) if s.value is not None else None
                 self.returned.append(value)
-                self._handed_on(value[0] if isinstance(value, tuple) and value else value)
+                first = value[0] if isinstance(value, tuple) and value else value
+                share = isinstance(first, Value) and first.ahead is not None and first.ahead[1] in mix.SHARES
+                if not share or (self.place.function is not None and self.place.function.name == "forward"):
+                    self._handed_on(first)
                 return True
             elif isinstance(s, ir.Raise) or (isinstance(s, ir.Jump) and s.kind != "pass"):
                 return True
@@ -314,6 +318,9 @@ class Reading(Expressions):
         if kind in RECURRENT and v.axes == ("b", "g", "c"):  # from group to group, in their order
             words = {k: x.value for k, x in made.keywords if isinstance(x, ir.Const)}
             return (v, None) if not v.state and words.get("batch_first") is True and not words.get("bidirectional") else None
+        if kind in RECURRENT and (back := turned_back(v, node)) is not None and v.axes == ("b", "t", "c"):
+            first = any(k == "batch_first" and isinstance(x, ir.Const) and x.value is True for k, x in made.keywords)
+            return (back, None) if first else None
         if kind in ("ConvTranspose1d", "Upsample"):
             return put_back(v, node, ("b", "c", "t"), self.place) if v.axes == ("b", "c", "g") else None
         if kind == "Conv1d":

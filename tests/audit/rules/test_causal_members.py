@@ -41,6 +41,9 @@ def build(kind):
         return Mean(64)
     return Plain(64)
 
+def ran(layer, x):
+    return layer(x)
+
 class Wide(nn.Module):
     def __init__(self, fast=len(sys.argv) > 2, kind=os.environ.get("KIND", "mean")):
         super().__init__()
@@ -49,6 +52,8 @@ class Wide(nn.Module):
     def build(self, fast):
         layer = Mean(64) if fast else Plain(64)
         return layer
+    def run(self, layer, x):
+        return layer(x)
     def forward(self, ids):
         x = self.emb(ids)
         RUN
@@ -91,6 +96,8 @@ BUILT = {
         "self.norms = nn.ModuleList([Plain(64) for _ in range(2)])\nself.blocks = nn.ModuleList([Mean(64) for _ in range(2)])",
         "for norm, block in zip(self.norms, self.blocks):\n    x = x + block(norm(x))",
     ),
+    "handed to a method": ("self.blocks = nn.ModuleList([Mean(64) for _ in range(2)])", "for n in range(2):\n    x = x + self.run(self.blocks[n], x)"),
+    "handed to a function": ("self.mix = Mean(64)", "x = x + ran(self.mix, x)"),
     "by its number": ("self.blocks = nn.ModuleList([Plain(64), Mean(64)])", "for n in range(2):\n    block = self.blocks[n]\n    x = x + block(x)"),
 }  # fmt: skip
 
