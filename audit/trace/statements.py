@@ -115,6 +115,8 @@ class Statements(Loops, Contexts):
         return BREAK if s.kind == "break" else CONTINUE if s.kind == "continue" else NORMAL
 
     def s_raise(self: Any, s: ir.Raise) -> int:
+        if isinstance(s.exc, ir.Call) and isinstance(s.exc.func, ir.Name) and s.exc.func.id == "SystemExit":
+            self.ev(s.exc)  # ``raise SystemExit(main())``
         return RAISE
 
     def s_assert(self: Any, s: ir.Assert) -> int:
