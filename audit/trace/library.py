@@ -267,11 +267,10 @@ class Library(Methods, Builtins, Containers, Files):
         if last in ("spec_from_file_location", "SourceFileLoader") and len(args) >= 2:
             out = V("val")
             if args[1].kind == "const" and isinstance(args[1].const, str):
-                out.const = ("spec", args[1].const.rsplit("/", 1)[-1].removesuffix(".py"))
+                out.const = ("spec", args[1].const)
             return out
         if last == "module_from_spec" and first is not None and isinstance(first.const, tuple) and first.const[:1] == ("spec",):
-            found = self.local_module(first.const[1])
-            return found if found is not None else V("val")
+            return self.module_file(first.const[1]) or V("val")
         if last in POINTERS and first is not None and name.startswith(("ctypes", "cffi", "ffi")):
             return args[-1] if last == "cast" and name.startswith(("cffi", "ffi")) else first
         if last in READERS and args:
