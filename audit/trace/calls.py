@@ -584,6 +584,8 @@ class Calls:
             if any(a.flags & SOURCES for a in args) and (not args[0].flags & PARAM or args[0].atoms):
                 return self.model_result(recv, args, kwargs, node, None)
             return f
+        if recv.kind == "func" and (handed := self.handed_on(recv, name, args, kwargs, node)) is not None:
+            return handed
         return self.lib_method(recv, name, args, kwargs, node, f)
 
     def put_into(self: Any, part: V, where: Any, value: V) -> None:

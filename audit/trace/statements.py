@@ -148,6 +148,7 @@ class Statements(Loops, Contexts):
         self.scope.set(s.name, made)
         for d in s.decorators:
             given = self.ev(d)
+            self.note_entry(d, made)
             if given.kind == "func" and self.interest.summary(given.data.node).calls & {"append", "add", "setdefault", "update"}:
                 self.call_value(given, [made], {}, s)  # a register of functions; the name still means the function
         return NORMAL
