@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
+from audit.trace.own_loss import returns_loss
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
 from audit.trace.values import (
@@ -354,7 +355,11 @@ class Calls:
                 out.taint = out.taint | learned(owner)
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
-        if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
+        if not targets and data and fn is not None and self.gives_loss(f, fn):
+            targets = data[:1]
+        elif not (len(tensors) >= 2 and len(data) >= 2 and self.computes_loss(f, fn)):
+            targets = []
+        if targets:
             out.flags |= LOSS | (targets[0].flags & ORDER)
             out.span = targets[0].span
             out.via = linked(targets[0].via, out.via)
@@ -367,6 +372,19 @@ class Calls:
         if self.hooks > 0 and data:
             self.calibrated(self.event("CALIBRATE", node, out, how="hooks", hook=self.hook_at))
         return out
+
+    def gives_loss(self: Any, f: V, fn: Any) -> bool:
+        """``model.loss(batch)``: tokens and targets are the method's to tell apart (`audit.trace.own_loss`)."""
+        found = self.own_losses.get(id(fn))
+        if found is None:
+            cls = f.data.cls if f.kind == "obj" and isinstance(f.data, Instance) else None
+
+            def method(name: str) -> Any:
+                m = cls.find(name) if isinstance(cls, ClassV) else None
+                return m.data.node if m is not None and m.kind == "func" else None
+
+            found = self.own_losses[id(fn)] = returns_loss(fn, method)
+        return bool(found)
 
     def computes_loss(self: Any, f: V, fn: Any) -> bool:
         if fn is None:

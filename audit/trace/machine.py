@@ -143,6 +143,7 @@ class Machine(
         self.hooks = 0
         self.hook_at: Any = None  # path, line and calls of the last one that was set
         self.hooked: list[tuple[Any, set[str]]] = []  # of the script's own hooks that are set: their scopes, and the names that they fill
+        self.own_losses: dict[int, bool] = {}  # of model methods: do they give back a loss and nothing else
         self.loaded: dict[str, V] = {}
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
         self.entries: list[V] = []  # functions that a framework's command line begins
