@@ -17,7 +17,9 @@ from audit.trace.values import (
     COUNT,
     FILE,
     PARAM,
+    RAND,
     RATIO,
+    SOURCES,
     TRAIN,
     VAL,
     WHOLE_ATOMS,
@@ -228,6 +230,8 @@ class Files:
         stored = self.files.get(key) if key is not None else None
         if stored is None and (key is None or begun(src) is not None) and not src.flags & (VAL | TRAIN):
             stored = self.files.get("*")
+        if stored is not None and stored.flags & SOURCES == RAND and src.flags & (VAL | TRAIN):
+            stored = None  # made up where there was no such shard
         if stored is not None:
             out.absorb(stored)
             out.models |= stored.models
