@@ -12,6 +12,7 @@ from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.steps import Steps
+from audit.rules.unscored import why_unscored
 from audit.trace import Conflict, Event, Trace
 from audit.trace.values import TRAIN
 
@@ -77,7 +78,7 @@ def unread(
                 rule=rule.id, status="not-applicable", reason="the script trains and never reads validation tokens"
             )
         if not any(e.on_val for e in trace.of("SCORE")):
-            why = "no place was found where validation tokens are scored"
+            why = why_unscored(ctx, trace)
         elif found:
             why = f"the known settings score no validation token, and some others breach this rule ({found[0].path}:{found[0].line})"
         else:
