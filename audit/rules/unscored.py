@@ -6,6 +6,7 @@ could be shown wants to know which of these it is.
 
 from __future__ import annotations
 
+import builtins
 import sys
 from collections.abc import Iterator
 
@@ -26,6 +27,10 @@ _LIBRARIES = frozenset(
     "tiktoken tokenizers tqdm wandb requests pyarrow jax flax numba scipy sklearn matplotlib psutil einops pandas safetensors yaml fla cupy cffi "
     "torchao pynvml liger_kernel cut_cross_entropy mamba_ssm causal_conv1d torch_xla cutlass ray fire typer click hydra omegaconf dotenv".split()
 )
+
+
+#: methods of texts, lists and tables, which run no code of the script
+_OF_VALUES = frozenset("split strip join lower upper items keys values append extend update format startswith endswith replace".split())
 
 
 def why_unscored(ctx: Context, trace: Trace) -> str:
@@ -52,21 +57,33 @@ def why_unscored(ctx: Context, trace: Trace) -> str:
 
 
 def _calls_own(module: ir.Module) -> bool:
-    """Does anything at top level call what the module itself defines, or something that it imports from elsewhere than a library."""
+    """May anything at top level run what the module itself defines, or code of a module that is no library."""
     own = {n.name for n in module.body if isinstance(n, (ir.FunctionDef, ir.ClassDef))}
     if not own:
         return True  # it does whatever it does in its own lines
-    for statement in module.body:
-        for n in ir.walk([statement], into_functions=False):
-            if isinstance(n, (ir.FunctionDef, ir.ClassDef)):
-                if any(True for _ in n.decorators):
-                    return True  # who knows what the decorator does with it
-                continue
-            if isinstance(n, (ir.For, ir.While, ir.Lambda)) or (isinstance(n, ir.Name) and n.id in own):
-                return True
-            if isinstance(n, ir.Call) and _top(n.func) not in _LIBRARIES | sys.stdlib_module_names | {"print", "int", "float", "bool", "str"}:
+    outside = [n for s in module.body for n in ir.walk([s], into_functions=False)]
+    libraries = {
+        (alias or name).partition(".")[0]
+        for n in outside if isinstance(n, ir.Import)
+        for name, alias in n.names
+        if _is_library((n.module or "") if n.is_from else name)
+    }  # fmt: skip
+    for n in outside:
+        if isinstance(n, (ir.FunctionDef, ir.ClassDef)):
+            if n.decorators:
+                return True  # who knows what the decorator does with it
+        elif isinstance(n, ir.Name) and n.id in own:
+            return True
+        elif isinstance(n, ir.Call):
+            called, name = _top(n.func), n.func.attr if isinstance(n.func, ir.Attr) else ""
+            if called == "importlib" or not (called in libraries or hasattr(builtins, called) or name in _OF_VALUES):
                 return True
     return False
+
+
+def _is_library(module: str) -> bool:
+    top = module.partition(".")[0]
+    return top in _LIBRARIES or top in sys.stdlib_module_names
 
 
 def _top(called: ir.Expr) -> str:
@@ -82,7 +99,7 @@ def _unread(ctx: Context, module: ir.Module) -> tuple[list[str], bool]:
     files = ctx.files.paths if ctx.files is not None else []
     for name in _imports(module.body):
         top = name.partition(".")[0]
-        if not top or top in _LIBRARIES or top in sys.stdlib_module_names:
+        if not top or _is_library(top):
             continue
         stem = name.replace(".", "/")
         if any(p == f"{t}.py" or p.endswith(f"/{t}.py") for p in ctx.modules for t in (top, stem, f"{stem}/__init__", f"{top}/__init__")):
