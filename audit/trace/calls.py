@@ -7,9 +7,9 @@ from typing import Any
 from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
-from audit.trace.own_loss import returns_loss
+from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.shaping import OWN_LOSS
-from audit.trace.spans import WINDOWS
+from audit.trace.spans import WINDOWS, but_first
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -356,7 +356,8 @@ class Calls:
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
         if not targets and data and fn is not None and self.gives_loss(f, fn):
-            targets = data[:1]
+            targets = [clone(data[0])]
+            targets[0].span = but_first(data[0].span) if predicts_next(fn) else None
         elif not (len(tensors) >= 2 and len(data) >= 2 and self.computes_loss(f, fn)):
             targets = []
         if targets:

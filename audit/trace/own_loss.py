@@ -28,6 +28,14 @@ def returns_loss(fn: Any, method: Any, depth: int = 0) -> bool:
     return all(_of_loss(v, made, method, depth) for v in returned)
 
 
+def predicts_next(fn: Any) -> bool:
+    """Does it cut the first token of each row off: ``batch[:, 1:]``, the targets."""
+    return any(
+        isinstance(n, ir.Slice) and isinstance(n.lower, ir.Const) and n.lower.value == 1 and n.upper is None and n.step is None
+        for n in ir.walk(fn.body)
+    )
+
+
 def _of_loss(e: ir.Expr, made: set[str], method: Any, depth: int) -> bool:
     """Is it a loss, or arithmetic over one."""
     if isinstance(e, ir.Name):
@@ -48,4 +56,4 @@ def _of_loss(e: ir.Expr, made: set[str], method: Any, depth: int) -> bool:
     return isinstance(called, ir.Attr) and _of_loss(called.value, made, method, depth)  # ``loss.mean()``
 
 
-__all__ = ["returns_loss"]
+__all__ = ["predicts_next", "returns_loss"]
