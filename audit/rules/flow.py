@@ -84,20 +84,12 @@ def unread(
         else:
             return None  # scored under some setting, and no branch breaches the rule
         return Obligation(rule=rule.id, status="undetermined", reason=why)
-    if need_scores and (aside := _learned_aside(trace)) is not None:
-        why = f"{aside.path}:{aside.line}: a table takes in validation tokens, no score that was found rests on it, and no printed figure was followed"
+    if need_scores and not any(e.scores for e in trace.of("REPORT")):
+        why = "validation tokens are scored, and no printed figure was found that rests on these scores"
         return Obligation(rule=rule.id, status="undetermined", reason=why)
     if need_scores and trace.unfollowed and trace.chosen is None:
         return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])
     return None
-
-
-def _learned_aside(trace: Trace) -> Event | None:
-    """Where no printed figure rests on a score that was found: a table of validation tokens that serves another score, perhaps."""
-    if any(e.scores for e in trace.of("REPORT")):
-        return None
-    used = frozenset().union(*(e.taint for e in trace.of("SCORE", active=True)))
-    return next((e for e in trace.of("STORE", active=True) if e.on_val and e.id not in used), None)
 
 
 def holds(rule: Rule, reason: str) -> Obligation:

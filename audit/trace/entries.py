@@ -39,9 +39,12 @@ class Entries:
 
     def begin(self: Any, node: Any) -> None:
         """Calls the entry points that decorators named; of functions for another machine the only one, as ``modal run`` does."""
-        entries = self.entries or (self.functions if len(self.functions) == 1 else [])
-        self.entries, self.functions = [], []
-        for entry in entries:
+        begun: list[V] = [*self.entries]
+        if not begun and len(self.functions) == 1:
+            begun = [*self.functions]
+        self.entries.clear()
+        self.functions.clear()
+        for entry in begun:
             if id(entry.data.node) not in self.trace.entered:
                 self.call_value(entry, [], {}, node)
 

@@ -16,7 +16,7 @@ _LOSSES = frozenset(["cross_entropy", "nll_loss"])
 def returns_loss(fn: Any, method: Any, depth: int = 0) -> bool:
     """Does a method give back a loss and nothing else; ``method`` finds the class's other methods by name."""
     returned = [n.value for n in ir.walk(fn.body, into_functions=False) if isinstance(n, ir.Return)]
-    if not returned or any(v is None or isinstance(v, (ir.Collection, ir.Dict, ir.Const)) for v in returned):
+    if not returned:
         return False
     made: set[str] = set()
     assigned = [n for n in ir.walk(fn.body, into_functions=False) if isinstance(n, (ir.Assign, ir.AugAssign, ir.AnnAssign))]
@@ -36,7 +36,7 @@ def predicts_next(fn: Any) -> bool:
     )
 
 
-def _of_loss(e: ir.Expr, made: set[str], method: Any, depth: int) -> bool:
+def _of_loss(e: ir.Expr | None, made: set[str], method: Any, depth: int) -> bool:
     """Is it a loss, or arithmetic over one."""
     if isinstance(e, ir.Name):
         return e.id in made

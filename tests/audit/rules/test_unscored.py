@@ -69,3 +69,10 @@ def test_a_module_that_was_not_submitted():
         assert not any("not among" in o.reason for o in s.obligations)
     optional = source.replace("from prepare import evaluate_bpb", "try:\n    import prepare\nexcept ImportError:\n    prepare = None")
     assert "not among" not in why(optional)
+
+
+def test_a_score_that_no_printed_figure_rests_on():
+    """What is reported may be another score than the one that was found: a mixture in a file, say."""
+    written = PRELUDE + "import json\njson.dump({'result': mixed(evaluate(model, val))}, open('out.json', 'w'))\n"
+    assert audit_text(written).verdict == "undetermined"
+    assert audit_text(PRELUDE + 'print(f"val_bpb:{evaluate(model, val):.4f}")\n').verdict == "clean"
