@@ -12,6 +12,7 @@ from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.steps import Steps
+from audit.rules.unscored import why_unscored
 from audit.trace import Conflict, Event, Trace
 from audit.trace.values import TRAIN
 
@@ -77,11 +78,14 @@ def unread(
                 rule=rule.id, status="not-applicable", reason="the script trains and never reads validation tokens"
             )
         if not any(e.on_val for e in trace.of("SCORE")):
-            why = "no place was found where validation tokens are scored"
+            why = why_unscored(ctx, trace)
         elif found:
             why = f"the known settings score no validation token, and some others breach this rule ({found[0].path}:{found[0].line})"
         else:
             return None  # scored under some setting, and no branch breaches the rule
+        return Obligation(rule=rule.id, status="undetermined", reason=why)
+    if need_scores and not any(e.scores for e in trace.of("REPORT")):
+        why = "validation tokens are scored, and no printed figure was found that rests on these scores"
         return Obligation(rule=rule.id, status="undetermined", reason=why)
     if need_scores and trace.unfollowed and trace.chosen is None:
         return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])

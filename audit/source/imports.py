@@ -17,6 +17,11 @@ _IMPORT = re.compile(
 _FILE = re.compile(r"""["']([\w./\-]+\.py)["']""")
 #: a command in one text, as ``os.system`` takes it
 _COMMAND = re.compile(r"""["'](?:[A-Za-z_]\w*=\S*[ \t]+)*(?:\S*python[\d.]*|torchrun)\b[^"'\n]*?[ \t]((?:\./)?[\w./\-]+\.py)\b""")
+#: ``ROOT / "records" / "x.py"`` and ``os.path.join(ROOT, "records", "x.py")``
+_STEPS = re.compile(r"""(?P<base>[\w.()\[\]]*)\s*(?P<steps>(?:/\s*["'][\w.\-/]+["']\s*)*/\s*["'][\w.\-/]+\.py["'])""")
+_JOINED = re.compile(r"""path\.join\((?P<base>[^"'\n]*),\s*(?P<steps>(?:["'][\w.\-/]+["']\s*,\s*)*["'][\w.\-/]+\.py["'])""")
+_UPWARDS = re.compile(r"parents\[|\.parent\b.*\.parent\b|dirname\(.*dirname\(")
+_RUNS_A_FILE = re.compile(r"spec_from_file_location|SourceFileLoader|exec_module|\brunpy\b|\bexec\s*\(")
 _DYNAMIC = re.compile(r"""import_module\(\s*["']([\w.]+)["']|__import__\(\s*["']([\w.]+)["']""")
 
 
@@ -40,11 +45,23 @@ def imported_names(text: str) -> Iterator[str]:
         yield match[1] or match[2]
 
 
+def files_run(text: str) -> Iterator[tuple[str, bool]]:
+    """Script files that the text puts together from parts, each with: does it lie in a folder above the script's own."""
+    if not _RUNS_A_FILE.search(text):
+        return
+    above = {m[1] for m in re.finditer(r"^[ \t]*(\w+)\s*=.*$", text, re.M) if _UPWARDS.search(m[0])}
+    for pattern in (_STEPS, _JOINED):
+        for m in pattern.finditer(text):
+            tail = "/".join(re.findall(r"""["']([^"']+)["']""", m["steps"]))
+            base = m["base"].strip()
+            yield tail.removeprefix("./"), base in above or bool(_UPWARDS.search(base))
+
+
 def local_files(text: str, path: str, has: Callable[[str], bool]) -> list[str]:
     """Paths of the local modules that ``text`` (the script at ``path``) imports or names.
 
     Looked up beside the script first, then at the root; a file named in a string counts only
-    beside the script.
+    beside the script, or where the script runs files and puts the path together (see `files_run`).
     """
     folder = path.rpartition("/")[0]
     prefix = folder + "/" if folder else ""
@@ -64,4 +81,11 @@ def local_files(text: str, path: str, has: Callable[[str], bool]) -> list[str]:
         candidate = prefix + name.removeprefix("./").rpartition("/")[2]
         if candidate != path and has(candidate):
             found[candidate] = None
+    for tail, above in dict.fromkeys(files_run(text)):
+        folders = folder.split("/") if folder else []
+        for depth in range(len(folders) - above, -1, -1):
+            candidate = "/".join([*folders[:depth], tail])
+            if candidate != path and has(candidate):
+                found[candidate] = None
+                break
     return list(found)

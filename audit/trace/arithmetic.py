@@ -108,9 +108,11 @@ class Arithmetic:
             return out
         if (op in ("*", "@") and (a.flags | b.flags) & LOSS) or (op in "+-" and (a.flags ^ b.flags) & LOSS):
             a, b = self.as_weight(a, b), self.as_weight(b, a)
-        out = derive([a, b]) if op != "/" else named(derive([a, b]), b)
+        out = derive([a, b]) if op != "/" else named(derive([a, b]), b, a)
         if op == "-" and b.mask is not None and a.kind == "const" and a.const == 1:
             out.mask = rest_of(b.mask)
+        if out.kind == "const":
+            return out  # the path of a script
         out.flags &= ~RATIO
         if op == "-" and is_loss(a) and is_loss(b) and not (a.scores or b.scores) and same_target(a, b):
             out.const = GAP

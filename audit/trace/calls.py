@@ -7,8 +7,9 @@ from typing import Any
 from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
+from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.shaping import OWN_LOSS
-from audit.trace.spans import WINDOWS
+from audit.trace.spans import WINDOWS, but_first
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -363,7 +364,12 @@ class Calls:
                 out.taint = out.taint | learned(owner)
         targets = [v for v in data if v.flags & TGT] or data[1:2]
         # A label that comes with the tokens and a forward that computes a loss: the loss itself.
-        if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
+        if not targets and data and fn is not None and self.gives_loss(f, fn):
+            targets = [clone(data[0])]
+            targets[0].span = but_first(data[0].span) if predicts_next(fn) else None
+        elif not (len(tensors) >= 2 and len(data) >= 2 and self.computes_loss(f, fn)):
+            targets = []
+        if targets:
             out.flags |= LOSS | (targets[0].flags & ORDER)
             out.span = targets[0].span
             out.via = linked(targets[0].via, out.via)
@@ -376,6 +382,19 @@ class Calls:
         if self.hooks > 0 and data:
             self.calibrated(self.event("CALIBRATE", node, out, how="hooks", hook=self.hook_at))
         return out
+
+    def gives_loss(self: Any, f: V, fn: Any) -> bool:
+        """``model.loss(batch)``: tokens and targets are the method's to tell apart (`audit.trace.own_loss`)."""
+        found = self.own_losses.get(id(fn))
+        if found is None:
+            cls = f.data.cls if f.kind == "obj" and isinstance(f.data, Instance) else None
+
+            def method(name: str) -> Any:
+                m = cls.find(name) if isinstance(cls, ClassV) else None
+                return m.data.node if m is not None and m.kind == "func" else None
+
+            found = self.own_losses[id(fn)] = returns_loss(fn, method)
+        return bool(found)
 
     def computes_loss(self: Any, f: V, fn: Any) -> bool:
         if fn is None:
@@ -595,6 +614,8 @@ class Calls:
             if any(a.flags & SOURCES for a in args) and (not args[0].flags & PARAM or args[0].atoms):
                 return self.model_result(recv, args, kwargs, node, None)
             return f
+        if recv.kind == "func" and (handed := self.handed_on(recv, name, args, kwargs, node)) is not None:
+            return handed
         return self.lib_method(recv, name, args, kwargs, node, f)
 
     def put_into(self: Any, part: V, where: Any, value: V) -> None:

@@ -211,7 +211,8 @@ class Containers:
                 return listed(joined) if name in ("glob", "rglob") else joined
             if name in ("read_bytes", "read_text", "open", "exists", "stat", "is_file"):
                 if name in ("exists", "is_file"):
-                    return V("val")
+                    beside = f"{self.scope.path.rpartition('/')[0]}/{x}".lstrip("/") if isinstance(x, str) else ""
+                    return const(True) if beside.endswith(".py") and beside in self.modules else V("val")
                 if name == "stat":
                     return V("val", flags=META)
                 return self.read(name, [recv, *args], kwargs, node)

@@ -17,7 +17,9 @@ from audit.trace.values import (
     COUNT,
     FILE,
     PARAM,
+    RAND,
     RATIO,
+    SOURCES,
     TRAIN,
     VAL,
     WHOLE_ATOMS,
@@ -132,10 +134,25 @@ class Files:
         near = f"{folder}/{tail}" if folder else tail
         names = [p for p in self.modules if p != self.primary and (p == tail or p.endswith("/" + tail))]
         path = near if near in names else next(iter(names), None)
-        if path is None:
-            return None
+        return self.load_module(path, name) if path is not None else None
+
+    def module_file(self: Any, file: str) -> V | None:
+        """The module that is read from this file, of whose path the end is known; beside the script that asks for it, or else the nearest above."""
+        file = file.removeprefix("./").lstrip("/")
+        names = [p for p in self.modules if p not in (self.primary, self.scope.path) and (p == file or p.endswith("/" + file))]
+        folder = self.scope.path.rpartition("/")[0]
+        while folder:
+            if f"{folder}/{file}" in names:
+                break
+            folder = folder.rpartition("/")[0]
+        path = f"{folder}/{file}" if folder else file if file in names else next(iter(names), None)
+        return self.load_module(path, file.rpartition("/")[2].removesuffix(".py")) if path is not None else None
+
+    def load_module(self: Any, path: str, name: str) -> V:
+        """Executes a module's file, the first time that it is asked for."""
         if path in self.loaded:
-            return self.loaded[path]
+            found: V = self.loaded[path]
+            return found
         scope = self.module_scope(path, name)
         self.loaded[path] = v = V("module", data=scope)
         self.run_module(path, scope)
@@ -213,6 +230,8 @@ class Files:
         stored = self.files.get(key) if key is not None else None
         if stored is None and (key is None or begun(src) is not None) and not src.flags & (VAL | TRAIN):
             stored = self.files.get("*")
+        if stored is not None and stored.flags & SOURCES == RAND and src.flags & (VAL | TRAIN):
+            stored = None  # made up where there was no such shard
         if stored is not None:
             out.absorb(stored)
             out.models |= stored.models

@@ -103,15 +103,13 @@ class Interest:
         while changed and rounds < 12:
             changed = False
             rounds += 1
+            called = hot - {"forward", "__init__"}
             for name, group in self.by_name.items():
-                if name in hot:
-                    continue
-                for s in group:
-                    if not s.own and not s.calls.isdisjoint(hot - {"forward", "__init__"}):
+                for s in group:  # each of those that share a name: a script's ``main`` and its helper module's
+                    if not s.own and not s.calls.isdisjoint(called):
                         s.own = True
                         hot.add(name)
                         changed = True
-                        break
 
     def summary(self, fn: ir.FunctionDef) -> Summary:
         s = self.summaries.get(id(fn))

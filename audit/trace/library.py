@@ -9,6 +9,7 @@ from typing import Any
 from audit.trace.builtin import Builtins
 from audit.trace.chosen_weights import chosen_weights, decides_weights
 from audit.trace.containers import Containers
+from audit.trace.entries import APPS, RUNNERS
 from audit.trace.files import Files
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
 from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_beside
@@ -124,6 +125,13 @@ class Library(Methods, Builtins, Containers, Files):
             if len(args) == 1 and "default" in kwargs:
                 args = [args[0], kwargs["default"]]
             return self.environ(args, node)
+        if name in APPS:
+            if name == "typer.Typer" and f.data == name and f.const == "made":
+                self.begin(node)
+            app = V("lib", const="made", data=name)
+            return app
+        if name in RUNNERS and first is not None and first.kind in ("func", "partial"):
+            return self.call_value(first, [], {}, node)
         if name == "os.environ.copy":
             return mapping({}, V("val"))  # settings for a program that is started
         if name.startswith("builtins."):
@@ -269,11 +277,10 @@ class Library(Methods, Builtins, Containers, Files):
         if last in ("spec_from_file_location", "SourceFileLoader") and len(args) >= 2:
             out = V("val")
             if args[1].kind == "const" and isinstance(args[1].const, str):
-                out.const = ("spec", args[1].const.rsplit("/", 1)[-1].removesuffix(".py"))
+                out.const = ("spec", args[1].const)
             return out
         if last == "module_from_spec" and first is not None and isinstance(first.const, tuple) and first.const[:1] == ("spec",):
-            found = self.local_module(first.const[1])
-            return found if found is not None else V("val")
+            return self.module_file(first.const[1]) or V("val")
         if last in POINTERS and first is not None and name.startswith(("ctypes", "cffi", "ffi")):
             return args[-1] if last == "cast" and name.startswith(("cffi", "ffi")) else first
         if last in READERS and args:

@@ -25,6 +25,7 @@ from audit.trace.chosen_weights import ChosenWeights
 from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
+from audit.trace.entries import Entries
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.floors import Floors
@@ -98,7 +99,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
+    Entries, Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
 ):  # fmt: skip
     def __init__(
         self,
@@ -142,8 +143,11 @@ class Machine(
         self.hooks = 0
         self.hook_at: Any = None  # path, line and calls of the last one that was set
         self.hooked: list[tuple[Any, set[str]]] = []  # of the script's own hooks that are set: their scopes, and the names that they fill
+        self.own_losses: dict[int, bool] = {}  # of model methods: do they give back a loss and nothing else
         self.loaded: dict[str, V] = {}
         self.environ_set: dict[str, V] = {}  # settings that the program itself makes
+        self.entries: list[V] = []  # functions that a framework's command line begins
+        self.functions: list[V] = []  # those that it runs on another machine
         self.started: set[str] = set()  # scripts that were begun as programs of their own
         self.returns: list[list[V]] = []
         self.yielded: dict[int, tuple[tuple, tuple, int]] = {}  # per generator: loops, calls and line of its last ``yield``
@@ -242,6 +246,7 @@ class Machine(
             scope.names["__file__"] = const(self.primary)
             scope.names["__doc__"] = const(None)
             self.block(module.body)
+            self.begin(module)
         except Exhausted as e:
             self.trace.exhausted = str(e)
         except RecursionError:

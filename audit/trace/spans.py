@@ -41,6 +41,11 @@ MAX_START = 64
 _products = count(FIRST_PRODUCT)
 
 
+def but_first(span: Span | None) -> Span | None:
+    """The run without its first token."""
+    return ((span[0][0], span[0][1] + 1), span[1]) if span is not None else None
+
+
 class Advances:
     """By how much the numbers behind symbols grow from one turn of a loop to the next."""
 

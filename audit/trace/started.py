@@ -18,16 +18,33 @@ STARTS = frozenset(
     f"subprocess.{name}" for name in ("run", "call", "check_call", "check_output", "Popen", "getoutput", "getstatusoutput")
 ) | {"os.system", "os.popen", "os.execv", "os.execvp", "os.execve", "os.execl", "os.execlp", "os.spawnv", "os.spawnl"}
 SCRIPT = "script"
+FOLDER = "folder"
 _SETTING = re.compile(r"(?:^|\s)([A-Z][A-Z0-9_]*)=(\S+)(?=\s)")
 _WORD = re.compile(r"[\w./-]+\.py\b")
 _SCORE = re.compile(r"bpb|bits[ _]per[ _]byte", re.I)
 
 
-def named(path: V, last: V) -> V:
-    """A path that ends in ``last``: which script it is stays known, wherever that lies."""
-    if last.kind == "const" and isinstance(last.const, str) and last.const.endswith(".py"):
+def named(path: V, last: V, before: V | None = None) -> V:
+    """A path that ends in ``last``: which script it is stays known, wherever that lies; with the folders that were named on the way there."""
+    if last.kind != "const" or not isinstance(last.const, str):
+        return path
+    folder = _folder(before) if before is not None else ""
+    if last.const.endswith(".py"):
+        if folder and not path.flags:
+            script = const(f"{folder}/{last.const}")
+            script.knobs = path.knobs
+            return script
         path.keys = path.keys | {(SCRIPT, last.const.rpartition("/")[2])}
+    elif folder and not path.flags and "." not in last.const and "*" not in last.const:
+        path.const = (FOLDER, f"{folder}/{last.const}")
     return path
+
+
+def _folder(v: V) -> str:
+    """A path's folders as far as they are known: ``records/x`` of ``ROOT / "records" / "x"``."""
+    if isinstance(v.const, tuple) and v.const[:1] == (FOLDER,):
+        return str(v.const[1])
+    return v.const if v.kind == "const" and isinstance(v.const, str) and "." not in v.const and not v.flags else ""
 
 
 def _names(v: V, depth: int = 0) -> Iterator[str]:

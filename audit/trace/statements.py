@@ -113,6 +113,8 @@ class Statements(Loops, Contexts, Totals):
         return BREAK if s.kind == "break" else CONTINUE if s.kind == "continue" else NORMAL
 
     def s_raise(self: Any, s: ir.Raise) -> int:
+        if isinstance(s.exc, ir.Call) and isinstance(s.exc.func, ir.Name) and s.exc.func.id == "SystemExit":
+            self.ev(s.exc)  # ``raise SystemExit(main())``
         return RAISE
 
     def s_assert(self: Any, s: ir.Assert) -> int:
@@ -144,6 +146,7 @@ class Statements(Loops, Contexts, Totals):
         self.scope.set(s.name, made)
         for d in s.decorators:
             given = self.ev(d)
+            self.note_entry(d, made)
             if given.kind == "func" and self.interest.summary(given.data.node).calls & {"append", "add", "setdefault", "update"}:
                 self.call_value(given, [made], {}, s)  # a register of functions; the name still means the function
         return NORMAL

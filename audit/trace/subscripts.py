@@ -99,6 +99,8 @@ class Subscripts:
             k = base.kind
         if k == "obj" and (held := fields_of(base)) is not None:
             base, k = seq(held), "seq"
+        if k == "bound" and base.data[1] == "parents" and not base.flags:
+            return V("bound", data=(base.data[0], "parent"))  # a folder, as ``.parent`` is
         if k == "module":  # globals()["name"]
             i = self.ev(index)
             return (base.data.names.get(i.const) if i.kind == "const" else None) or V("val")

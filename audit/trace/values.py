@@ -506,7 +506,16 @@ def join(a: V, b: V) -> V:
     out = derive([a, b])
     if untouched(a) and untouched(b):
         out.either = (a, b)  # whoever changes it changes one of these
+    if stands_in(a, b) or stands_in(b, a):
+        out.flags &= ~RAND
     return out
+
+
+def stands_in(made_up: V, data: V) -> bool:
+    """Random numbers in place of a shard that is not there: where the shard is, nothing of them is left."""
+    if made_up.flags != RAND or made_up.kind != "val" or not data.flags & (VAL | TRAIN) or data.flags & ~(VAL | TRAIN | FILE | CUT | ART):
+        return False
+    return any(link.read or any(x.read for x in link.before) for link in data.via)
 
 
 def embedded(v: V) -> frozenset:
