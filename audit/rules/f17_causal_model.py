@@ -84,6 +84,7 @@ from audit.rules.settings import closed_by
 from audit.rules.slots import READ
 from audit.rules.told import SEEN, sees_targets, shown_apart
 from audit.rules.window import STATISTICS, Window
+from audit.trace.foreign import FOREIGN
 
 RULE = Rule(
     id="F17",
@@ -250,8 +251,16 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         first = doubtful[0]
         reason = f"{first.path}:{first.line}: {first.message}"
         yield Obligation(rule=RULE.id, status="undetermined", reason=reason)
+    elif absent := _not_submitted(ctx):
+        yield Obligation(rule=RULE.id, status="undetermined", reason=f"what is scored comes from `{absent}`, which is not among the submitted files")
     else:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
+
+
+def _not_submitted(ctx: Context) -> str | None:
+    """The absent module that a score's predictions were made with."""
+    scores = ctx.trace.of("SCORE", active=True) if ctx.trace is not None else ()
+    return next((k[1] for s in scores if s.on_val for k in sorted(s.detail.get("keys", ()), key=str) if k[0] == FOREIGN), None)
 
 
 def _surest(found: Iterable[Finding]) -> list[Finding]:

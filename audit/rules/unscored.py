@@ -7,12 +7,12 @@ could be shown wants to know which of these it is.
 from __future__ import annotations
 
 import builtins
-import sys
 from collections.abc import Iterator
 
 from audit import ir
 from audit.context import Context
 from audit.trace import Trace
+from audit.trace.foreign import is_library
 from audit.trace.values import RAND, SOURCES, TRAIN, VAL
 
 NOWHERE = "no place was found where validation tokens are scored"
@@ -21,14 +21,6 @@ _READS = frozenset(
     "fromfile memmap open load loads read read_bytes read_text frombuffer glob rglob iglob listdir iterdir scandir mmap load_dataset "
     "DataLoader ParquetFile read_parquet from_file urlopen urlretrieve download hf_hub_download run Popen check_call check_output".split()
 )
-#: installed, not submitted
-_LIBRARIES = frozenset(
-    "torch numpy sentencepiece triton flash_attn flash_attn_interface kernels datasets transformers huggingface_hub mlx modal brotli zstandard "
-    "tiktoken tokenizers tqdm wandb requests pyarrow jax flax numba scipy sklearn matplotlib psutil einops pandas safetensors yaml fla cupy cffi "
-    "torchao pynvml liger_kernel cut_cross_entropy mamba_ssm causal_conv1d torch_xla cutlass ray fire typer click hydra omegaconf dotenv".split()
-)
-
-
 #: methods of texts, lists and tables, which run no code of the script
 _OF_VALUES = frozenset("split strip join lower upper items keys values append extend update format startswith endswith replace".split())
 
@@ -66,7 +58,7 @@ def _calls_own(module: ir.Module) -> bool:
         (alias or name).partition(".")[0]
         for n in outside if isinstance(n, ir.Import)
         for name, alias in n.names
-        if _is_library((n.module or "") if n.is_from else name)
+        if is_library((n.module or "") if n.is_from else name)
     }  # fmt: skip
     for n in outside:
         if isinstance(n, (ir.FunctionDef, ir.ClassDef)):
@@ -79,11 +71,6 @@ def _calls_own(module: ir.Module) -> bool:
             if called == "importlib" or not (called in libraries or hasattr(builtins, called) or name in _OF_VALUES):
                 return True
     return False
-
-
-def _is_library(module: str) -> bool:
-    top = module.partition(".")[0]
-    return top in _LIBRARIES or top in sys.stdlib_module_names
 
 
 def _top(called: ir.Expr) -> str:
@@ -99,7 +86,7 @@ def _unread(ctx: Context, module: ir.Module) -> tuple[list[str], bool]:
     files = ctx.files.paths if ctx.files is not None else []
     for name in _imports(module.body):
         top = name.partition(".")[0]
-        if not top or _is_library(top):
+        if not top or is_library(top):
             continue
         stem = name.replace(".", "/")
         if any(p == f"{t}.py" or p.endswith(f"/{t}.py") for p in ctx.modules for t in (top, stem, f"{stem}/__init__", f"{top}/__init__")):

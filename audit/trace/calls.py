@@ -109,7 +109,8 @@ class Calls:
         if k == "bound":
             return self.call_method(f, args, kwargs, node)
         if k == "lib":
-            return self.call_lib(f.data, args, kwargs, node, f)
+            made = self.call_lib(f.data, args, kwargs, node, f)
+            return self.brought_in(f.data, made) if self.absent else made
         if k == "obj":
             inst = f.data
             if isinstance(inst.cls, ClassV):

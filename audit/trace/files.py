@@ -103,6 +103,7 @@ class Files:
                 elif found is not None:
                     self.scope.set(alias or name.split(".")[0], found)
                 else:
+                    self.note_absent(name)
                     self.scope.set(alias or name.split(".")[0], V("lib", data=canonical(name if alias else name.split(".")[0])))
                 continue
             module = s.module or ""
@@ -122,6 +123,7 @@ class Files:
                 if module in ("", ".") and (found := self.local_module(name)) is not None:
                     self.scope.set(alias or name, found)
                 else:
+                    self.note_absent(module)
                     self.scope.set(alias or name, V("lib", data=canonical(f"{module}.{name}")))
 
     def local_module(self: Any, name: str) -> V | None:

@@ -29,6 +29,7 @@ from audit.trace.entries import Entries
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.floors import Floors
+from audit.trace.foreign import Foreign
 from audit.trace.gates import Gates
 from audit.trace.hooks import Hooks
 from audit.trace.interest import Interest
@@ -99,7 +100,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Entries, Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
+    Entries, Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff, Foreign,
 ):  # fmt: skip
     def __init__(
         self,
@@ -171,6 +172,7 @@ class Machine(
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.asking: list[tuple[V, Any, int]] = []  # tests of tables whose branches are being executed, with the depth of calls
+        self.absent: set[str] = set()  # imported modules that are neither submitted nor libraries
         self.comparing: list[V] = []  # comparisons of losses whose branches are being executed
         self.ways: tuple[dict[str, V], dict[str, V]] = ({}, {})  # names as the two ways of the last branch left them
         self.picks: list[V] = []  # what numbers were picked by (`audit.trace.chosen_weights`)
