@@ -81,6 +81,11 @@ def reckoned(op: str, a: V, b: V, out: V) -> None:
         share, number = b.share, a
     if share is None or not out.flags & META:
         return
+    if op == "+" and number.share is not None and {share.open, number.share.open} == {0, -1} and OF_WORLD in out.keys:
+        # ``start + n // world // 2``: where a rank begins, and how much it has to do; what all of them have to do together
+        own = share if share.open else number.share
+        out.share = own._replace(open=0)
+        return
     by = number.const if number.kind == "const" else None
     unknown = by is None and number.kind == "val" and not number.flags and number.share is None
     if (unknown or (by is not None and OF_WORLD in number.keys)) and op in ("*", "//", "/", "+", "-"):

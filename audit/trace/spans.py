@@ -68,6 +68,9 @@ class Advances:
         weighted loss has no span any more."""
         if not kinds(out).isdisjoint((HEAD[0], UNTIL)):
             out.keys = moved_head(op, a, b, out.keys)
+        if op in "*/" and (times := [x for x, n in ((a, b), (b, a)) if x.flags & LOSS and x.span is not None and counts(n)]):
+            out.span = times[0].span
+            return
         if out.flags & (VAL | LOSS) and not out.flags & META:
             if op == "*" and out.span is not None and out.flags & LOSS and weighted(a, b):
                 out.span = None
@@ -372,6 +375,11 @@ def beyond(place: Place, symbols: tuple[int, ...]) -> Place | None:
             return None
         more.remove(x)
     return tuple(more), place[1]
+
+
+def counts(v: V) -> bool:
+    """A number made of lengths: times it, the mean of a run's losses is the sum of all of them."""
+    return v.kind == "val" and bool(v.flags & META) and not v.flags & (VAL | LOSS | LOGITS | MASK)
 
 
 def weighted(a: V, b: V) -> bool:
