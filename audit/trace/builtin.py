@@ -20,6 +20,7 @@ from audit.trace.values import (
     ClassV,
     V,
     const,
+    counted,
     derive,
     mapping,
     seq,
@@ -204,7 +205,7 @@ class Builtins:
                 return seq([])
             return seq([], strip_loop(turns[-1], loop))
         if v.kind == "dict":
-            return seq([const(k) for k in v.data], V("val") if v.rest is not None else None)
+            return seq([const(k) for k in v.data], counted(v) if v.rest is not None else None)
         if v.kind == "const":
             try:
                 return seq([const(x) for x in list(v.const)[:64]])
@@ -225,7 +226,7 @@ class Builtins:
             except TypeError:
                 pass
         if len(args) == 1 and args[0].kind in ("seq", "dict"):
-            out = derive([summary(args[0])])
+            out = derive([summary(args[0]), counted(args[0])])
         else:
             out = derive(args)
         end = min((n for a in args if (n := until(a)) is not None), default=None) if last == "min" else None

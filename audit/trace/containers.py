@@ -20,6 +20,7 @@ from audit.trace.values import (
     V,
     clone,
     const,
+    counted,
     derive,
     join,
     kinds,
@@ -106,7 +107,7 @@ class Containers:
         # dict
         if name == "items":
             pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
-            rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
+            rest = seq([counted(recv), recv.rest]) if recv.rest is not None else None
             return seq(pairs, rest)
         if name == "values":
             rest = recv.rest
@@ -115,7 +116,7 @@ class Containers:
                 rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
             return seq(list((recv.data or {}).values())[:12], rest)
         if name == "keys":
-            return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
+            return seq([const(x) for x in list(recv.data or {})[:12]], counted(recv) if recv.rest is not None else None)
         if name in ("get", "pop", "setdefault") and first is not None:
             default = args[1] if len(args) > 1 else const(None)
             if first.kind == "const":

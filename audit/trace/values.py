@@ -405,6 +405,14 @@ def const(value: Any) -> V:
     return V("const", value)
 
 
+def counted(row: V) -> V:
+    """One of the tokens that a row of a table of dictionaries has counts of: which ones, the read of the row found."""
+    out = V("val")
+    if row.kind == "dict" and row.flags & COUNT:
+        out.flags, out.keys = COUNT, frozenset(k for k in row.keys if k[0] == "lookup")
+    return out
+
+
 def seq(items: list[V], rest: V | None = None) -> V:
     v = V("seq", data=items)
     v.rest = rest
