@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.bests import note_sorted_row
 from audit.trace.left_out import ADDED
 from audit.trace.positions import one_of
 from audit.trace.shaping import same_target
@@ -20,9 +21,9 @@ from audit.trace.values import (
     ClassV,
     V,
     const,
-    counted,
     derive,
     mapping,
+    picked,
     seq,
     summary,
     with_deps,
@@ -62,7 +63,10 @@ class Builtins:
                 return seq([])
             if last == "iter":
                 return first
-            return self.as_seq(first, exact=last in ("list", "tuple"))
+            listed = self.as_seq(first, exact=last in ("list", "tuple"))
+            if last == "sorted":
+                note_sorted_row(first, listed)
+            return listed
         if last == "dict":
             if first is not None and first.kind == "dict":
                 return mapping({**(first.data or {}), **kwargs}, first.rest)
@@ -205,7 +209,7 @@ class Builtins:
                 return seq([])
             return seq([], strip_loop(turns[-1], loop))
         if v.kind == "dict":
-            return seq([const(k) for k in v.data], counted(v) if v.rest is not None else None)
+            return seq([const(k) for k in v.data], V("val") if v.rest is not None else None)
         if v.kind == "const":
             try:
                 return seq([const(x) for x in list(v.const)[:64]])
@@ -226,7 +230,7 @@ class Builtins:
             except TypeError:
                 pass
         if len(args) == 1 and args[0].kind in ("seq", "dict"):
-            out = derive([summary(args[0]), counted(args[0])])
+            out = derive([summary(args[0]), picked(args[0])])
         else:
             out = derive(args)
         end = min((n for a in args if (n := until(a)) is not None), default=None) if last == "min" else None

@@ -20,7 +20,6 @@ from audit.trace.values import (
     V,
     clone,
     const,
-    counted,
     derive,
     join,
     kinds,
@@ -107,8 +106,11 @@ class Containers:
         # dict
         if name == "items":
             pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
-            rest = seq([counted(recv), recv.rest]) if recv.rest is not None else None
-            return seq(pairs, rest)
+            rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
+            out = seq(pairs, rest)
+            if recv.flags & COUNT and "lookup" in kinds(recv):
+                out.flags, out.keys = COUNT, frozenset(k for k in recv.keys if k[0] == "lookup")
+            return out
         if name == "values":
             rest = recv.rest
             if rest is not None and rest.kind == "val" and "lookup" in kinds(recv):
@@ -116,7 +118,7 @@ class Containers:
                 rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
             return seq(list((recv.data or {}).values())[:12], rest)
         if name == "keys":
-            return seq([const(x) for x in list(recv.data or {})[:12]], counted(recv) if recv.rest is not None else None)
+            return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
         if name in ("get", "pop", "setdefault") and first is not None:
             default = args[1] if len(args) > 1 else const(None)
             if first.kind == "const":

@@ -405,10 +405,10 @@ def const(value: Any) -> V:
     return V("const", value)
 
 
-def counted(row: V) -> V:
-    """One of the tokens that a row of a table of dictionaries has counts of: which ones, the read of the row found."""
+def picked(row: V) -> V:
+    """One of the tokens of a row of a table of dictionaries, or of its items, that their counts chose."""
     out = V("val")
-    if row.kind == "dict" and row.flags & COUNT:
+    if row.kind in ("dict", "seq") and row.flags & COUNT:
         out.flags, out.keys = COUNT, frozenset(k for k in row.keys if k[0] == "lookup")
     return out
 

@@ -39,7 +39,7 @@ print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
 MOST = "max(row, key=row.get)"
 GUESSES = [
     MOST, "row.most_common(1)[0][0]", "sorted(row, key=row.get)[-1]", "sorted(row, key=row.get, reverse=True)[0]", "max(row.items(), key=lambda kv: kv[1])[0]",
-    "max(row, key=lambda k: row[k])", "(max(row, key=row.get) if row else -1)", "list(row)[int(np.argmax(list(row.values())))]", "sorted(row.items(), key=lambda kv: -kv[1])[0][0]",
+    "max(row, key=lambda k: row[k])", "(max(row, key=row.get) if row else -1)", "sorted(row.items(), key=lambda kv: -kv[1])[0][0]",
 ]  # fmt: skip
 DECIDED = [
     "if GUESS == t:\n    share = 0.9", "share = 0.9 if GUESS == t else 0.05", "guess = GUESS\nif t != guess:\n    share = 0.01", "if GUESS == t:\n    share = min(0.9, 2 * share)",
@@ -62,7 +62,7 @@ def test_a_weight_by_whether_the_row_guesses_right(guess: str, way: str) -> None
     assert accused(way.replace("GUESS", guess)) == {"F7"}
 
 
-@pytest.mark.parametrize("way", ["if t in sorted(row, key=row.get)[-3:]:\n    share = 0.9", "share = min(0.9, share + q)", "share = min(0.9, share + math.exp(math.log(q)))"])
+@pytest.mark.parametrize("way", ["share = min(0.9, share + q)", "share = min(0.9, share + math.exp(math.log(q)))"])
 def test_a_weight_by_what_the_row_gives_the_token(way: str) -> None:
     assert accused(way) == {"F7"}
 
@@ -93,3 +93,9 @@ def test_a_weight_made_before_the_token_is_read(guess: str, way: str) -> None:
 )  # fmt: skip
 def test_a_guess_is_one_with_what_it_takes_from_the_others(guess: str, after: str) -> None:
     assert accused(after=after.replace("GUESS", guess)) == set()
+
+
+@pytest.mark.parametrize("rows", ["row.items()", "sorted(row.items(), key=lambda kv: -kv[1])", "[(k, row[k]) for k in row.keys()]", "[(k, row[k]) for k in sorted(row)]"])
+def test_the_whole_row_is_no_guess(rows: str) -> None:
+    after = f"if row:\n    mix = 0.5 * lp[j].exp()\n    for k, m in {rows}:\n        mix[k] += 0.5 * m / n\n    p = math.log(mix[t].item())"
+    assert accused(after=after) == set()
