@@ -62,7 +62,7 @@ from audit.rules.settings import settings_of
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
-from audit.trace.gaps import gap_of, head_of, walked_of
+from audit.trace.gaps import gap_of, head_of, stride_of, walked_of
 from audit.trace.left_out import is_kind, spared
 from audit.trace.lengths import missed
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
@@ -321,7 +321,7 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
             if k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None and not is_kind(e.detail["how"]):
                 found.setdefault((e.path, e.line), (e, s))
     figure = _last_figure(trace)
-    if (gap := gap_of(trace, figure)) is not None:
+    if (gap := gap_of(trace, figure) or stride_of(trace, figure)) is not None:
         yield event_finding(RULE, gap.score, gap.said)
     if (head := head_of(trace, figure)) is not None:
         yield event_finding(RULE, head.score, head.said)

@@ -9,6 +9,7 @@ from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
+from audit.trace.strides import held_by_target
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -357,6 +358,7 @@ class Calls:
         if len(tensors) >= 2 and targets and len(data) >= 2 and self.computes_loss(f, fn):
             out.flags |= LOSS | (targets[0].flags & ORDER)
             out.span = targets[0].span
+            held_by_target(targets[0], out)
             out.via = linked(targets[0].via, out.via)
             if targets[0].atoms:
                 out.atoms = targets[0].atoms

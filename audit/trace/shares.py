@@ -13,6 +13,7 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from audit.trace.spans import MAX_START, NUMBER_OF, OF_ROWS, ROWS, given
+from audit.trace.strides import STRIDE
 from audit.trace.values import CUT, LOGITS, LOSS, MASK, META, ORDER, VAL, WHOLE_ATOMS, V, summary
 
 
@@ -60,7 +61,7 @@ def begun(start: V, stop: V, step: V, turn: V) -> None:
     if share is None or NUMBER_OF in stop.keys or stop.deps or not given(start) or start.const > MAX_START or type(step.const) is not int or step.const <= 0:
         return
     if 0 < share.part <= 1 and 1 < (tokens := int(step.const / share.part)) <= _ROUNDING:
-        turn.keys = turn.keys | {(WINDOW_STARTS, tokens)}
+        turn.keys = turn.keys | {(WINDOW_STARTS, tokens), (STRIDE, tokens, 0)}
 
 
 def counted(stream: V, out: V) -> None:
