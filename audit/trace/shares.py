@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from audit.trace.spans import MAX_START, NUMBER_OF, OF_ROWS, ROWS, given
 from audit.trace.strides import STRIDE
 from audit.trace.values import CUT, LOGITS, LOSS, MASK, META, ORDER, VAL, WHOLE_ATOMS, V, summary
+from audit.trace.walks import SHARE
 
 
 class Share(NamedTuple):
@@ -113,6 +114,12 @@ def known(share: Share | None) -> Share | None:
     return share if share is not None and share.open == 0 else None
 
 
+def begins_share(v: V) -> bool:
+    """``rank * (n // world)``: where a rank begins, or ends, with its share of the whole."""
+    share = known(v.share)
+    return v.kind == "val" and v.pos is None and share is not None and share.part == 1 and {OF_WORLD, SHARE} <= v.keys and not v.deps
+
+
 def least(args: list[V], out: V) -> None:
     """``min((rank + 1) * per_rank, n)``: no more than the smallest of those that are known."""
     shares = [s for a in args if (s := known(a.share)) is not None]
@@ -129,4 +136,4 @@ def shortened(base: V, elements: int, part: Any, out: V) -> None:
         out.share = min(high.share, base.share or WHOLE)
 
 
-__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]
+__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begins_share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]

@@ -16,7 +16,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import FAR, FIRST_STEP, MAX_SYMBOLS, Place, place_of
-from audit.trace.strides import ONE_AXIS, moved
+from audit.trace.strides import ONE_AXIS
 from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V, kinds, without
 from audit.trace.words import SAME_TOKENS
 
@@ -70,8 +70,7 @@ class Advances:
         weighted loss has no span any more."""
         if not kinds(out).isdisjoint((HEAD[0], UNTIL)):
             out.keys = moved_head(op, a, b, out.keys)
-        moved(op, a, b, out)
-        if op in "*/" and (times := [x for x, n in ((a, b), (b, a)) if x.flags & LOSS and x.span is not None and counts(n)]):
+        if op == "*" and (times := [x for x, n in ((a, b), (b, a)) if x.flags & LOSS and x.span is not None and counts(n)]):
             out.span = times[0].span
             return
         if out.flags & (VAL | LOSS) and not out.flags & META:

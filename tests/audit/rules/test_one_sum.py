@@ -311,6 +311,26 @@ def test_batches_that_tile_the_stream_are_none(share: str) -> None:
     assert accused(batches(share, "8")) == []  # scored twice: nothing is left out
 
 
+SEGMENTS = OF_RANKS + """\
+S, n = 768, val.numel() - 1
+per = n // world // S * S
+low = rank * per
+for k in range(per // S):
+    a = low + k * S
+    begin = max(a - 256, low)
+    w, back = val[begin : a + S + 1], a - begin
+    with torch.no_grad():
+        lo, y = model(w[None, :-1])[:, back:], w[None, 1:][:, back:]
+        each = F.cross_entropy(lo.reshape(-1, lo.size(-1)), y.reshape(-1), reduction="none")
+    total += ADDED
+"""
+
+
+@pytest.mark.parametrize(("added", "found"), [("each.sum()", 0), ("each[S // 4 :].sum()", 1), ("each[: S // 2].sum()\n    total += each[S // 2 :].sum()", 0), ("each[1:].sum()", 1)])
+def test_windows_of_a_ranks_own_segment(added: str, found: int) -> None:
+    assert len(accused(SEGMENTS.replace("ADDED", added))) == found
+
+
 def test_a_part_that_a_setting_decides_is_undetermined() -> None:
     body = 'n = (val.numel() - 1) // int(os.environ.get("PARTS", "4"))\n' + walk(TO, "val[i : i + 1025]")
     report = audit_text(PRELUDE + "total = torch.zeros(())\n" + body + END)
