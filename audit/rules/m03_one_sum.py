@@ -37,7 +37,8 @@ What ranks have to do, each a contiguous share, is together what one process wou
 
 A rank's own share that is printed as the whole is found where the program always joins a group of processes, scores
 between places that its rank decides, and brings no numbers of several ranks together anywhere: no collective but for
-gradients, no file named by rank, no queue. One process that may run alone is left out.
+gradients, no file named by rank, no queue. One process that may run alone is left out. So are tokens, or nats, of one rank
+over the bytes, or the tokens, of all: where two sums are counted up side by side and only the divisor is brought together.
 
 A program that reads no validation data and prints a score that stands in its text has summed up nothing.
 
@@ -59,6 +60,7 @@ from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.own_share import best_of_parts, of_one_share
 from audit.rules.settings import settings_of
+from audit.rules.unreduced import of_some_sums
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
@@ -266,6 +268,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found += _shaped(ctx.trace)
         found += _weighted(code, ctx.trace)
         found += of_one_share(RULE, code, ctx.trace)
+        found += of_some_sums(RULE, code, ctx.trace)
         found += best_of_parts(RULE, code, ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
