@@ -19,8 +19,8 @@ a log; means over seeds in a README.
 bytes in tokens) is collected and averaged, or averaged over ranks.
 
 What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
-at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
-the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
+at a number that stands in the script or where a rank's contiguous share begins (ranks that take turns, outer loops and settings start elsewhere), and the loop's bound against
+the number of all tokens. Where windows stand in rows of a batch, the part that is scored of each against how far their beginnings lie apart. A bound that a setting decides is undetermined. First tokens that have no context, of a
 document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
 separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. Where the loss is
 dropped because a guess agrees with the target, those tokens get probability one and the others lose nothing by it (stored
