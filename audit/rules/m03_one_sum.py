@@ -19,8 +19,8 @@ a log; means over seeds in a README.
 bytes in tokens) is collected and averaged, or averaged over ranks.
 
 What is left out is counted: a loop's step against the first and the last target that a turn scores, where the loop starts
-at a number that stands in the script (ranks, outer loops and settings start elsewhere), and the loop's bound against
-the number of all tokens. A bound that a setting decides is undetermined. First tokens that have no context, of a
+at a number that stands in the script or where a rank's contiguous share begins (ranks that take turns, outer loops and settings start elsewhere), and the loop's bound against
+the number of all tokens. Where windows stand in rows of a batch, the part that is scored of each against how far their beginnings lie apart. A bound that a setting decides is undetermined. First tokens that have no context, of a
 document or of the stream, count as nothing; the first window of each document counts. A test of the target itself that
 separators, or tokens without bytes, do not pass leaves their nats out; a test for padding does not. Where the loss is
 dropped because a guess agrees with the target, those tokens get probability one and the others lose nothing by it (stored
@@ -37,7 +37,8 @@ What ranks have to do, each a contiguous share, is together what one process wou
 
 A rank's own share that is printed as the whole is found where the program always joins a group of processes, scores
 between places that its rank decides, and brings no numbers of several ranks together anywhere: no collective but for
-gradients, no file named by rank, no queue. One process that may run alone is left out.
+gradients, no file named by rank, no queue. One process that may run alone is left out. So are tokens, or nats, of one rank
+over the bytes, or the tokens, of all: where two sums are counted up side by side and only the divisor is brought together.
 
 A program that reads no validation data and prints a score that stands in its text has summed up nothing.
 
@@ -59,10 +60,11 @@ from audit.rules.code import Code, Place, code_of, finding, is_ln2
 from audit.rules.flow import event_finding, example, holds, violated
 from audit.rules.own_share import best_of_parts, of_one_share
 from audit.rules.settings import settings_of
+from audit.rules.unreduced import of_some_sums
 from audit.rules.weighted import weighted
 from audit.trace.caches import marks
 from audit.trace.events import Event, Trace
-from audit.trace.gaps import gap_of, head_of, walked_of
+from audit.trace.gaps import gap_of, head_of, stride_of, walked_of
 from audit.trace.left_out import is_kind, spared
 from audit.trace.lengths import missed
 from audit.trace.shaping import BETWEEN, MEAN, OWN_LOSS, SHAPED, WEIGHTED
@@ -266,6 +268,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         found += _shaped(ctx.trace)
         found += _weighted(code, ctx.trace)
         found += of_one_share(RULE, code, ctx.trace)
+        found += of_some_sums(RULE, code, ctx.trace)
         found += best_of_parts(RULE, code, ctx.trace)
     found.sort(key=lambda f: (f.active == "no", f.path, f.line))
     yield from found
@@ -321,7 +324,7 @@ def _shaped(trace: Trace) -> Iterator[Finding]:
             if k[1] not in trace.stabilisers and (e := shapes.get(k[1])) is not None and not is_kind(e.detail["how"]):
                 found.setdefault((e.path, e.line), (e, s))
     figure = _last_figure(trace)
-    if (gap := gap_of(trace, figure)) is not None:
+    if (gap := gap_of(trace, figure) or stride_of(trace, figure)) is not None:
         yield event_finding(RULE, gap.score, gap.said)
     if (head := head_of(trace, figure)) is not None:
         yield event_finding(RULE, head.score, head.said)

@@ -11,13 +11,14 @@ from audit.trace.folded import of_whole_run
 from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
-from audit.trace.positions import TOTAL, add_places
+from audit.trace.positions import TOTAL, add_places, place_of
 from audit.trace.runs import joined
 from audit.trace.scaled import LESS_THAN_ONE
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, added_up, is_loss, number, same_target
-from audit.trace.shares import reckoned
+from audit.trace.shares import begins_share, reckoned
 from audit.trace.spans import HEAD
 from audit.trace.started import named
+from audit.trace.strides import moved
 from audit.trace.values import (
     ART,
     BPB,
@@ -142,6 +143,8 @@ class Arithmetic:
         if out.flags & META:
             self.note_share(op, a, b, out)
             reckoned(op, a, b, out)
+            if begins_share(out):
+                self.trace.advances.of_ranks.update(place_of(out)[0])
         if op == "%" and a.flags & VAL and not a.flags & META:
             out.flags &= ~META  # tokens modulo a table's length are an address, and no length
         if op in "*/":
@@ -208,6 +211,7 @@ class Arithmetic:
             add_places(op, a, b, out)
         if HEAD in a.keys or a.const == LENGTH:
             self.note_length(op, a, b, out)
+        moved(op, a, b, out)
         if op in "+-*":
             self.trace.advances.combine(op, a, b, out)
         elif HEAD in out.keys:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.values import BPB, LOSS, VAL, V, clone, derive, seq, summary
+from audit.trace.values import BPB, COUNT, LOSS, VAL, V, clone, derive, kinds, picked, seq, summary
 
 BEST = "best"
 
@@ -33,6 +33,23 @@ def marked(v: V, pick: int) -> V:
     made = clone(v) if v.kind == "val" else derive([summary(v)])
     made.keys = made.keys | {(BEST, pick)}
     return made
+
+
+def one_of_row(several: V, one: V) -> V:
+    """The token, or the pair of a token and its count, that the counts of a row (or of its items) put first."""
+    if several.kind == "dict":
+        return picked(several)
+    if not several.flags & COUNT or "lookup" not in kinds(several):
+        return one
+    if one.kind == "seq" and len(one.data or []) == 2:
+        return seq([picked(several), one.data[1]])
+    return picked(several) if one.kind == "val" and not one.flags else one
+
+
+def note_sorted_row(row: V, out: V) -> None:
+    """``sorted(row, key=row.get)``: the list knows what it is made of, and so does what is taken from one of its ends."""
+    if row.kind in ("dict", "seq") and row.flags & COUNT and out.kind == "seq":
+        out.flags, out.keys = out.flags | COUNT, out.keys | {k for k in row.keys if k[0] == "lookup"}
 
 
 class Bests:
@@ -69,8 +86,8 @@ class Bests:
         figures = summary(several)
         if by is not None and not self.evaluations(figures):
             figures = self.figures_of(several, by, node)
-        one = V("val") if several.kind == "dict" else self.element(several)
-        made: V = self.best(one if one.kind == "seq" or several.kind == "dict" else out, figures, node, how, picks=by is not None or one.kind == "seq")
+        one = one_of_row(several, V("val") if several.kind == "dict" else self.element(several))
+        made: V = self.best(one if one.kind == "seq" or several.kind == "dict" or several.flags & COUNT else out, figures, node, how, picks=by is not None or one.kind == "seq")
         return made
 
     def place_of_best(self: Any, figure: V) -> V:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.bests import note_sorted_row
 from audit.trace.left_out import ADDED
 from audit.trace.positions import one_of
 from audit.trace.shaping import same_target
@@ -22,6 +23,7 @@ from audit.trace.values import (
     const,
     derive,
     mapping,
+    picked,
     seq,
     summary,
     with_deps,
@@ -61,7 +63,10 @@ class Builtins:
                 return seq([])
             if last == "iter":
                 return first
-            return self.as_seq(first, exact=last in ("list", "tuple"))
+            listed = self.as_seq(first, exact=last in ("list", "tuple"))
+            if last == "sorted":
+                note_sorted_row(first, listed)
+            return listed
         if last == "dict":
             if first is not None and first.kind == "dict":
                 return mapping({**(first.data or {}), **kwargs}, first.rest)
@@ -227,7 +232,7 @@ class Builtins:
             except TypeError:
                 pass
         if len(args) == 1 and args[0].kind in ("seq", "dict"):
-            out = derive([summary(args[0])])
+            out = derive([summary(args[0]), picked(args[0])])
         else:
             out = derive(args)
         end = min((n for a in args if (n := until(a)) is not None), default=None) if last == "min" else None

@@ -10,6 +10,7 @@ from audit.trace.hooks import adds_up
 from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS, but_first
+from audit.trace.strides import held_by_target
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -373,6 +374,7 @@ class Calls:
         if targets:
             out.flags |= LOSS | (targets[0].flags & ORDER)
             out.span = targets[0].span
+            held_by_target(targets[0], out)
             out.via = linked(targets[0].via, out.via)
             if targets[0].atoms:
                 out.atoms = targets[0].atoms

@@ -107,7 +107,10 @@ class Containers:
         if name == "items":
             pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
             rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
-            return seq(pairs, rest)
+            out = seq(pairs, rest)
+            if recv.flags & COUNT and "lookup" in kinds(recv):
+                out.flags, out.keys = COUNT, frozenset(k for k in recv.keys if k[0] == "lookup")
+            return out
         if name == "values":
             rest = recv.rest
             if rest is not None and rest.kind == "val" and "lookup" in kinds(recv):

@@ -16,9 +16,11 @@ from typing import Any
 
 from audit import ir
 from audit.trace.coverage import FEWEST, PIECES, Cut, plain
+from audit.trace.positions import place_of
 from audit.trace.shaping import number
 from audit.trace.shares import OF_WORLD, WINDOW_STARTS, Share, documents, known, starts
 from audit.trace.spans import NUMBER_OF
+from audit.trace.strides import STRIDE_BY
 from audit.trace.values import CUT, LOGITS, LOSS, META, VAL, V, clone, const, derive, kinds, seq, summary
 
 #: documents of the validation set
@@ -98,6 +100,8 @@ class Documents:
             turn = self.scope.names.get(n.id) if isinstance(n, ir.Name) and n.id in counters else None
             if turn is not None and turn.kind == "val" and not turn.flags:
                 turn.keys = turn.keys | {(WINDOW_STARTS, 0)}
+                if len(symbols := place_of(turn)[0]) == 1:
+                    turn.keys = turn.keys | {(STRIDE_BY, symbols[0], place_of(turn)[1])}
 
     def note_some(self: Any, part: V, bound: V, which: str, node: Any, drawn: bool = False, sure: bool = True) -> V:
         """Of the windows, those that ``part`` stands for are kept."""

@@ -11,6 +11,7 @@ from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import HIT
 from audit.trace.headline import scores_beside
+from audit.trace.strides import note_later_start
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     BPB,
@@ -217,8 +218,8 @@ class Expressions(Attributes, Arithmetic, Subscripts):
                 out = derive([a, b, test])
                 out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
                 out.const = HIT if test.const == HIT and not b.const else None
-                return self.by_side(out, test, e)
-            out = self.either(e, test, a, b)
+                return note_later_start(e, test, a, b, self.by_side(out, test, e))
+            out = note_later_start(e, test, a, b, self.either(e, test, a, b))
             if rows_of(a) or rows_of(b):
                 self.weigh(a if rows_of(a) else b, test, out, e)
             if a is not b and self.uncounted(a) and self.uncounted(b) and picks(test, a) and picks(test, b):

@@ -18,6 +18,7 @@ from math import gcd
 
 from audit.trace.events import Event, Trace
 from audit.trace.spans import OF_ROWS
+from audit.trace.strides import HELD, STRIDE, STRIDE_BY
 
 #: a walk that trims the stream to whole windows, or that begins after an order of n-grams, goes further than this
 NEARLY_ALL = Fraction(19, 20)
@@ -83,6 +84,26 @@ def gap_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
     step = gcd(*(part.step for _, part in found))
     left = step - _covered(step, [part for _, part in found])
     return Gap(found[-1][0], step, left) if left > 0 else None
+
+
+def stride_of(trace: Trace, scores: Iterable[Event]) -> Gap | None:
+    """The same where windows stand in rows: what is scored of each, against how far they lie apart (`audit.trace.strides`)."""
+    parts: list[_Part] = []
+    steps: set[int] = set()
+    score = None
+    for e in scores:
+        keys = e.detail["keys"]
+        held = [_Part(0, k[1], k[2]) for k in keys if k[0] == HELD]
+        apart = {k[1] if k[0] == STRIDE else trace.advances.per_turn.get(k[1], (0, 0))[1] for k in keys if k[0] in (STRIDE, STRIDE_BY)}
+        if not held or len(apart) != 1:
+            return None
+        parts += held
+        steps |= apart
+        score = e
+    if score is None or len(steps) != 1 or (step := steps.pop()) <= 1:
+        return None
+    left = step - _covered(step, parts)
+    return Gap(score, step, left) if left > 0 else None
 
 
 def walked_of(trace: Trace, scores: Iterable[Event]) -> Walked | None:
@@ -179,4 +200,4 @@ def _covered(step: int, parts: list[_Part]) -> int:
     return total
 
 
-__all__ = ["Gap", "Head", "Walked", "gap_of", "head_of", "walked_of"]
+__all__ = ["Gap", "Head", "Walked", "gap_of", "head_of", "stride_of", "walked_of"]

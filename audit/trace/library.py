@@ -36,6 +36,7 @@ from audit.trace.shaping import (
 from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
+from audit.trace.strides import held_by_target
 from audit.trace.tallies import SOLVERS
 from audit.trace.totals import ADDS, PUT_TOGETHER
 from audit.trace.values import (
@@ -486,6 +487,7 @@ class Library(Methods, Builtins, Containers, Files):
         out.flags |= target.flags & ORDER
         out.mask = None
         out.span = target.span
+        held_by_target(target, out)
         out.via = linked(target.via, out.via)
         out.keys = (out.keys - LAYOUT) | (target.keys & LAYOUT)
         self.told(logits, target, out, node)
@@ -501,6 +503,7 @@ class Library(Methods, Builtins, Containers, Files):
             if index.atoms:
                 out.atoms = index.atoms
             out.span = index.span
+            held_by_target(index, out)
             out.via = linked(index.via, out.via)
             if not PROPOSALS.isdisjoint(kinds(index)):
                 out.keys = out.keys | {NORM}

@@ -13,7 +13,9 @@ from fractions import Fraction
 from typing import Any, NamedTuple
 
 from audit.trace.spans import MAX_START, NUMBER_OF, OF_ROWS, ROWS, given
+from audit.trace.strides import STRIDE
 from audit.trace.values import CUT, LOGITS, LOSS, MASK, META, ORDER, VAL, WHOLE_ATOMS, V, summary
+from audit.trace.walks import SHARE
 
 
 class Share(NamedTuple):
@@ -60,7 +62,7 @@ def begun(start: V, stop: V, step: V, turn: V) -> None:
     if share is None or NUMBER_OF in stop.keys or stop.deps or not given(start) or start.const > MAX_START or type(step.const) is not int or step.const <= 0:
         return
     if 0 < share.part <= 1 and 1 < (tokens := int(step.const / share.part)) <= _ROUNDING:
-        turn.keys = turn.keys | {(WINDOW_STARTS, tokens)}
+        turn.keys = turn.keys | {(WINDOW_STARTS, tokens), (STRIDE, tokens, 0)}
 
 
 def counted(stream: V, out: V) -> None:
@@ -80,6 +82,11 @@ def reckoned(op: str, a: V, b: V, out: V) -> None:
     if share is None and op in "*+":
         share, number = b.share, a
     if share is None or not out.flags & META:
+        return
+    if op == "+" and number.share is not None and {share.open, number.share.open} == {0, -1} and OF_WORLD in out.keys:
+        # ``start + n // world // 2``: where a rank begins, and how much it has to do; what all of them have to do together
+        own = share if share.open else number.share
+        out.share = own._replace(open=0)
         return
     by = number.const if number.kind == "const" else None
     unknown = by is None and number.kind == "val" and not number.flags and number.share is None
@@ -107,6 +114,12 @@ def known(share: Share | None) -> Share | None:
     return share if share is not None and share.open == 0 else None
 
 
+def begins_share(v: V) -> bool:
+    """``rank * (n // world)``: where a rank begins, or ends, with its share of the whole."""
+    share = known(v.share)
+    return v.kind == "val" and v.pos is None and share is not None and share.part == 1 and {OF_WORLD, SHARE} <= v.keys and not v.deps
+
+
 def least(args: list[V], out: V) -> None:
     """``min((rank + 1) * per_rank, n)``: no more than the smallest of those that are known."""
     shares = [s for a in args if (s := known(a.share)) is not None]
@@ -123,4 +136,4 @@ def shortened(base: V, elements: int, part: Any, out: V) -> None:
         out.share = min(high.share, base.share or WHOLE)
 
 
-__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]
+__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begins_share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]

@@ -16,7 +16,9 @@ from typing import Any
 
 from audit import ir
 from audit.trace.positions import FAR, FIRST_STEP, MAX_SYMBOLS, Place, place_of
+from audit.trace.strides import ONE_AXIS
 from audit.trace.values import LOGITS, LOSS, MASK, META, TGT, VAL, V, kinds, without
+from audit.trace.words import SAME_TOKENS
 
 Span = tuple[Place, Place | None]
 #: tokens in one row (``tokens[None]``), in several, and a part that was cut out of rows, of each of them perhaps
@@ -73,6 +75,9 @@ class Advances:
         weighted loss has no span any more."""
         if not kinds(out).isdisjoint((HEAD[0], UNTIL)):
             out.keys = moved_head(op, a, b, out.keys)
+        if op == "*" and (times := [x for x, n in ((a, b), (b, a)) if x.flags & LOSS and x.span is not None and counts(n)]):
+            out.span = times[0].span
+            return
         if out.flags & (VAL | LOSS) and not out.flags & META:
             if op == "*" and out.span is not None and out.flags & LOSS and weighted(a, b):
                 out.span = None
@@ -264,6 +269,8 @@ def note_rows(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
 
 def laid_out(name: str, v: V, shape: list[V], out: V) -> None:
     """``tokens.view(1, -1)``, ``tokens.reshape(rows, -1)``, ``tokens.unsqueeze(0)``, ``stack([tokens[w : w + n] for w in starts])``"""
+    if name not in SAME_TOKENS:
+        out.keys = without(out.keys, {ONE_AXIS})
     if name in ("stack", "vstack") and out.flags & VAL and not out.flags & META and v.kind == "seq" and (v.rest is not None or len(v.data) > 1):
         out.keys = out.keys | {WINDOWS}
     if not v.flags & VAL or v.flags & META:
@@ -377,6 +384,11 @@ def beyond(place: Place, symbols: tuple[int, ...]) -> Place | None:
             return None
         more.remove(x)
     return tuple(more), place[1]
+
+
+def counts(v: V) -> bool:
+    """A number made of lengths: times it, the mean of a run's losses is the sum of all of them."""
+    return v.kind == "val" and bool(v.flags & META) and not v.flags & (VAL | LOSS | LOGITS | MASK)
 
 
 def weighted(a: V, b: V) -> bool:

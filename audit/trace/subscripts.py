@@ -28,6 +28,7 @@ from audit.trace.runs import cut_out, one_element, suffix
 from audit.trace.shaping import BETWEEN, BY_PLACE, found_at, is_loss, shape_origin
 from audit.trace.shares import documents, shortened
 from audit.trace.spans import WINDOWS, beyond, cut, note_last, note_rows
+from audit.trace.strides import filled, note_held
 from audit.trace.values import (
     ART,
     BYTES,
@@ -315,6 +316,7 @@ class Subscripts:
             out.keys = out.keys | row
         out.span = cut(base, elements, parts)
         note_last(base, elements, parts, out)
+        note_held(base, elements, parts, out)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
             out.keys = out.keys - {WINDOWS}  # one of them
@@ -566,7 +568,7 @@ class Subscripts:
             base.keys = base.keys | {LAID}
         if WHOLE in base.keys and value.flags & PROB and WHOLE not in value.keys:
             base.keys = base.keys - {WHOLE}  # ``probs[i] *= 0.7``: there is room for something else
-        base.absorb(self.own_row(value, places))
+        base.absorb(filled(self.own_row(value, places), elements))
         self.note_link(base, node)
         base.deps = base.deps | value.deps
         shape_origin(base)

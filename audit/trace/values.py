@@ -420,6 +420,14 @@ def const(value: Any) -> V:
     return V("const", value)
 
 
+def picked(row: V) -> V:
+    """One of the tokens of a row of a table of dictionaries, or of its items, that their counts chose."""
+    out = V("val")
+    if row.kind in ("dict", "seq") and row.flags & COUNT:
+        out.flags, out.keys = COUNT, frozenset(k for k in row.keys if k[0] == "lookup")
+    return out
+
+
 def seq(items: list[V], rest: V | None = None) -> V:
     v = V("seq", data=items)
     v.rest = rest

@@ -17,7 +17,7 @@ from audit import ir
 from audit.trace.gates import AGREE, HIT, PROPOSALS, REST, holds_tokens
 from audit.trace.positions import MAX_SYMBOLS, place_of, shifted, tokens_in
 from audit.trace.totals import PUT_TOGETHER
-from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq
+from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq, summary
 from audit.trace.words import ROW
 
 OWN_PLACE = "own"
@@ -46,6 +46,11 @@ def rows_of(v: V) -> bool:
     return v.kind == "val" and ROW in v.keys and bool(v.flags & LOGITS) and not v.flags & LOSS
 
 
+def scores_tokens(v: V) -> bool:
+    """Something of the model's output that may still say something of each token: no figure such as the entropy."""
+    return bool(v.flags & LOGITS) and (not v.flags & PROB or ROW in v.keys)
+
+
 class Weights:
     """Mixed into the machine; see `audit.trace.machine`."""
 
@@ -69,6 +74,7 @@ class Weights:
     def note_compared(self: Any, a: V, b: V, out: V) -> None:
         """``rows.argmax(1) == y``, ``rank_of == y``: is the token what a model or a table proposes."""
         for guess, token in ((a, b), (b, a)):
+            guess = summary(guess) if guess.kind == "seq" else guess
             if guess.flags & (LOGITS | PROB | COUNT) and not guess.flags & LOSS and all(k[0] != "candidates" for k in guess.keys):
                 out.keys = out.keys | self.owned(token)
 
@@ -90,11 +96,11 @@ class Weights:
     def note_rest(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
         """``(1 - share) * p(token)`` where the token itself decided ``share``: also as ``lp + log(1 - share)``."""
         if op == "-":
-            if a.kind == "const" and a.const == 1 and b.const != HIT and not b.flags & (LOSS | LOGITS):
+            if a.kind == "const" and a.const == 1 and b.const != HIT and not b.flags & LOSS and not scores_tokens(b):
                 out.keys = out.keys | {REST}
             return
         for weight, p in ((a, b), (b, a)):
-            if REST not in weight.keys or REST in p.keys or weight.flags & LOGITS or not p.flags & LOSS or not p.flags & VAL or p.flags & LOGITS:
+            if REST not in weight.keys or REST in p.keys or scores_tokens(weight) or not p.flags & LOSS or not p.flags & VAL or p.flags & LOGITS:
                 continue
             if op == "*" or (op == "+" and ("logp",) in weight.keys and ("exp",) not in p.keys):
                 own = tokens_in(p.keys)
@@ -111,15 +117,16 @@ class Weights:
         if not mine:
             return
         names = self.scope.names
+        in_place = self.interest.assigned(s.body)[1] | self.interest.assigned(s.orelse)[1]  # ``share *= 2``
         for name, now in list(names.items()):
-            if now is before.get(name) or now.kind not in ("val", "const"):
+            if (now is before.get(name) and name not in in_place) or now.kind not in ("val", "const"):
                 continue
             if rows_of(now):
                 out = clone(now)
                 old = before.get(name)
                 self.weigh(old if old is not None and rows_of(old) else now, test, out, s)
                 names[name] = out
-            elif not now.flags & (LOSS | LOGITS | COUNT) and name in before:
+            elif not now.flags & (LOSS | COUNT) and not scores_tokens(now) and name in before:
                 out = clone(now)
                 out.keys = now.keys | mine
                 names[name] = out

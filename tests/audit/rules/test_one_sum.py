@@ -258,6 +258,79 @@ def test_every_second_batch_of_a_rank_is_a_gap() -> None:
     assert accused(every.format(16)) == []
 
 
+BATCHES = OF_RANKS + """\
+import torch.distributed as dist
+class Own(Model):
+    def forward(self, x, y):
+        return F.cross_entropy(super().forward(x).transpose(1, 2), y)
+model, total, count = Own(), torch.zeros((), dtype=torch.float64), torch.zeros(())
+SHARE
+for k in range(low, high, STEP):
+    to = min(k + 16, high)
+    part = val[k * L : to * L + 1]
+    x, y = part[:-1].reshape(-1, L), part[1:].reshape(-1, L)
+    with torch.no_grad():
+        each = model(x, y).detach()
+    number = float(y.numel())
+    total += each.double() * number
+    count += number
+dist.all_reduce(total)
+"""
+OWN_SHARE = "low, high = n * rank // world, n * (rank + 1) // world"
+
+
+def batches(share: str = OWN_SHARE, step: str = "16") -> str:
+    return BATCHES.replace("SHARE", share).replace("STEP", step)
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        "n = n // 4\n" + OWN_SHARE, "n = (val.numel() // 4 - 1) // L\n" + OWN_SHARE, "val = val[: val.numel() // 4]\nn = (val.numel() - 1) // L\n" + OWN_SHARE,
+        "low = n * rank // world\nhigh = low + n // world // 2", "per = n // world\nlow = rank * per\nhigh = low + per // 2",
+    ],
+)  # fmt: skip
+def test_means_times_their_numbers_are_followed_to_the_end_of_the_walk(share: str) -> None:
+    assert any("the rest is never scored" in m for m in accused(batches(share)))
+
+
+def test_means_times_their_numbers_are_followed_through_every_turn() -> None:
+    assert any("are never scored" in m for m in accused(batches(step="32")))
+
+
+@pytest.mark.parametrize(
+    "share",
+    [
+        OWN_SHARE, "per = (n + world - 1) // world\nlow, high = rank * per, min((rank + 1) * per, n)", "per = n // world\nlow = rank * per\nhigh = low + per",
+        "low = n * rank // world\nhigh = low + n // world", "per = n // world\nlow = rank * per\nhigh = n if rank == world - 1 else low + per",
+        "n = n * L // L\n" + OWN_SHARE, "low, high = 0, n",
+    ],
+)  # fmt: skip
+def test_batches_that_tile_the_stream_are_none(share: str) -> None:
+    assert accused(batches(share)) == []
+    assert accused(batches(share, "8")) == []  # scored twice: nothing is left out
+
+
+SEGMENTS = OF_RANKS + """\
+S, n = 768, val.numel() - 1
+per = n // world // S * S
+low = rank * per
+for k in range(per // S):
+    a = low + k * S
+    begin = max(a - 256, low)
+    w, back = val[begin : a + S + 1], a - begin
+    with torch.no_grad():
+        lo, y = model(w[None, :-1])[:, back:], w[None, 1:][:, back:]
+        each = F.cross_entropy(lo.reshape(-1, lo.size(-1)), y.reshape(-1), reduction="none")
+    total += ADDED
+"""
+
+
+@pytest.mark.parametrize(("added", "found"), [("each.sum()", 0), ("each[S // 4 :].sum()", 1), ("each[: S // 2].sum()\n    total += each[S // 2 :].sum()", 0), ("each[1:].sum()", 1)])
+def test_windows_of_a_ranks_own_segment(added: str, found: int) -> None:
+    assert len(accused(SEGMENTS.replace("ADDED", added))) == found
+
+
 def test_a_part_that_a_setting_decides_is_undetermined() -> None:
     body = 'n = (val.numel() - 1) // int(os.environ.get("PARTS", "4"))\n' + walk(TO, "val[i : i + 1025]")
     report = audit_text(PRELUDE + "total = torch.zeros(())\n" + body + END)
