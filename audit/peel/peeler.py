@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import builtins
 import posixpath
 import re
+import symtable
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -135,9 +137,17 @@ def _layer(result: Peeled, path: str, siblings: Callable[[str], bytes | None], b
             result.opaque = f"what line {unknown.line} runs ({unknown.how}) could not be unpacked"
             result.line = unknown.line
         return False
+    source = _text(launch.source) or ""
+    if launch.how == "exec" and (handed := _handed_on(tree.body, launch.line, source)):
+        result.opaque = f"what line {launch.line} runs uses {handed}, which the wrapper made: the two were not followed together"
+        result.line = result.line or launch.line
+        return False
+    if rest := _afterwards(tree.body, launch.line):
+        if launch.how != "exec":
+            return False  # a script that uses what it loaded: followed as it stands, with the other as a module
+        source += "\n" + "\n".join(ast.unparse(s) for s in rest) + "\n"
     if not result.layers:
         result.line = launch.line
-    source = _text(launch.source) or ""
     result.layers.append(_layer_name(launch, world))
     if launch.name and launch.name not in world.files:
         result.path = launch.name.removeprefix(VPath.ROOT).lstrip("/")
@@ -174,6 +184,57 @@ def _without_strings(tree: ast.Module, text: str) -> str:
             for number in range(first, min(last + 1, len(lines))):
                 lines[number] = ""
     return "\n".join(lines)
+
+
+def _afterwards(body: list[ast.stmt], line: int) -> list[ast.stmt]:
+    """What the wrapper itself does once the text that it runs at ``line`` has run: the figure may be changed there."""
+    for n, stmt in enumerate(body):
+        if stmt.lineno <= line <= (stmt.end_lineno or stmt.lineno):
+            if isinstance(stmt, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+                return []
+            inner = [s for name in ("body", "orelse", "finalbody") for s in _afterwards(getattr(stmt, name, []), line)]
+            return [*inner, *(s for s in body[n + 1 :] if not _idle(s))]
+    return []
+
+
+def _handed_on(body: list[ast.stmt], line: int, source: str) -> str:
+    """A name that the wrapper gives a value and that the text it runs reads without giving it one."""
+    before = [s for s in body if (s.end_lineno or s.lineno) < line]
+    bound = {n.id for s in before for n in ast.walk(s) if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Store)}
+    bound |= {s.name for s in before if isinstance(s, (ast.FunctionDef, ast.ClassDef))}
+    try:
+        return min(bound & _free_names(source), default="") if bound else ""
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ""
+
+
+def _free_names(source: str) -> set[str]:
+    """Names that a text reads from its surroundings."""
+    top = symtable.symtable(source.removeprefix("\ufeff"), "text", "exec")
+    own = {x.get_name() for x in top.get_symbols() if x.is_assigned() or x.is_imported()}
+    found: set[str] = set()
+    todo = [top]
+    while todo:
+        table = todo.pop()
+        todo += table.get_children()
+        names = {x.get_name() for x in table.get_symbols() if x.is_referenced() and (table is top or x.is_global())}
+        own |= {x.get_name() for x in table.get_symbols() if x.is_declared_global() and x.is_assigned()}
+        found |= names
+    return found - own - set(dir(builtins))
+
+
+def _idle(stmt: ast.stmt) -> bool:
+    """An import, a constant, a message without figures, the end of the program."""
+    if isinstance(stmt, (ast.Import, ast.ImportFrom, ast.Pass, ast.Delete)):
+        return True
+    if not isinstance(stmt, ast.Expr):
+        return False
+    call = stmt.value
+    return isinstance(call, ast.Constant) or (
+        isinstance(call, ast.Call)
+        and (ast.unparse(call.func) in ("sys.exit", "exit", "quit") or all(isinstance(a, ast.Constant) for a in call.args))
+        and ast.unparse(call.func) in ("sys.exit", "exit", "quit", "print", "sys.stdout.flush")
+    )
 
 
 def _text(source: object) -> str | None:

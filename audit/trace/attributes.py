@@ -20,6 +20,7 @@ from audit.trace.values import (
     derive,
     join,
 )  # fmt: skip
+from audit.trace.words import canonical
 
 _numbers = count(1)
 SHAPE_ATTRS = frozenset(["shape", "size", "ndim", "dtype", "device", "itemsize", "nbytes"])
@@ -146,6 +147,8 @@ class Attributes:
         elif v.kind == "lib" and v.data in self.loaded:
             scope = self.loaded[v.data]
             scope.data.names[name] = value
+        elif v.kind == "lib" and value.kind in ("func", "partial", "lib", "bound"):
+            self.patched[canonical(f"{v.data}.{name}")] = value  # ``F.cross_entropy = mine``
         elif v.kind == "val" and name != "requires_grad" and name != "grad":
             v.absorb(value)
 

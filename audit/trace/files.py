@@ -124,7 +124,8 @@ class Files:
                     self.scope.set(alias or name, found)
                 else:
                     self.note_absent(module)
-                    self.scope.set(alias or name, V("lib", data=canonical(f"{module}.{name}")))
+                    dotted = canonical(f"{module}.{name}")
+                    self.scope.set(alias or name, self.patched.get(dotted) or V("lib", data=dotted))
 
     def local_module(self: Any, name: str) -> V | None:
         """A module of the submission: executed once in a scope of its own."""
@@ -138,8 +139,11 @@ class Files:
         path = near if near in names else next(iter(names), None)
         return self.load_module(path, name) if path is not None else None
 
-    def module_file(self: Any, file: str) -> V | None:
-        """The module that is read from this file, of whose path the end is known; beside the script that asks for it, or else the nearest above."""
+    def module_file(self: Any, file: str, name: str | None = None) -> V | None:
+        """The module that is read from this file, of whose path the end is known; beside the script that asks for it, or else the nearest above.
+
+        ``name``: what it is called while it runs, the file's own name where None.
+        """
         file = file.removeprefix("./").lstrip("/")
         names = [p for p in self.modules if p not in (self.primary, self.scope.path) and (p == file or p.endswith("/" + file))]
         folder = self.scope.path.rpartition("/")[0]
@@ -148,7 +152,7 @@ class Files:
                 break
             folder = folder.rpartition("/")[0]
         path = f"{folder}/{file}" if folder else file if file in names else next(iter(names), None)
-        return self.load_module(path, file.rpartition("/")[2].removesuffix(".py")) if path is not None else None
+        return self.load_module(path, name or file.rpartition("/")[2].removesuffix(".py")) if path is not None else None
 
     def load_module(self: Any, path: str, name: str) -> V:
         """Executes a module's file, the first time that it is asked for."""

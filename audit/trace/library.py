@@ -102,6 +102,8 @@ class Library(Methods, Builtins, Containers, Files):
 
     def lib_attr(self: Any, v: V, name: str) -> V:
         dotted = f"{v.data}.{name}"
+        if self.patched and (put := self.patched.get(canonical(dotted))) is not None:
+            return put  # type: ignore[no-any-return]
         if dotted in ("math.log", "builtins.log"):
             return V("lib", data=dotted)
         if dotted in ("math.e", "numpy.e"):
@@ -280,6 +282,9 @@ class Library(Methods, Builtins, Containers, Files):
             if args[1].kind == "const" and isinstance(args[1].const, str):
                 out.const = ("spec", args[1].const)
             return out
+        if name == "runpy.run_path" and first is not None and isinstance(first.const, str):
+            given = kwargs.get("run_name")
+            return self.module_file(first.const, str(given.const) if given is not None and given.kind == "const" else "<run_path>") or V("val")
         if last == "module_from_spec" and first is not None and isinstance(first.const, tuple) and first.const[:1] == ("spec",):
             return self.module_file(first.const[1]) or V("val")
         if last in POINTERS and first is not None and name.startswith(("ctypes", "cffi", "ffi")):

@@ -172,6 +172,7 @@ class Machine(
         self.turn_starts: list[dict[str, V]] = []  # per open loop: names as its turn began
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.asking: list[tuple[V, Any, int]] = []  # tests of tables whose branches are being executed, with the depth of calls
+        self.patched: dict[str, V] = {}  # functions of libraries that the script put its own in place of
         self.absent: set[str] = set()  # imported modules that are neither submitted nor libraries
         self.comparing: list[V] = []  # comparisons of losses whose branches are being executed
         self.ways: tuple[dict[str, V], dict[str, V]] = ({}, {})  # names as the two ways of the last branch left them
