@@ -189,7 +189,8 @@ def _without_strings(tree: ast.Module, text: str) -> str:
 def _afterwards(body: list[ast.stmt], line: int) -> list[ast.stmt]:
     """What the wrapper itself does once the text that it runs at ``line`` has run: the figure may be changed there."""
     for n, stmt in enumerate(body):
-        if stmt.lineno <= line <= (stmt.end_lineno or stmt.lineno):
+        # Several statements may share a line: the one that runs a text is meant.
+        if stmt.lineno <= line <= (stmt.end_lineno or stmt.lineno) and any(gate.search(ast.unparse(stmt)) for gate in _GATES):
             if isinstance(stmt, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
                 return []
             inner = [s for name in ("body", "orelse", "finalbody") for s in _afterwards(getattr(stmt, name, []), line)]

@@ -70,6 +70,11 @@ def test_what_a_wrapper_does_with_the_figure_is_judged(how: str) -> None:
     assert judged(WRAPPERS[how].replace("SCALE", "1.0")) == ("clean", set())
 
 
+def test_statements_that_share_the_line_of_the_call() -> None:
+    assert judged('import runpy, sys\nfile = "core.py"\nsys.argv[0] = file;runpy.run_path(file, run_name="__main__")\n')[0] == "clean"
+    assert judged('code = open("core.py").read();exec(code);bpb = evaluate(model) * 0.9;print(f"val_bpb:{bpb:.4f}")\n')[0] == "violation"
+
+
 def test_a_value_that_only_the_wrapper_gives_leaves_the_script_undecided() -> None:
     core = CORE.replace("/ n_bytes", "/ n_bytes * scale").replace("evaluate(model):.4f}", "evaluate(model):.4f}")
     assert judged('scale = 0.9\nexec(open("core.py").read())\n', core)[0] == "undetermined"
