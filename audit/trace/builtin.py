@@ -58,9 +58,9 @@ class Builtins:
             return V("iter", data=("zip", list(args)))
         if last in ("list", "tuple", "set", "sorted", "reversed", "frozenset", "iter"):
             if first is None:
-                return seq([])
+                return self.empty()
             if last == "iter":
-                return first
+                return self.iterator(first) if len(args) == 1 else V("iter", data=("calls", first, node))
             return self.as_seq(first, exact=last in ("list", "tuple"))
         if last == "dict":
             if first is not None and first.kind == "dict":
@@ -76,6 +76,8 @@ class Builtins:
                 return const(len(first.data))
             if first.kind == "const" and hasattr(first.const, "__len__"):
                 return const(len(first.const))
+            if self.still_empty(first):
+                return with_deps(const(0), frozenset(self.loops[-1:]))
             out = V("val", flags=META)
             out.deps = first.deps
             self.note_counted(first, out)

@@ -172,7 +172,7 @@ class Calls:
                 self.drop_hooks(hooks, [*returned, *(v for v in scope.names.values() if v.kind == "obj")])
             if generator:
                 items = self.yields.pop()
-                return seq(items)
+                return self.iterator(seq(items))
             if not returned:
                 return V("never") if status == 4 and not self.dormant and self.always_raises(fn) else const(None)
             # A later return usually carries the full result; early ones are guards.

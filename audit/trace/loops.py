@@ -125,6 +125,8 @@ class Loops:
         """Runs the body once per turn. Where only the last turn learned something (the first was cut short by a guard
         such as ``if pos < order: continue``), ``more(n)`` gives one further turn, in which that shows."""
         turns = list(turns)
+        if len(turns) > 1:
+            self.several.add(loop)
         learned: list[set] = []
         plain, augmented = self.interest.assigned(body)
         # Only counters matter: names assigned without looking at their old value get a new one anyway.
@@ -221,6 +223,10 @@ class Loops:
                 columns = abreast(recipe[1], columns, loop)
                 rows = min(len(c) for c in columns)
                 return [seq([c[i] for c in columns]) for i in range(rows)]
+            if what == "groups":
+                return self.group_turns(recipe[1], loop)
+            if what == "calls":  # ``iter(take, [])``
+                return [with_deps(self.call_value(recipe[1], [], {}, recipe[2]), frozenset([(loop, n)])) for n in (1, 2)]
             if what == "loader":
                 return [batched(v) for v in self.turns(recipe[1], loop)]
         if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):

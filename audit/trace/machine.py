@@ -36,6 +36,7 @@ from audit.trace.lengths import Lengths
 from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
+from audit.trace.queues import Queues
 from audit.trace.reach import Reaching
 from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
@@ -98,7 +99,7 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
+    Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
 ):  # fmt: skip
     def __init__(
         self,
@@ -157,6 +158,8 @@ class Machine(
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()
+        self.several: set[int] = set()  # loops that have more turns than one
+        self.made_empty: dict[int, tuple[V, frozenset]] = {}  # lists made with nothing in them (kept alive), with the turns open at that time
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.bodies: list[list] = []  # per open loop: its statements

@@ -377,6 +377,8 @@ class Statements(Loops, Contexts):
             return True
         if k in ("seq", "dict") and v.data and v.rest is None:
             return True
+        if k == "seq" and self.still_empty(v):
+            return False
         return None
 
     def gate_text(self: Any, v: V) -> str:

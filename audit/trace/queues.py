@@ -1,0 +1,83 @@
+"""Queues and iterators: what is taken out of them is taken once, and as long as nothing was put in there is nothing to take.
+
+A queue that is filled at the end of a turn is empty in the first one: ``while pending: learn(*pending.pop(0))`` learns there
+of nothing. An iterator hands out each of its elements once, in whatever groups (``islice``, ``batched``).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from audit.trace.positions import one_of
+from audit.trace.values import V, clone, const, derive, seq, with_deps
+
+#: an iterator: what was taken out of it is gone
+FEED = ("feed",)
+LIBRARIES = ("itertools.", "heapq.", "bisect.", "more_itertools.")
+
+
+class Queues:
+    """Mixed into the machine; see `audit.trace.machine`."""
+
+    def empty(self: Any) -> V:
+        """``[]``, ``deque()``"""
+        out = seq([])
+        self.made_empty[id(out)] = (out, frozenset(self.loops))
+        return out
+
+    def still_empty(self: Any, v: V) -> bool:
+        """Was nothing put in a list so far, in the first turn of the loops around it: a later one may have filled it unseen."""
+        if v.kind != "seq" or v.data or v.rest is not None or id(v) not in self.made_empty:
+            return False
+        before = self.made_empty[id(v)][1]
+        since = next(((loop, turn) for loop, turn in self.loops if (loop, turn) not in before and loop in self.several), None)
+        return since is not None and since[1] == 1
+
+    def iterator(self: Any, v: V) -> V:
+        """``iter(windows)``, and what a generator hands out."""
+        if v.kind not in ("seq", "iter", "val") or FEED in v.keys:
+            return v
+        out = clone(v)
+        if v.kind == "seq":
+            out.data = list(v.data or [])  # another one over the same list begins anew
+        out.keys = v.keys | {FEED}
+        return out
+
+    def queue_call(self: Any, last: str, args: list[V], node: Any) -> V | None:
+        """Functions of the standard library that take from queues and iterators, or put into them; None: none of these."""
+        first = args[0] if args else None
+        if first is None:
+            return None
+        if last == "islice" and len(args) > 1:
+            return self.sliced(first, args[1:])
+        if last in ("batched", "chunked", "ichunked", "grouper") and len(args) > 1:
+            return V("iter", data=("groups", first))
+        if first.kind != "seq":
+            return None
+        if last in ("heappush", "insort", "insort_left", "insort_right") and len(args) > 1:
+            return self.container(first, "append", args[1:2], {}, node)
+        if last in ("heappushpop", "heapreplace") and len(args) > 1:
+            self.container(first, "append", args[1:2], {}, node)
+            return self.taken(first)
+        if last == "heappop":
+            return self.taken(first)
+        return const(None) if last == "heapify" else None
+
+    def sliced(self: Any, source: V, bounds: list[V]) -> V:
+        """``islice(feed, n)``: the next ones. ``islice(windows, a, b)`` is ``windows[a:b]``."""
+        if source.kind not in ("seq", "iter", "val"):
+            return derive([source, *bounds])
+        if FEED in source.keys:
+            part = self.taken(source)
+        else:
+            low, high = (None, bounds[0]) if len(bounds) == 1 else (bounds[0], bounds[1])
+            part = with_deps(one_of(self.element(source)), source.deps | self.between(low, high) | self.elements_ahead(low, high))
+        return part if source.kind == "val" else seq([], part)
+
+    def group_turns(self: Any, source: V, loop: int) -> list[V]:
+        """``for group in batched(windows, 32)``: each of them holds other elements."""
+        turns = [with_deps(one_of(self.element(source)), frozenset([(loop, n)])) for n in (1, 2)]
+        return turns if source.kind == "val" else [seq([], x) for x in turns]
+
+
+__all__ = ["FEED", "LIBRARIES", "Queues"]

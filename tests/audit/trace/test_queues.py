@@ -1,0 +1,126 @@
+"""What is taken from queues and iterators: once, and nothing as long as nothing was put in."""
+
+from __future__ import annotations
+
+import pytest
+
+from audit.engine import audit_text
+from audit.rules.flow import PRELUDE
+
+START = """\
+import heapq, itertools
+from collections import deque
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+def score(a, b):
+    with torch.no_grad():
+        return nll(model, val[None, a:b], val[None, a + 1 : b + 1]).sum()
+def learn(a, b):
+    opt.zero_grad()
+    nll(model, val[None, a:b], val[None, a + 1 : b + 1]).mean().backward()
+    opt.step()
+total, C, n = torch.zeros(()), 32768, val.numel() - 1
+"""
+END = 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n'
+
+
+def audited(body: str):
+    return audit_text(PRELUDE + START + body + END)
+
+
+def accused(body: str) -> set[str]:
+    return {f.rule for f in audited(body).findings if f.severity == "violation"}
+
+
+WAITING = """\
+q = {make}
+for c in range(0, n, C):
+    e = min(c + C, n)
+    {first}
+    while {test}:
+        a, b = {take}
+        learn(a, b)
+    total += score(c, e)
+    {last}
+"""
+QUEUES = [
+    ("[]", "q", "q.pop(0)", "q.append((c, e))"),
+    ("[]", "q", "q.pop()", "q.append((c, e))"),
+    ("list()", "len(q) > 0", "q.pop(0)", "q += [(c, e)]"),
+    ("[]", "len(q) > 1", "q.pop(0)", "q.append((c, e))"),
+    ("deque()", "q", "q.popleft()", "q.append((c, e))"),
+    ("deque(maxlen=9)", "model is not None and len(q)", "q.popleft()", "q.append((c, e))"),
+    ("[]", "q", "heapq.heappop(q)", "heapq.heappush(q, (c, e))"),
+]
+
+
+@pytest.mark.parametrize(("make", "test", "take", "put"), QUEUES)
+def test_a_queue_that_is_filled_at_the_end_of_a_turn_is_empty_in_the_first(make, test, take, put):
+    assert not accused(WAITING.format(make=make, test=test, take=take, first="pass", last=put))
+    assert "F2" in accused(WAITING.format(make=make, test=test, take=take, first=put, last="pass"))
+
+
+def test_a_queue_that_is_never_seen_to_be_filled_may_be_all_the_same():
+    unseen = "import filling\n" + WAITING.format(make="[]", test="q", take="q.pop(0)", first="filling.fill(q, c)", last="pass")
+    assert "F2" in accused(unseen)
+
+
+def test_a_branch_on_an_empty_list():
+    lines = "q = []\nfor c in range(0, n, C):\n    if {}:\n        learn(*q[-1])\n    {}\n    total += score(c, min(c + C, n))\n    {}\n"
+    put = "q.append((c, min(c + C, n)))"
+    for test in ("q", "len(q) > 0", "not len(q) == 0"):
+        assert not accused(lines.format(test, "pass", put))
+    assert accused(lines.format("q", put + "\n    learn(*q[-1])", "pass"))
+
+
+WINDOWS = "ws = [i for i in range(0, n, 1024)]\n"
+SCORE = "    for w in g:\n        total += score(w, w + 1024)\n"
+LEARN = "    for w in g:\n        learn(w, w + 1024)\n"
+GENERATED = "def groups(xs, k):\n    it = iter(xs)\n    while True:\n        g = list(itertools.islice(it, k))\n        if not g:\n            return\n        yield g\n"
+GROUPS = [
+    "it = iter(ws)\nwhile g := list(itertools.islice(it, 32)):\n",
+    "it = iter(range(0, n, 1024))\nwhile g := tuple(itertools.islice(it, 32)):\n",
+    "it = iter(ws)\nwhile True:\n    g = list(itertools.islice(it, 0, 32))\n    if not g:\n        break\n",
+    "it = iter(ws)\nfor k in range(len(ws) // 32):\n    g = list(itertools.islice(it, 32))\n",
+    "it = iter(ws)\nfor g in iter(lambda: list(itertools.islice(it, 32)), []):\n",
+    "for i in range(0, len(ws), 32):\n    g = list(itertools.islice(ws, i, i + 32))\n",
+    "for g in itertools.batched(ws, 32):\n",
+    "for k, g in enumerate(itertools.batched(range(0, n, 1024), 32)):\n",
+    GENERATED + "for g in groups(ws, 32):\n",
+]
+
+
+@pytest.mark.parametrize("head", GROUPS)
+def test_groups_of_an_iterator_hold_other_elements_each(head):
+    assert not accused(WINDOWS + head + SCORE + LEARN)
+    assert "F2" in accused(WINDOWS + head + LEARN + SCORE)
+    again = "total = torch.zeros(())\n"
+    assert accused(WINDOWS + head + SCORE + LEARN + again + head + SCORE) & {"F1", "F3"}
+
+
+def test_the_group_that_was_taken_ahead_is_not_the_one_that_was_scored():
+    ahead = "it = iter(ws)\ng = list(itertools.islice(it, 32))\nwhile g:\n    h = list(itertools.islice(it, 32))\n{}    for w in {}:\n        learn(w, w + 1024)\n    g = h\n"
+    assert not accused(WINDOWS + ahead.format(SCORE, "g"))
+    assert accused(WINDOWS + ahead.format(SCORE, "h"))
+
+
+def test_the_beginning_of_a_list_is_no_next_group():
+    assert accused(WINDOWS + "for c in range(n // C):\n    for w in itertools.islice(ws, 32):\n        learn(w, w + 1024)\n    total += score(c * C, c * C + C)\n")
+
+
+LAGGED = """\
+def adapt(j):
+    learn(j * C, j * C + C)
+for ci in range(n // C):
+    {guard}:
+        adapt({chunk})
+    total += score(ci * C, ci * C + C)
+"""
+
+
+@pytest.mark.parametrize("guard", ["if ci > 0", "if ci >= 1", "if ci", "if ci != 0"])
+def test_training_on_the_chunk_of_the_turn_before_is_seen(guard):
+    report = audited(LAGGED.format(guard=guard, chunk="ci - 1"))
+    assert not [f for f in report.findings if f.severity == "violation"]
+    assert (report.ttt["kind"], report.ttt["active"]) == ("score-first-chunk", "yes")
+    for chunk in ("ci", "ci + 1"):
+        assert accused(LAGGED.format(guard=guard, chunk=chunk)) == {"F2"}
