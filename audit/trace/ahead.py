@@ -3,6 +3,9 @@
 Put in places of the stream (`audit.trace.spans`), in one of three ways: where the slice that it learned from ends, against
 where the next turn begins to score (the loop's step is known); that the slice begins behind there, however long it is; where
 it ends, against the last token that the turn itself scored (a window of a list, whose step is not known).
+
+A turn that learns before it scores may learn from what ends before the first token that it then scores: ``if chunk > 0:
+learn(start - size, start)``.
 """
 
 from __future__ import annotations
@@ -36,7 +39,7 @@ class Turns:
             return None
         later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
         if later is None:
-            return None
+            return self._in_turn(u, s)
         turn = dict(s.loops)[later]
         advances = self.trace.advances
         learned = [span for e in self._again(u) if dict(e.loops).get(later) == turn for span in e.detail.get("spans", ())]
@@ -50,6 +53,27 @@ class Turns:
             return SOME
         return self._past_own(u, later)
 
+    def _in_turn(self, u: Any, s: Any) -> int | None:
+        """The same within a turn, of what it scores after the update. Places that its own counters say are compared, no others:
+        the elements of a list have the same place in all turns."""
+        if not same_turn(u, s):
+            return None
+        shared = [loop for (loop, turn), at in zip(u.loops, s.loops, strict=False) if (loop, turn) == at]
+        advances, scored = self.trace.advances, s.detail.get("span")
+        if not shared or not scored or (first := advances.first_of(scored, shared[-1])) is None:
+            return None
+        counted = advances.counted(first, shared)
+        if not counted and first[0]:
+            return None
+        found = []
+        for span in u.detail["spans"]:
+            last = advances.last_of(span, shared[-1]) if span else None
+            found.append(last[1] - first[1] + 1 if last is not None and last[0] == first[0] else None)
+        known = [n for n in found if n is not None]
+        if known and (len(known) == len(found) or max(known) > 0):
+            return max(known) if counted or max(known) <= 0 else None  # in a first turn both are numbers
+        return 0 if any(advances.counted(x, shared) and _behind(x, scored[0]) for x in u.detail.get("upto", ())) else None
+
     def _again(self, u: Any) -> list[Any]:
         return self._places[u.kind, u.path, u.line]
 
@@ -60,6 +84,11 @@ class Turns:
             found = (past for e in self._again(u) if (past := _past_scored(self.trace, e, later)) is not None)
             self._own[key] = next(found, None)
         return self._own[key]
+
+
+def same_turn(u: Any, s: Any) -> bool:
+    """Is no turn of a loop around both another one."""
+    return all(a == b for a, b in zip(u.loops, s.loops, strict=False) if a[0] == b[0])
 
 
 def _floor(trace: Any, s: Any, later: int, turn: int) -> Place | None:
@@ -114,4 +143,4 @@ def _lists(trace: Any, e: Any, depth: int) -> frozenset:
     return frozenset(id(trace.lists[loop]) for loop, _ in e.loops[depth:] if loop in chose and loop in trace.lists)
 
 
-__all__ = ["SOME", "Turns", "wholly_before"]
+__all__ = ["SOME", "Turns", "same_turn", "wholly_before"]

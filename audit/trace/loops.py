@@ -276,6 +276,8 @@ class Loops:
         start, stop, step = recipe[1:]
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = self.between(start, stop)
+        if given(start) and start.const >= 0 and stop.lv is not None and (at := stop.lv[-2:]) in self.loops and (bounds[2] or 0) > 0:
+            extra = (extra - {at}) | {(at[0], at[1] - 1)}  # ``range(chunk)``, ``range(chunk * size)``: those of the turns before
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
         self.note_first_tokens(start, stop, loop)
