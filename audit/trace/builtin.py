@@ -80,6 +80,7 @@ class Builtins:
                 return with_deps(const(0), frozenset(self.loops[-1:]))
             out = V("val", flags=META)
             out.deps = first.deps
+            out.pos = first.many
             self.note_counted(first, out)
             if first.flags & BYTES:
                 # The length of what a table holds for a token says something about the token.

@@ -18,6 +18,7 @@ from audit.trace.shaping import (
     is_loss,
     number,
 )
+from audit.trace.queues import CLAIMED
 from audit.trace.spans import HEAD, laid_out, note_one
 from audit.trace.values import (
     ART,
@@ -133,7 +134,7 @@ class Methods:
                 self.ev(_array_behind(node.args[0])).absorb(out)
             elif self.loops and not out.flags & VAL and (not out.flags & TRAIN or out.flags & ART):
                 # A counter or queue kept in a file: a new answer in every iteration.
-                out.deps = out.deps | {self.loops[-1]}
+                out.deps, out.keys = out.deps | {self.loops[-1]}, out.keys | {CLAIMED}
             return out
         if name == "backward":
             self.backward(recv, node)
@@ -274,8 +275,10 @@ class Methods:
         if name.endswith("_") and not name.endswith("__"):
             return self.in_place(recv, name, args, kwargs, node)
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
-            out = derive([recv, *args])
-            return with_deps(out, frozenset([self.loops[-1]]))
+            out = with_deps(derive([recv, *args]), frozenset([self.loops[-1]]))
+            if not out.flags & VAL:
+                out.keys = out.keys | {CLAIMED}
+            return out
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
             laid_out(name, recv, args, out)

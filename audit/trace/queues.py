@@ -8,9 +8,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from audit.trace.positions import one_of
-from audit.trace.values import V, clone, const, derive, seq, with_deps
+from audit.trace.positions import FAR, one_of
+from audit.trace.spans import beyond, exact_place
+from audit.trace.values import VAL, V, clone, const, derive, seq, with_deps
 
+#: a number that a queue which is kept in a file, or a counter, gave in this turn: a later turn gets a later one
+CLAIMED = ("claimed",)
 #: an iterator: what was taken out of it is gone
 FEED = ("feed",)
 LIBRARIES = ("itertools.", "heapq.", "bisect.", "more_itertools.")
@@ -74,10 +77,38 @@ class Queues:
             part = with_deps(one_of(self.element(source)), source.deps | self.between(low, high) | self.elements_ahead(low, high))
         return part if source.kind == "val" else seq([], part)
 
+    def numbered_cut(self: Any, bounds: list[V], out: V) -> V:
+        """``out`` is ``items[i : i + n]``: as many elements as the bounds are apart."""
+        low, high = bounds[0], bounds[1]
+        numbers = all(x.kind == "val" or type(x.const) is int for x in (low, high)) and not (low.flags | high.flags) & VAL
+        if numbers and low.deps & frozenset(self.loops):
+            start, end = exact_place(low), exact_place(high)
+            more = beyond(end, start[0])
+            if more is not None and all(s > 0 for s in more[0]) and (more[0] or more[1] > start[1]):
+                out.many = more[0], more[1] - start[1]
+        return out
+
+    def further_on(self: Any, index: V) -> frozenset:
+        """The turns that chose an element, where its number lies a known way behind what this turn has: by a number that a
+        queue gave, or by a step of the loop that is not known in numbers."""
+        deps: frozenset = index.deps
+        if index.kind != "val" or index.pos is None:
+            return deps
+        if CLAIMED in index.keys and len(index.pos[0]) == 1 and index.pos[0][0] > 0 and 0 < index.pos[1] < FAR // 2:
+            mine = [at for at in self.loops if at in deps]
+            return deps - {mine[-1]} | {(mine[-1][0], mine[-1][1] + 1)} if mine else deps
+        for at in self.loops:
+            if at in deps and (step := self.steps_of.get(at[0])) is not None and (here := self.turn_of.get(at)) is not None and here.kind in ("val", "const"):
+                start, end = exact_place(here), exact_place(index)
+                more = beyond(end, start[0])
+                if more is not None and (more := beyond((more[0], more[1] - start[1]), step[0])) is not None and more[1] >= step[1] and all(s > 0 for s in more[0]):
+                    return deps - {at} | {(at[0], at[1] + 1)}
+        return deps
+
     def group_turns(self: Any, source: V, loop: int) -> list[V]:
         """``for group in batched(windows, 32)``: each of them holds other elements."""
         turns = [with_deps(one_of(self.element(source)), frozenset([(loop, n)])) for n in (1, 2)]
         return turns if source.kind == "val" else [seq([], x) for x in turns]
 
 
-__all__ = ["FEED", "LIBRARIES", "Queues"]
+__all__ = ["CLAIMED", "FEED", "LIBRARIES", "Queues"]

@@ -80,7 +80,7 @@ class Advances:
             return
         for number, factor in ((a, b), (b, a)):
             if factor.kind == "const" and type(factor.const) is int and factor.const > 0 and number.kind == "val":
-                if (number.pos is not None and number.pos[0]) or number.lv is not None:
+                if number.pos is not None or number.lv is not None:
                     out.pos = self.times(number, factor.const)
                 return
 

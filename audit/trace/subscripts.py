@@ -200,7 +200,7 @@ class Subscripts:
         if part.kind == "val" and "e" in kinds(part):
             part = clone(part)
             part.keys = ending_at(part, bounds[1], part.keys)
-        return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
+        return self.numbered_cut(bounds, cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part)))
 
     def bound_text(self: Any, e: Any) -> Any:
         """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""

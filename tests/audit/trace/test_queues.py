@@ -124,3 +124,58 @@ def test_training_on_the_chunk_of_the_turn_before_is_seen(guard):
     assert (report.ttt["kind"], report.ttt["active"]) == ("score-first-chunk", "yes")
     for chunk in ("ci", "ci + 1"):
         assert accused(LAGGED.format(guard=guard, chunk=chunk)) == {"F2"}
+
+
+LISTS = WINDOWS + "per = max(len(ws) // 40, 1)\ngroups = [ws[i : i + 32] for i in range(0, len(ws), 32)]\n"
+BY_TWOS = "for i in range(0, len(ws), 32):\n    g = ws[i : i + 32]\n" + SCORE
+UNKNOWN = "for i in range(0, len(ws), per):\n    g = ws[i : i + per]\n" + SCORE
+BY_NUMBER = "for k, g in enumerate(groups):\n" + SCORE
+
+
+@pytest.mark.parametrize(
+    ("head", "own", "following"),
+    [
+        (BY_TWOS, "ws[i : i + len(g)]", "ws[i + len(g) : i + 2 * len(g)]"),
+        (BY_TWOS, "ws[i : i + len(g)]", "ws[i + len(g) :]"),
+        (BY_TWOS, "ws[i : i + len(g)]", "ws[i : i + len(g) + 8]"),
+        (BY_TWOS, "ws[i : i + 32]", "ws[i + 32 * 5 : i + 32 * 6]"),
+        (UNKNOWN, "ws[i : i + per]", "ws[i + per : i + 2 * per]"),
+        (UNKNOWN, "ws[i : i + len(g)]", "ws[i + len(g) : i + 2 * len(g)]"),
+        (BY_NUMBER, "groups[k % len(groups)]", "groups[(k + 1) % len(groups)]"),
+        (BY_NUMBER, "groups[max(k - 1, 0)]", "groups[min(k + 3, len(groups) - 1)]"),
+    ],
+)
+def test_windows_that_a_later_turn_scores(head, own, following):
+    learn = "    for w in {}:\n        learn(w, w + 1024)\n"
+    assert not accused(LISTS + head + learn.format(own))
+    assert accused(LISTS + head + learn.format(following)) == {"F2"}
+
+
+CLAIMS = """\
+path = "/tmp/claimed"
+def claim(many):
+    with open(path, "r+b") as f:
+        at = int.from_bytes(f.read(4), "little")
+        f.seek(0)
+        f.write((at + 1).to_bytes(4, "little"))
+    return at
+docs = sorted([(i, min(i + 1024, n)) for i in range(0, n, 1024)], key=lambda d: d[1] - d[0])
+done = []
+while True:
+    at = claim(len(docs))
+    if at >= len(docs):
+        break
+    a, b = docs[at]
+    total += score(a, b)
+    {}
+"""
+
+
+@pytest.mark.parametrize("own", ["learn(a, b)", "learn(*docs[at])", "done.append(docs[at])\n    for d in done:\n        learn(*d)", "learn(*docs[at - 1]) if at else None"])
+def test_what_a_queue_gave_in_this_turn_was_scored(own):
+    assert not accused(CLAIMS.format(own))
+
+
+@pytest.mark.parametrize("ahead", ["learn(*docs[at + 1])", "learn(*docs[min(at + 8, len(docs) - 1)])", "done.append(docs[at + 8])\n    for d in done:\n        learn(*d)"])
+def test_what_stands_further_on_in_a_queue_was_not(ahead):
+    assert accused(CLAIMS.format(ahead)) == {"F2"}
