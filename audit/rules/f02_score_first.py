@@ -19,7 +19,7 @@ exactly those tokens. Phased adaptation on fully scored documents (#1610, #1626)
 tokens, the tokens behind its loss are shown to be others than those of every later score that depends on
 it (they belong to an earlier iteration of the loop that walks the stream, or end where the scored part
 begins). Places in the stream decide where they are known: a turn may not learn from what lies behind the last token that it
-scored, and a table may take in, before a turn scores, what lies before the first token of that turn.
+scored, and a model or a table may learn, before a turn scores, from what lies before the first token of that turn.
 
 **See also.** F1 (a whole pass before scoring), F3 (second score), F16 (other ranks).
 """

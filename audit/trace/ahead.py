@@ -10,8 +10,10 @@ learn(start - size, start)``.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from audit.trace.positions import FAR
 from audit.trace.spans import Place, beyond
 from audit.trace.values import MASK, ORDER, VAL
 
@@ -35,9 +37,11 @@ class Turns:
         Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
         before them; None where their places cannot be compared.
         """
-        if not u.detail.get("spans") or (u.flags | s.flags) & (MASK | ORDER):
+        if not u.detail.get("spans") or (u.flags | s.flags) & ORDER:
             return None
         later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
+        if (u.flags | s.flags) & MASK:
+            return self._past_own(u, later, _behind_scored) if later is not None else None
         if later is None:
             return self._in_turn(u, s)
         turn = dict(s.loops)[later]
@@ -51,7 +55,7 @@ class Turns:
         begins = [x for x in (scored[0] if scored else None, _floor(self.trace, s, later, turn)) if x is not None]
         if any(span and advances.begins_past(span, first, later) for span in learned for first in begins):
             return SOME
-        return self._past_own(u, later)
+        return self._past_own(u, later, _past_scored, _behind_scored)
 
     def _in_turn(self, u: Any, s: Any) -> int | None:
         """The same within a turn, of what it scores after the update. Places that its own counters say are compared, no others:
@@ -77,11 +81,11 @@ class Turns:
     def _again(self, u: Any) -> list[Any]:
         return self._places[u.kind, u.path, u.line]
 
-    def _past_own(self, u: Any, later: int) -> int | None:
+    def _past_own(self, u: Any, later: int, *ways: Callable[[Any, Any, int], int | None]) -> int | None:
         """How far behind the last token that its own turn scores an update ends."""
-        key = (u.kind, u.path, u.line, later)
+        key = (u.kind, u.path, u.line, later, ways)
         if key not in self._own:
-            found = (past for e in self._again(u) if (past := _past_scored(self.trace, e, later)) is not None)
+            found = (past for e in self._again(u) for how in ways if (past := how(self.trace, e, later)) is not None)
             self._own[key] = next(found, None)
         return self._own[key]
 
@@ -135,6 +139,21 @@ def _past_scored(trace: Any, e: Any, later: int) -> int | None:
         return None
     past = max(p[1] for p in mine if p is not None) - max(p[1] for p in ends if p is not None)
     return past if past > 0 else None
+
+
+def _behind_scored(trace: Any, e: Any, later: int) -> int | None:
+    """The same for windows gathered row by row: do all targets of an update of this turn lie behind all that the turn scored."""
+    if dict(e.loops).get(later) is None or len(reads := e.detail.get("reads") or {}) != 1:
+        return None
+    symbols, offsets = next(iter(reads.items()))
+    if offsets != {max(offsets), max(offsets) - 1} or max(offsets) < -FAR // 2:
+        return None  # not a pair of input and target
+    there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
+    scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
+    if not scores or {_lists(trace, s, len(there)) for s in scores} != {_lists(trace, e, len(there))}:
+        return None
+    behind = all(any(_behind(x, (symbols, max(offsets))) for x in s.detail["upto"]) for s in scores)
+    return SOME if behind else None
 
 
 def _lists(trace: Any, e: Any, depth: int) -> frozenset:

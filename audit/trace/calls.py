@@ -8,6 +8,7 @@ from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
+from audit.trace.positions import tokens_in
 from audit.trace.spans import WINDOWS
 from audit.trace.values import (
     ART,
@@ -428,7 +429,7 @@ class Calls:
             return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
-                       shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+                       shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, reads=tokens_in(data.keys), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         if backward is not None:
             e.detail["backward"] = backward
         if self.place_tests:

@@ -200,6 +200,8 @@ class Library(Methods, Builtins, Containers, Files):
                 out.pos = loop_place(start) if start is not None and start.kind == "const" else (
                     place_of(start) if start is not None and start.kind == "val" else None
                 )
+                if len(args) == 1 and args[0].kind == "const" and type(args[0].const) is int:
+                    self.trace.advances.arrays[place_of(out)[0][0]] = args[0].const - 1
                 out.keys = frozenset([BY_PLACE, ("candidates", getattr(node, "line", 0))] if len(args) == 1 else [BY_PLACE])
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):

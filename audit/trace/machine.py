@@ -227,7 +227,7 @@ class Machine(
         self.next_id += 1
         if value is not None:
             e.flags, e.atoms, e.taint, e.scores, e.via = value.flags, value.atoms, value.taint, value.scores, value.via
-            if kind in ("STORE", "UPDATE"):
+            if kind in ("STORE", "UPDATE", "SCORE"):
                 detail["upto"] = value.upto
         if len(self.trace.events) < 6000:
             self.trace.events.append(e)

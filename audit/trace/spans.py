@@ -55,6 +55,8 @@ class Advances:
         self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
         self.most: dict[int, int] = {}
+        #: symbol of an ``arange`` -> its last element
+        self.arrays: dict[int, int] = {}
         #: symbol of an inner loop that ends at a place -> where its last turn stands
         self.ends: dict[int, Place] = {}
         #: symbol of a step through a document -> the symbols of where the document begins
@@ -208,6 +210,13 @@ class Advances:
         """The place of the first token that the inner loops of a turn begin with."""
         return self._settled(span[0], loop, most=False)
 
+    def last_in(self, index: V) -> Place | None:
+        """The last of the places in an array that was reckoned from one ``arange`` whose length is known."""
+        far = [s for s in index.pos[0] if s in self.arrays] if index.kind == "val" and index.pos is not None else []
+        if len(far) != 1 or index.flags & (VAL | LOSS):
+            return None
+        return tuple(s for s in index.pos[0] if s != far[0]), index.pos[1] + self.arrays[far[0]]
+
     def counted(self, place: Place, loops: list[int]) -> bool:
         """Do counters of these loops, which count up, say where a place is, and nothing else but where a rank's share begins."""
         of = [self.per_turn[s][0] if s in self.per_turn else None for s in place[0] if s not in self.of_ranks]
@@ -324,8 +333,11 @@ def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
     return found
 
 
-def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
-    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``."""
+def note_last(base: V, elements: list[Any], parts: list[Any], out: V, advances: Advances) -> None:
+    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``.
+
+    ``stream[starts[:, None] + arange(n)]``: none behind ``n - 1`` places from where its row starts.
+    """
     if base.flags & (META | LOSS | LOGITS) or not base.flags & VAL:
         return
     if out.span is not None and out.span[1] is not None:
@@ -340,6 +352,8 @@ def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
             no_later(out, (last[0], last[1] - 1))
     elif sliced is None and len(parts) == 1 and parts[0].lv is not None and len(parts[0].lv) == 2:
         note_one(out)
+    elif sliced is None and len(parts) == 1 and (end := advances.last_in(parts[0])) is not None:
+        no_later(out, end)
 
 
 def note_one(v: V) -> None:

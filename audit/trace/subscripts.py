@@ -309,7 +309,7 @@ class Subscripts:
         if row := picked_row(base, elements, parts):
             out.keys = out.keys | row
         out.span = cut(base, elements, parts)
-        note_last(base, elements, parts, out)
+        note_last(base, elements, parts, out, self.trace.advances)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:
             out.keys = out.keys - {WINDOWS}  # one of them
