@@ -7,8 +7,8 @@ from typing import Any
 from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
-from audit.trace.shaping import OWN_LOSS
 from audit.trace.positions import tokens_in
+from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
 from audit.trace.values import (
     ART,

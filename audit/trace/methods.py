@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import PROPOSALS, holds_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
+from audit.trace.queues import CLAIMED
 from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
@@ -18,7 +19,6 @@ from audit.trace.shaping import (
     is_loss,
     number,
 )
-from audit.trace.queues import CLAIMED
 from audit.trace.spans import HEAD, laid_out, note_one
 from audit.trace.values import (
     ART,

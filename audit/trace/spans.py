@@ -227,7 +227,7 @@ class Advances:
         if place is None:
             return None
         symbols, offset = place
-        left = []
+        left: list[int] = []
         for s in symbols:
             of = self.per_turn.get(s, (None, 0))[0]
             if most and s in self.ends and of is not None and of > loop:
