@@ -89,6 +89,7 @@ class Loops:
             return NORMAL
         self.note_opened(s.body)
         self.note_stop(s.test, loop, ("<", "<="), "and")
+        self.note_counters(s.body, loop)
         return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:

@@ -159,6 +159,7 @@ class Machine(
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()
         self.steps_of: dict[int, Any] = {}  # loop -> by how many places it goes on, where that is no number
+        self.counters: dict[int, dict[str, Any]] = {}  # loop -> its counters and by what they go on (`audit.trace.queues`)
         self.several: set[int] = set()  # loops that have more turns than one
         self.made_empty: dict[int, tuple[V, frozenset]] = {}  # lists made with nothing in them (kept alive), with the turns open at that time
         self.one_by_one: set[int] = set()  # loops whose number is that of the element

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit import ir
 from audit.trace.positions import FAR, one_of
 from audit.trace.spans import beyond, exact_place
 from audit.trace.values import VAL, V, clone, const, derive, seq, with_deps
@@ -92,18 +93,56 @@ class Queues:
         """The turns that chose an element, where its number lies a known way behind what this turn has: by a number that a
         queue gave, or by a step of the loop that is not known in numbers."""
         deps: frozenset = index.deps
-        if index.kind != "val" or index.pos is None:
+        if index.kind not in ("val", "const") or (index.kind == "val" and index.pos is None) or not deps:
             return deps
-        if CLAIMED in index.keys and len(index.pos[0]) == 1 and index.pos[0][0] > 0 and 0 < index.pos[1] < FAR // 2:
+        if CLAIMED in index.keys and index.pos is not None and len(index.pos[0]) == 1 and index.pos[0][0] > 0 and 0 < index.pos[1] < FAR // 2:
             mine = [at for at in self.loops if at in deps]
             return deps - {mine[-1]} | {(mine[-1][0], mine[-1][1] + 1)} if mine else deps
-        for at in self.loops:
+        for at, names in zip(self.loops, self.turn_starts, strict=False):
+            if at in deps and self.counted_on(at, names, index):
+                return deps - {at} | {(at[0], at[1] + 1)}
             if at in deps and (step := self.steps_of.get(at[0])) is not None and (here := self.turn_of.get(at)) is not None and here.kind in ("val", "const"):
                 start, end = exact_place(here), exact_place(index)
                 more = beyond(end, start[0])
                 if more is not None and (more := beyond((more[0], more[1] - start[1]), step[0])) is not None and more[1] >= step[1] and all(s > 0 for s in more[0]):
                     return deps - {at} | {(at[0], at[1] + 1)}
         return deps
+
+    def note_counters(self: Any, body: list[Any], loop: int) -> None:
+        """``k += 32``, ``k += len(group)`` in the body of a ``while``, where nothing else changes ``k``."""
+        for s in body:
+            if not isinstance(s, ir.AugAssign) or s.op != "+" or not isinstance(s.target, ir.Name):
+                continue
+            name, by = s.target.id, s.value
+            of = by.args[0].id if isinstance(by, ir.Call) and isinstance(by.func, ir.Name) and by.func.id == "len" and len(by.args) == 1 and isinstance(by.args[0], ir.Name) else None
+            size = by.value if isinstance(by, ir.Const) else self.scope.get(by.id) if isinstance(by, ir.Name) else None
+            size = size.const if isinstance(size, V) and size.kind == "const" and not size.deps else size
+            if (of is not None or (type(size) is int and size > 0)) and self.assignments(body, name) == 1:
+                self.counters.setdefault(loop, {})[name] = of if of is not None else size
+
+    def assignments(self: Any, body: list[Any], name: str) -> int:
+        found = 0
+        for n in ir.walk(body):
+            if isinstance(n, (ir.Assign, ir.AugAssign, ir.AnnAssign, ir.NamedExpr, ir.For)):
+                targets = n.targets if isinstance(n, ir.Assign) else [n.target]
+                found += sum(isinstance(x, ir.Name) and x.id == name for t in targets for x in ir.walk(t))
+        return found
+
+    def counted_on(self: Any, at: tuple[int, int], names: dict[str, V], index: V) -> bool:
+        """Is a number a whole step of a counter of the loop's, or more, behind what that was as the turn began."""
+        for name, by in self.counters.get(at[0], {}).items():
+            here = names.get(name)
+            if here is None or here.kind not in ("val", "const") or at not in here.deps:
+                continue
+            many = ((), by) if type(by) is int else getattr(self.scope.names.get(by), "many", None)
+            start = exact_place(here)
+            more = beyond(exact_place(index), start[0])
+            if more is None or many is None:
+                continue
+            left = beyond((more[0], more[1] - start[1]), many[0])
+            if left is not None and left[1] >= many[1] and not left[0]:
+                return True
+        return False
 
     def group_turns(self: Any, source: V, loop: int) -> list[V]:
         """``for group in batched(windows, 32)``: each of them holds other elements."""

@@ -179,3 +179,47 @@ def test_what_a_queue_gave_in_this_turn_was_scored(own):
 @pytest.mark.parametrize("ahead", ["learn(*docs[at + 1])", "learn(*docs[min(at + 8, len(docs) - 1)])", "done.append(docs[at + 8])\n    for d in done:\n        learn(*d)"])
 def test_what_stands_further_on_in_a_queue_was_not(ahead):
     assert accused(CLAIMS.format(ahead)) == {"F2"}
+
+
+COUNTED = """\
+docs = sorted([(i, min(i + 1024, n)) for i in range(0, n, 1024)], key=lambda d: d[1] - d[0])
+ws = [d[0] for d in docs]
+k = 0
+while k < len(docs):
+    g = ws[k : k + 8]
+    for w in g:
+        total += score(w, w + 1024)
+    {}
+    k += {}
+"""
+
+
+@pytest.mark.parametrize(("lines", "step"), [("for w in g:\n        learn(w, w + 1024)", "8"), ("for w in ws[k : k + 8]:\n        learn(w, w + 1024)", "len(g)")])
+def test_a_counter_of_an_open_loop(lines, step):
+    assert not accused(COUNTED.format(lines, step))
+
+
+@pytest.mark.parametrize(
+    ("lines", "step"),
+    [
+        ("for w in ws[k + 8 : k + 16]:\n        learn(w, w + 1024)", "8"),
+        ("for w in ws[k + len(g) : k + 2 * len(g)]:\n        learn(w, w + 1024)", "len(g)"),
+        ("learn(*docs[k + 8])", "8"),
+    ],
+)
+def test_what_such_a_counter_has_not_come_to(lines, step):
+    assert accused(COUNTED.format(lines, step)) == {"F2"}
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("k += 1\n    a, b = docs[k]\n    total += score(a, b)\n    learn(*docs[k])", False),
+        ("a, b = docs[k]\n    k += 1\n    total += score(a, b)\n    learn(a, b)", False),
+        ("a, b = docs[k]\n    k += 1\n    total += score(a, b)\n    learn(*docs[k])", True),
+        ("a, b = docs[k]\n    c, d = docs[k + 1]\n    total += score(a, b)\n    total += score(c, d)\n    learn(c, d)\n    k += 2", False),
+    ],
+)
+def test_a_counter_that_goes_on_within_the_turn(lines, found):
+    head = COUNTED.partition("    g = ")[0].replace("k = 0", "k = -1" if lines.startswith("k") else "k = 0")
+    assert ("F2" in accused(head + "    " + lines + "\n")) is found
