@@ -76,8 +76,6 @@ class Builtins:
                 return const(len(first.data))
             if first.kind == "const" and hasattr(first.const, "__len__"):
                 return const(len(first.const))
-            if self.still_empty(first):
-                return with_deps(const(0), frozenset(self.loops[-1:]))
             out = V("val", flags=META)
             out.deps = first.deps
             out.pos = first.many

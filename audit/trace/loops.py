@@ -77,6 +77,8 @@ class Loops:
             self.scope.meaning[names[1].id] = at
 
     def s_while(self: Any, s: ir.While) -> int:
+        if self.nothing_to_take(s.test):
+            return NORMAL
         loop = self.next_loop
         self.next_loop += 1
         plain, augmented = self.interest.assigned(s.body)

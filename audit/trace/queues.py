@@ -2,6 +2,9 @@
 
 A queue that is filled at the end of a turn is empty in the first one: ``while pending: learn(*pending.pop(0))`` learns there
 of nothing. An iterator hands out each of its elements once, in whatever groups (``islice``, ``batched``).
+
+What stands further on in a list than what a turn has is what a later turn has: the next group by the length of this one, by
+a step of the loop that is not known in numbers, by the counter of an open loop, by a number that a queue in a file gave.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ from typing import Any
 from audit import ir
 from audit.trace.positions import FAR, one_of
 from audit.trace.spans import beyond, exact_place
+from audit.trace.subscripts import text_of
 from audit.trace.values import VAL, V, clone, const, derive, seq, with_deps
 
 #: a number that a queue which is kept in a file, or a counter, gave in this turn: a later turn gets a later one
@@ -36,6 +40,26 @@ class Queues:
         before = self.made_empty[id(v)][1]
         since = next(((loop, turn) for loop, turn in self.loops if (loop, turn) not in before and loop in self.several), None)
         return since is not None and since[1] == 1
+
+    def nothing_to_take(self: Any, test: Any, body: list[Any] | None = None) -> bool:
+        """Does a test ask whether a list has something that has nothing yet: ``pending``, ``len(pending) > 1``, ``ready and pending``.
+
+        ``body``: the branch that then takes from it; what else a script concludes from an empty list stays open.
+        """
+        if isinstance(test, ir.BoolOp) and test.op == "and":
+            return any(self.nothing_to_take(x, body) for x in test.values)
+        if isinstance(test, ir.Compare) and len(test.ops) == 1 and isinstance(test.left, ir.Call):
+            least = test.comparators[0].value if isinstance(test.comparators[0], ir.Const) else None
+            if type(least) is not int or not {">": least >= 0, ">=": least >= 1, "!=": least == 0}.get(test.ops[0], False):
+                return False
+            test = test.left
+        if isinstance(test, ir.Call):
+            if not isinstance(test.func, ir.Name) or test.func.id != "len" or len(test.args) != 1:
+                return False
+            test = test.args[0]
+        if not isinstance(test, (ir.Name, ir.Attr)) or not self.made_empty or not self.loops or not self.still_empty(self.ev(test)):
+            return False
+        return body is None or any(isinstance(x, type(test)) and text_of(x) == text_of(test) for x in ir.walk(body))
 
     def iterator(self: Any, v: V) -> V:
         """``iter(windows)``, and what a generator hands out."""

@@ -377,8 +377,6 @@ class Statements(Loops, Contexts):
             return True
         if k in ("seq", "dict") and v.data and v.rest is None:
             return True
-        if k == "seq" and self.still_empty(v):
-            return False
         return None
 
     def gate_text(self: Any, v: V) -> str:
@@ -390,6 +388,8 @@ class Statements(Loops, Contexts):
         return ", ".join(shown)
 
     def s_if(self: Any, s: ir.If) -> int:
+        if self.nothing_to_take(s.test, s.body):
+            return self.block(s.orelse) if s.orelse else NORMAL
         test = self.ev(s.test)
         known = self.truth(test)
         if known is not None and not (self.dormant and test.knobs):

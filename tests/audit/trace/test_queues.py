@@ -67,7 +67,7 @@ def test_a_queue_that_is_never_seen_to_be_filled_may_be_all_the_same():
 def test_a_branch_on_an_empty_list():
     lines = "q = []\nfor c in range(0, n, C):\n    if {}:\n        learn(*q[-1])\n    {}\n    total += score(c, min(c + C, n))\n    {}\n"
     put = "q.append((c, min(c + C, n)))"
-    for test in ("q", "len(q) > 0", "not len(q) == 0"):
+    for test in ("q", "len(q) > 0", "q and c > 5"):
         assert not accused(lines.format(test, "pass", put))
     assert accused(lines.format("q", put + "\n    learn(*q[-1])", "pass"))
 
