@@ -19,7 +19,7 @@ exactly those tokens. Phased adaptation on fully scored documents (#1610, #1626)
 tokens, the tokens behind its loss are shown to be others than those of every later score that depends on
 it (they belong to an earlier iteration of the loop that walks the stream, or end where the scored part
 begins). Places in the stream decide where they are known: a turn may not learn from what lies behind the last token that it
-scored, and a table may take in, before a turn scores, what lies before the first token of that turn.
+scored, and a model or a table may learn, before a turn scores, from what lies before the first token of that turn.
 
 **See also.** F1 (a whole pass before scoring), F3 (second score), F16 (other ranks).
 """
@@ -35,7 +35,7 @@ from audit.rules.base import Rule
 from audit.rules.flow import conflict_finding, example, holds, unread, violated
 from audit.trace import Conflict
 from audit.trace.adaptation import conflicts, is_leaf_update, places, scored_before, val_updates
-from audit.trace.ahead import SOME
+from audit.trace.ahead import SOME, same_turn
 
 RULE = Rule(
     id="F2",
@@ -139,7 +139,8 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _how(c: Conflict) -> str:
     if c.past:
         many = "tokens" if c.past == SOME else "a token" if c.past == 1 else f"{c.past:,} tokens"
-        return f"{c.update.function} trains on {many} past where line {c.score.line} begins to score in the next turn"
+        when = "same" if same_turn(c.update, c.score) else "next"
+        return f"{c.update.function} trains on {many} past where line {c.score.line} begins to score in the {when} turn"
     return f"{c.update.function} trains on tokens that line {c.score.line} scores only afterwards"
 
 

@@ -131,15 +131,20 @@ def val_updates(trace: Trace, active: bool | None = None) -> Iterator[Event]:
 
 
 def scored_before(trace: Trace, u: Event) -> Event | None:
-    """A score that covers the update's tokens and was committed before it, in the same loop nest."""
+    """A score that covers the update's tokens and was committed before it, in the same loop nest.
+
+    In the same turn, or in the earlier one that the update took its tokens from (``if chunk > 0: adapt(chunk - 1)``).
+    """
     open_loops = dict(u.loops)
     for s in trace.of("SCORE"):
         if s.id >= u.id:
             break
-        if s.flags & VAL and any(not disjoint(a, b) for a in u.atoms for b in s.atoms):
+        same = [(a[0], b[0]) for a in u.atoms for b in s.atoms if not disjoint(a, b)] if s.flags & VAL else []
+        if same:
             at = dict(s.loops)
             shared = open_loops.keys() & at.keys()
-            if shared and all(at[x] == open_loops[x] for x in shared):
+            others = {(x, at[x]) for x in shared if at[x] != open_loops[x]}
+            if shared and (not others or any(others <= a & b for a, b in same)):
                 return s
     return None
 

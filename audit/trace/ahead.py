@@ -3,12 +3,17 @@
 Put in places of the stream (`audit.trace.spans`), in one of three ways: where the slice that it learned from ends, against
 where the next turn begins to score (the loop's step is known); that the slice begins behind there, however long it is; where
 it ends, against the last token that the turn itself scored (a window of a list, whose step is not known).
+
+A turn that learns before it scores may learn from what ends before the first token that it then scores: ``if chunk > 0:
+learn(start - size, start)``.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
+from audit.trace.positions import FAR
 from audit.trace.spans import Place, beyond
 from audit.trace.values import MASK, ORDER, VAL
 
@@ -32,11 +37,13 @@ class Turns:
         Seen in the turn of ``s``, where the update comes again: both read the same counter there. At most 0 where it ends
         before them; None where their places cannot be compared.
         """
-        if not u.detail.get("spans") or (u.flags | s.flags) & (MASK | ORDER):
+        if not u.detail.get("spans") or (u.flags | s.flags) & ORDER:
             return None
         later = next((loop for (loop, i), (other, j) in zip(u.loops, s.loops, strict=False) if loop == other and i < j), None)
+        if (u.flags | s.flags) & MASK:
+            return self._past_own(u, later, _behind_scored) if later is not None else None
         if later is None:
-            return None
+            return self._in_turn(u, s)
         turn = dict(s.loops)[later]
         advances = self.trace.advances
         learned = [span for e in self._again(u) if dict(e.loops).get(later) == turn for span in e.detail.get("spans", ())]
@@ -48,18 +55,44 @@ class Turns:
         begins = [x for x in (scored[0] if scored else None, _floor(self.trace, s, later, turn)) if x is not None]
         if any(span and advances.begins_past(span, first, later) for span in learned for first in begins):
             return SOME
-        return self._past_own(u, later)
+        return self._past_own(u, later, _past_scored, _behind_scored)
+
+    def _in_turn(self, u: Any, s: Any) -> int | None:
+        """The same within a turn, of what it scores after the update. Places that its own counters say are compared, no others:
+        the elements of a list have the same place in all turns."""
+        if not same_turn(u, s):
+            return None
+        shared = [loop for (loop, turn), at in zip(u.loops, s.loops, strict=False) if (loop, turn) == at]
+        advances, scored = self.trace.advances, s.detail.get("span")
+        if not shared or not scored or (first := advances.first_of(scored, shared[-1])) is None:
+            return None
+        counted = advances.counted(first, shared)
+        if not counted and first[0]:
+            return None
+        found = []
+        for span in u.detail["spans"]:
+            last = advances.last_of(span, shared[-1]) if span else None
+            found.append(last[1] - first[1] + 1 if last is not None and last[0] == first[0] else None)
+        known = [n for n in found if n is not None]
+        if known and (len(known) == len(found) or max(known) > 0):
+            return max(known) if counted or max(known) <= 0 else None  # in a first turn both are numbers
+        return 0 if any(advances.counted(x, shared) and _behind(x, scored[0]) for x in u.detail.get("upto", ())) else None
 
     def _again(self, u: Any) -> list[Any]:
         return self._places[u.kind, u.path, u.line]
 
-    def _past_own(self, u: Any, later: int) -> int | None:
+    def _past_own(self, u: Any, later: int, *ways: Callable[[Any, Any, int], int | None]) -> int | None:
         """How far behind the last token that its own turn scores an update ends."""
-        key = (u.kind, u.path, u.line, later)
+        key = (u.kind, u.path, u.line, later, ways)
         if key not in self._own:
-            found = (past for e in self._again(u) if (past := _past_scored(self.trace, e, later)) is not None)
+            found = (past for e in self._again(u) for how in ways if (past := how(self.trace, e, later)) is not None)
             self._own[key] = next(found, None)
         return self._own[key]
+
+
+def same_turn(u: Any, s: Any) -> bool:
+    """Is no turn of a loop around both another one."""
+    return all(a == b for a, b in zip(u.loops, s.loops, strict=False) if a[0] == b[0])
 
 
 def _floor(trace: Any, s: Any, later: int, turn: int) -> Place | None:
@@ -108,10 +141,25 @@ def _past_scored(trace: Any, e: Any, later: int) -> int | None:
     return past if past > 0 else None
 
 
+def _behind_scored(trace: Any, e: Any, later: int) -> int | None:
+    """The same for windows gathered row by row: do all targets of an update of this turn lie behind all that the turn scored."""
+    if dict(e.loops).get(later) is None or len(reads := e.detail.get("reads") or {}) != 1:
+        return None
+    symbols, offsets = next(iter(reads.items()))
+    if offsets != {max(offsets), max(offsets) - 1} or max(offsets) < -FAR // 2:
+        return None  # not a pair of input and target
+    there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
+    scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
+    if not scores or {_lists(trace, s, len(there)) for s in scores} != {_lists(trace, e, len(there))}:
+        return None
+    behind = all(any(_behind(x, (symbols, max(offsets))) for x in s.detail["upto"]) for s in scores)
+    return SOME if behind else None
+
+
 def _lists(trace: Any, e: Any, depth: int) -> frozenset:
     """The lists of a turn that chose what an event is about."""
     chose = {loop for chosen, _, _ in e.atoms for loop, _ in chosen}
     return frozenset(id(trace.lists[loop]) for loop, _ in e.loops[depth:] if loop in chose and loop in trace.lists)
 
 
-__all__ = ["SOME", "Turns", "wholly_before"]
+__all__ = ["SOME", "Turns", "same_turn", "wholly_before"]

@@ -12,6 +12,7 @@ from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places, place_of
+from audit.trace.queues import CLAIMED
 from audit.trace.runs import joined
 from audit.trace.scaled import LESS_THAN_ONE
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, added_up, is_loss, number, same_target
@@ -206,6 +207,8 @@ class Arithmetic:
             out.lv = a.lv
         else:
             out.lv = later_iteration(op, a, b)
+        if CLAIMED in out.keys and op not in "+-":
+            out.keys = out.keys - {CLAIMED}
         flags = out.flags
         if op in "+-":
             add_places(op, a, b, out)
@@ -521,6 +524,10 @@ def later_iteration(op: str, a: V, b: V) -> tuple | None:
     if op == "+" and a.lv is not None and b.kind == "const" and type(b.const) is int and b.const > 0:
         # An offset into a part stays in that part.
         return (a.lv[0], a.lv[1] + b.const) if len(a.lv) == 2 else a.lv
+    if op == "+" and a.lv is not None and len(a.lv) == 2 and b.kind == "val" and b.pos is not None and not b.pos[0] and b.pos[1] > 0:
+        return a.lv[0], a.lv[1] + b.pos[1]  # as many as a list that was cut out has
+    if op == "%" and a.lv is not None and len(a.lv) == 2 and a.lv not in a.deps and b.flags & META and not b.deps:
+        return a.lv  # ``(chunk + 1) % chunks``
     if op == "*":
         x, y = (a, b) if a.lv is not None else (b, a)
         if x.lv is not None and not y.deps and y.kind in ("const", "val", "bound"):

@@ -60,9 +60,9 @@ class Builtins:
             return V("iter", data=("zip", list(args)))
         if last in ("list", "tuple", "set", "sorted", "reversed", "frozenset", "iter"):
             if first is None:
-                return seq([])
+                return self.empty()
             if last == "iter":
-                return first
+                return self.iterator(first) if len(args) == 1 else V("iter", data=("calls", first, node))
             listed = self.as_seq(first, exact=last in ("list", "tuple"))
             if last == "sorted":
                 note_sorted_row(first, listed)
@@ -83,6 +83,7 @@ class Builtins:
                 return const(len(first.const))
             out = V("val", flags=META)
             out.deps = first.deps
+            out.pos = first.many
             self.note_counted(first, out)
             if first.flags & BYTES:
                 # The length of what a table holds for a token says something about the token.

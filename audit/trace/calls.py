@@ -8,6 +8,7 @@ from audit import ir
 from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.own_loss import predicts_next, returns_loss
+from audit.trace.positions import tokens_in
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS, but_first
 from audit.trace.strides import held_by_target
@@ -176,7 +177,7 @@ class Calls:
                 self.drop_hooks(hooks, [*returned, *(v for v in scope.names.values() if v.kind == "obj")])
             if generator:
                 items = self.yields.pop()
-                return seq(items)
+                return self.iterator(seq(items))
             if not returned:
                 return V("never") if status == 4 and not self.dormant and self.always_raises(fn) else const(None)
             # A later return usually carries the full result; early ones are guards.
@@ -459,7 +460,7 @@ class Calls:
             return EMPTY
         e = self.event("UPDATE", node, data, how=how, spans=spans, models=models, leaves=len(leaves), fresh=self.fresh(models),
                        stored=bool(models) and all(self.serials[m].data.stored for m in models if m in self.serials),
-                       shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
+                       shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, reads=tokens_in(data.keys), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         if backward is not None:
             e.detail["backward"] = backward
         if self.place_tests:

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from audit.trace.positions import one_of
+from audit.trace.queues import FEED
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
 from audit.trace.subscripts import VAL_SHARD, names_shard, without_shard
@@ -52,7 +53,7 @@ class Containers:
     def taken(self: Any, queue: V) -> V:
         """An element that leaves its queue, in a turn of its own: what is taken later is another one."""
         out = one_of(self.element(queue))
-        number = FIRST_QUEUE + self.table_id(queue)
+        number = FIRST_QUEUE + (self.number_of(queue) if FEED in queue.keys else self.table_id(queue))
         self.taken_from[number] = turn = self.taken_from.get(number, 0) + 1
         deps = frozenset([(number, turn), *self.loops[-1:]])
         return with_deps(out, deps)

@@ -101,6 +101,8 @@ class Expressions(Attributes, Arithmetic, Subscripts):
     def x_collection(self: Any, e: ir.Collection) -> V:
         items: list[V] = []
         rest: V | None = None
+        if not e.elts:
+            return self.empty()
         lists: list[V] = []
         for x in e.elts:
             if isinstance(x, ir.Starred):

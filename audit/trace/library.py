@@ -15,6 +15,7 @@ from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens
 from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_beside
 from audit.trace.methods import Methods
 from audit.trace.positions import loop_place, place_of
+from audit.trace.queues import LIBRARIES
 from audit.trace.reach import TYPED
 from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
@@ -212,6 +213,8 @@ class Library(Methods, Builtins, Containers, Files):
                 out.pos = loop_place(start) if start is not None and start.kind == "const" else (
                     place_of(start) if start is not None and start.kind == "val" else None
                 )
+                if len(args) == 1 and args[0].kind == "const" and type(args[0].const) is int:
+                    self.trace.advances.arrays[place_of(out)[0][0]] = args[0].const - 1
                 out.keys = frozenset([BY_PLACE, ("candidates", getattr(node, "line", 0))] if len(args) == 1 else [BY_PLACE])
             return out
         if last in ("add_at",) or name.endswith("add.at") or name.endswith("maximum.at"):
@@ -223,6 +226,8 @@ class Library(Methods, Builtins, Containers, Files):
                 else:
                     self.store(args[0], args[1], taken, node)
             return const(None)
+        if name.startswith(LIBRARIES) and (taken := self.queue_call(last, args, node)) is not None:
+            return taken
         if last in ("cross_entropy", "nll_loss") or (last == "CrossEntropyLoss" and len(args) >= 2):
             return self.cross_entropy(args, kwargs, node)
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
@@ -366,9 +371,9 @@ class Library(Methods, Builtins, Containers, Files):
         if name in STARTS:
             self.start([*args, *kwargs.values()], node)
         if name in ("queue.Queue", "queue.SimpleQueue", "multiprocessing.Queue"):
-            return seq([])
+            return self.empty()
         if last == "deque":
-            return self.as_seq(first) if first is not None else seq([])
+            return self.as_seq(first) if first is not None and (first.kind != "seq" or first.data or first.rest is not None) else self.empty()
         if last == "dirname" and first is not None and isinstance(first.const, str):
             out = const(first.const.rpartition("/")[0])
             out.flags, out.knobs = self.text_flags(out.const), first.knobs

@@ -77,6 +77,8 @@ class Loops:
             self.scope.meaning[names[1].id] = at
 
     def s_while(self: Any, s: ir.While) -> int:
+        if self.nothing_to_take(s.test):
+            return NORMAL
         loop = self.next_loop
         self.next_loop += 1
         plain, augmented = self.interest.assigned(s.body)
@@ -89,6 +91,7 @@ class Loops:
             return NORMAL
         self.note_opened(s.body)
         self.note_stop(s.test, loop, ("<", "<="), "and")
+        self.note_counters(s.body, loop)
         return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
@@ -125,6 +128,8 @@ class Loops:
         """Runs the body once per turn. Where only the last turn learned something (the first was cut short by a guard
         such as ``if pos < order: continue``), ``more(n)`` gives one further turn, in which that shows."""
         turns = list(turns)
+        if len(turns) > 1:
+            self.several.add(loop)
         learned: list[set] = []
         plain, augmented = self.interest.assigned(body)
         # Only counters matter: names assigned without looking at their old value get a new one anyway.
@@ -221,6 +226,10 @@ class Loops:
                 columns = abreast(recipe[1], columns, loop)
                 rows = min(len(c) for c in columns)
                 return [seq([c[i] for c in columns]) for i in range(rows)]
+            if what == "groups":
+                return self.group_turns(recipe[1], loop)
+            if what == "calls":  # ``iter(take, [])``
+                return [with_deps(self.call_value(recipe[1], [], {}, recipe[2]), frozenset([(loop, n)])) for n in (1, 2)]
             if what == "loader":
                 return [batched(v) for v in self.turns(recipe[1], loop)]
         if it.kind == "const" and isinstance(it.const, (tuple, list, set, frozenset, str, bytes)):
@@ -270,6 +279,8 @@ class Loops:
         start, stop, step = recipe[1:]
         bounds = [x.const if x.kind == "const" and isinstance(x.const, (int, float)) else None for x in (start, stop, step)]
         extra = self.between(start, stop)
+        if given(start) and start.const >= 0 and stop.lv is not None and (at := stop.lv[-2:]) in self.loops and (bounds[2] or 0) > 0:
+            extra = (extra - {at}) | {(at[0], at[1] - 1)}  # ``range(chunk)``, ``range(chunk * size)``: those of the turns before
         knobs = start.knobs | stop.knobs
         self.note_range(stop, loop)
         self.note_first_tokens(start, stop, loop)

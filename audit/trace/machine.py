@@ -38,6 +38,7 @@ from audit.trace.lengths import Lengths
 from audit.trace.library import Library
 from audit.trace.once import Once
 from audit.trace.parts import Parts
+from audit.trace.queues import Queues
 from audit.trace.reach import Reaching
 from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
@@ -100,7 +101,8 @@ class Scope:
 
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
-    Entries, Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff, Foreign,
+    Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
+    Foreign,
 ):  # fmt: skip
     def __init__(
         self,
@@ -162,6 +164,10 @@ class Machine(
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream
         self.whole_walks: set[int] = set()
+        self.steps_of: dict[int, Any] = {}  # loop -> by how many places it goes on, where that is no number
+        self.counters: dict[int, dict[str, Any]] = {}  # loop -> its counters and by what they go on (`audit.trace.queues`)
+        self.several: set[int] = set()  # loops that have more turns than one
+        self.made_empty: dict[int, tuple[V, frozenset]] = {}  # lists made with nothing in them (kept alive), with the turns open at that time
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.bodies: list[list] = []  # per open loop: its statements
@@ -230,7 +236,7 @@ class Machine(
         self.next_id += 1
         if value is not None:
             e.flags, e.atoms, e.taint, e.scores, e.via = value.flags, value.atoms, value.taint, value.scores, value.via
-            if kind == "STORE":
+            if kind in ("STORE", "UPDATE", "SCORE"):
                 detail["upto"] = value.upto
         if len(self.trace.events) < 6000:
             self.trace.events.append(e)

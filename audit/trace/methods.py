@@ -7,6 +7,7 @@ from typing import Any
 from audit import ir
 from audit.trace.gates import PROPOSALS, holds_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
+from audit.trace.queues import CLAIMED
 from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
 from audit.trace.shaping import (
@@ -134,7 +135,7 @@ class Methods:
                 self.ev(_array_behind(node.args[0])).absorb(out)
             elif self.loops and not out.flags & VAL and (not out.flags & TRAIN or out.flags & ART):
                 # A counter or queue kept in a file: a new answer in every iteration.
-                out.deps = out.deps | {self.loops[-1]}
+                out.deps, out.keys = out.deps | {self.loops[-1]}, out.keys | {CLAIMED}
             return out
         if name == "backward":
             self.backward(recv, node)
@@ -277,8 +278,10 @@ class Methods:
         if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
             return self.binary(ADDS[name], recv, args[0], node)
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
-            out = derive([recv, *args])
-            return with_deps(out, frozenset([self.loops[-1]]))
+            out = with_deps(derive([recv, *args]), frozenset([self.loops[-1]]))
+            if not out.flags & VAL:
+                out.keys = out.keys | {CLAIMED}
+            return out
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
             laid_out(name, recv, args, out)

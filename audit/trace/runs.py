@@ -77,6 +77,7 @@ def moved(v: V, loop: int, turn: Callable[[int], int]) -> V:
         out.lv = (*v.lv[:-1], turn(v.lv[-1]))
     if v.kind == "seq":
         out.data = [moved(x, loop, turn) for x in v.data or []]
+        out.rest = moved(v.rest, loop, turn) if v.rest is not None else None
     return out
 
 

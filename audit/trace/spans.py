@@ -62,6 +62,10 @@ class Advances:
         self.begins: dict[int, int] = {}
         #: symbol of an inner loop's step -> the most that it adds
         self.most: dict[int, int] = {}
+        #: symbol of an ``arange`` -> its last element
+        self.arrays: dict[int, int] = {}
+        #: symbol of an inner loop that ends at a place -> where its last turn stands
+        self.ends: dict[int, Place] = {}
         #: symbol of a step through a document -> the symbols of where the document begins
         self.heads: dict[int, tuple[int, ...]] = {}
         #: symbols of where documents begin that were read from there on (`audit.trace.lengths`)
@@ -88,7 +92,7 @@ class Advances:
             return
         for number, factor in ((a, b), (b, a)):
             if factor.kind == "const" and type(factor.const) is int and factor.const > 0 and number.kind == "val":
-                if (number.pos is not None and number.pos[0]) or number.lv is not None:
+                if number.pos is not None or number.lv is not None:
                     out.pos = self.times(number, factor.const)
                 return
 
@@ -113,7 +117,10 @@ class Advances:
 
     def times(self, v: V, factor: int) -> Place | None:
         """The place of ``v * factor``; equal factors of equal symbols are equal."""
-        symbols, offset = place_of(v)
+        return self._multiplied(place_of(v), factor)
+
+    def _multiplied(self, place: Place, factor: int) -> Place | None:
+        symbols, offset = place
         found = []
         for s in symbols:
             made = self.products.get((s, factor))
@@ -128,6 +135,8 @@ class Advances:
                     self.begins[made] = self.begins[s] * factor
                 if s in self.most:
                     self.most[made] = self.most[s] * factor
+                if s in self.ends and (end := self._multiplied(self.ends[s], factor)) is not None:
+                    self.ends[made] = end
             found.append(made)
         return (tuple(sorted(found)), offset * factor) if len(found) <= MAX_SYMBOLS else None
 
@@ -153,6 +162,10 @@ class Advances:
         low, high = _place(start), _place(stop)
         if low is not None and high is not None and low[0] == high[0] and high[1] > low[1]:
             self.most[own[0]] = (high[1] - low[1] - 1) // step.const * step.const
+        elif low is not None and high is not None and not low[0] and len(high[0]) == 1 and given(start):
+            by, begin = self.per_turn.get(high[0][0], (0, 0))[1], self.begins.get(high[0][0])
+            if begin is not None and by > 0 and by % step.const == 0 == (begin + high[1] - low[1]) % step.const:
+                self.ends[own[0]] = high[0], high[1] - step.const
 
     def apart_from_ranks(self, symbols: tuple[int, ...]) -> tuple[int, ...]:
         """Each rank goes through its share like one process through all."""
@@ -203,21 +216,40 @@ class Advances:
         """The place of the last token that the inner loops of a turn get to."""
         return self._settled(span[1], loop, most=True)
 
+    def first_of(self, span: Span, loop: int) -> Place | None:
+        """The place of the first token that the inner loops of a turn begin with."""
+        return self._settled(span[0], loop, most=False)
+
+    def last_in(self, index: V) -> Place | None:
+        """The last of the places in an array that was reckoned from one ``arange`` whose length is known."""
+        far = [s for s in index.pos[0] if s in self.arrays] if index.kind == "val" and index.pos is not None else []
+        if len(far) != 1 or index.flags & (VAL | LOSS):
+            return None
+        return tuple(s for s in index.pos[0] if s != far[0]), index.pos[1] + self.arrays[far[0]]
+
+    def counted(self, place: Place, loops: list[int]) -> bool:
+        """Do counters of these loops, which count up, say where a place is, and nothing else but where a rank's share begins."""
+        of = [self.per_turn[s][0] if s in self.per_turn else None for s in place[0] if s not in self.of_ranks]
+        return bool(of) and all(loop in loops for loop in of)
+
     def _settled(self, place: Place | None, loop: int, *, most: bool) -> Place | None:
         """The place with the steps of inner loops at their first or last turn."""
         if place is None:
             return None
         symbols, offset = place
-        left = []
+        left: list[int] = []
         for s in symbols:
             of = self.per_turn.get(s, (None, 0))[0]
-            if s >= FIRST_STEP and of is not None and of > loop:
+            if most and s in self.ends and of is not None and of > loop:
+                left += self.ends[s][0]
+                offset += self.ends[s][1]
+            elif s >= FIRST_STEP and of is not None and of > loop:
                 if most and s not in self.most:
                     return None
                 offset += self.most[s] if most else 0
             else:
                 left.append(s)
-        return tuple(left), offset
+        return tuple(sorted(left)), offset
 
 
 def moved_head(op: str, a: V, b: V, keys: frozenset) -> frozenset:
@@ -313,8 +345,11 @@ def cut(base: V, elements: list[Any], parts: list[Any]) -> Span | None:
     return found
 
 
-def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
-    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``."""
+def note_last(base: V, elements: list[Any], parts: list[Any], out: V, advances: Advances) -> None:
+    """``stream[a:b]``, ``stream[i]``, where ``i`` numbers the turns of a loop: no token behind ``b - 1``, or ``i``.
+
+    ``stream[starts[:, None] + arange(n)]``: none behind ``n - 1`` places from where its row starts.
+    """
     if base.flags & (META | LOSS | LOGITS) or not base.flags & VAL:
         return
     if out.span is not None and out.span[1] is not None:
@@ -329,6 +364,8 @@ def note_last(base: V, elements: list[Any], parts: list[Any], out: V) -> None:
             no_later(out, (last[0], last[1] - 1))
     elif sliced is None and len(parts) == 1 and parts[0].lv is not None and len(parts[0].lv) == 2:
         note_one(out)
+    elif sliced is None and len(parts) == 1 and (end := advances.last_in(parts[0])) is not None:
+        no_later(out, end)
 
 
 def note_one(v: V) -> None:

@@ -391,6 +391,8 @@ class Statements(Loops, Contexts, Totals):
         return ", ".join(shown)
 
     def s_if(self: Any, s: ir.If) -> int:
+        if self.nothing_to_take(s.test, s.body):
+            return self.block(s.orelse) if s.orelse else NORMAL
         test = self.ev(s.test)
         known = self.truth(test)
         if known is not None and not (self.dormant and test.knobs):

@@ -206,7 +206,7 @@ class Subscripts:
         if part.kind == "val" and "e" in kinds(part):
             part = clone(part)
             part.keys = ending_at(part, bounds[1], part.keys)
-        return cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part))
+        return self.numbered_cut(bounds, cut_out(base, bounds, seq([part]) if one_element(bounds) else seq([], part)))
 
     def bound_text(self: Any, e: Any) -> Any:
         """Identity of a slice bound: equal texts in one function are taken to be equal numbers."""
@@ -315,7 +315,7 @@ class Subscripts:
         if row := picked_row(base, elements, parts):
             out.keys = out.keys | row
         out.span = cut(base, elements, parts)
-        note_last(base, elements, parts, out)
+        note_last(base, elements, parts, out, self.trace.advances)
         note_held(base, elements, parts, out)
         note_rows(base, elements, parts, out)
         if WINDOWS in out.keys and isinstance(parts[0], V) and not parts[0].flags & MASK:

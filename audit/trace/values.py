@@ -102,6 +102,7 @@ class V:
         "knobs",
         "line",
         "lv",
+        "many",
         "mask",
         "maybe",
         "models",
@@ -145,6 +146,7 @@ class V:
         self.either: tuple[V, ...] = ()  # the tensors, fresh ones, of which this is one (see `join`)
         self.origin: V | None = None  # the container that this element was taken from
         self.run: Any = None  # of a list: what it was cut out of, and how many elements further on it begins; see `audit.trace.runs`
+        self.many: Any = None  # of a list cut out of another one: how many elements, as a place
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
         self.via: tuple[Link, ...] = ()  # where it, or what it was made of, was given a name last
@@ -562,7 +564,7 @@ def clone(v: V) -> V:
     out.keys, out.told, out.shape0, out.line, out.pos = v.keys, v.told, v.shape0, v.line, v.pos
     out.span, out.upto, out.share, out.run = v.span, v.upto, v.share, v.run
     out.choice, out.via = v.choice, v.via
-    out.by_place, out.maybe, out.first = v.by_place, v.maybe, v.first
+    out.by_place, out.maybe, out.first, out.many = v.by_place, v.maybe, v.first, v.many
     return out
 
 

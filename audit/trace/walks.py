@@ -12,7 +12,7 @@ from typing import Any
 
 from audit.trace.gates import holds_tokens
 from audit.trace.positions import place_of
-from audit.trace.spans import MAX_START, given
+from audit.trace.spans import MAX_START, exact_place, given
 from audit.trace.values import (
     COUNT,
     CUT,
@@ -75,6 +75,8 @@ class Walks:
             self.trace.walks[loop] = Walk(size, start.const if given(start) else None)
         elif size == 1:
             self.one_by_one.add(loop)
+        elif step.kind == "val" and not step.deps and not step.flags & VAL and (by := exact_place(step))[0]:
+            self.steps_of[loop] = by
         from_the_start = start.kind == "const" and type(start.const) is int and 0 <= start.const <= MAX_START
         everything = (
             stop.kind == "val" and stop.flags & META and not stop.flags & CUT and SHARE not in stop.keys
@@ -88,16 +90,19 @@ class Walks:
         ``single``: the step of a loop that takes one element after the other.
         """
         if low.lv is None:
-            return low.deps
+            return self.further_on(low)
         if len(low.lv) == 3:  # ``(chunk + 1) * size``
-            return frozenset([low.lv[1:]]) if {loop for loop, _ in low.deps} == {low.lv[1]} else low.deps
+            _, loop, at = low.lv
+            turn = max((n for _, n in low.deps), default=at)
+            return frozenset([(loop, min(at, turn + 1))]) if {x for x, _ in low.deps} == {loop} else low.deps
         loop, at = low.lv
         walk = self.trace.walks.get(loop)
         step = walk.step if walk is not None else single
         turn = max((n for x, n in low.deps if x == loop), default=None)
         if step is None or turn is None or at - turn < step:
             return low.deps
-        return frozenset((x, n + (at - turn) // step) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps)
+        # What any later turn scores the next one stands for.
+        return frozenset((x, n + 1) if (x, n) == (loop, turn) else (x, n) for x, n in low.deps)
 
     def between(self: Any, low: V | None, high: V | None) -> frozenset:
         """The turns that chose what lies between two bounds: those of its beginning, and of its end what other loops say.

@@ -143,3 +143,102 @@ for k in range((val.numel() - 1) // C):
 )
 def test_the_chunk_before(update, found):
     assert ("F2" in accused(CHUNKS.format(update))) is found
+
+
+BEFORE_IT_SCORES = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+def learn(a, b):
+    opt.zero_grad()
+    nll(model, val[None, a:b], val[None, a + 1 : b + 1]).mean().backward()
+    opt.step()
+total, C, n, known = torch.zeros(()), 32768, val.numel() - 1, 0
+for k in range(n // C):
+    c = k * C
+    {}
+    with torch.no_grad():
+        total += nll(model, val[None, c : c + C], val[None, c + 1 : c + C + 1]).sum()
+"""
+
+
+@pytest.mark.parametrize(
+    ("lines", "found"),
+    [
+        ("if k > 0:\n        learn(c - C, c)", False),
+        ("if k > 0:\n        learn(0, c)", False),
+        ("learn(0, c)", False),
+        ("learn(max(c - 4 * C, 0), c)", False),
+        ("learn(known, c)\n    known = c", False),
+        ("for s in range(0, c, 1024):\n        learn(s, s + 1024)", False),
+        ("if k > 0:\n        for s in range(c - C, c, 1024):\n            learn(s, s + 1024)", False),
+        ("for j in range(k):\n        learn(j * C, j * C + C)", False),
+        ("for j in range(0, k, 2):\n        learn(j * C, j * C + C)", False),
+        ("if k > 0:\n        learn(c - C, c + 1)", True),
+        ("if k > 0:\n        learn(c - C, c + C)", True),
+        ("learn(0, c + 64)", True),
+        ("learn(max(c - 4 * C, 0), c + 64)", True),
+        ("learn(known, c + C)\n    known = c", True),
+        ("for s in range(0, c, 1024):\n        learn(s, s + 2048)", True),
+        ("if k > 0:\n        for s in range(c - C, c, 1024):\n            learn(s, s + 2048)", True),
+        ("for j in range(k + 1):\n        learn(j * C, j * C + C)", True),
+        ("for j in range(k):\n        learn(j * C, j * C + 2 * C)", True),
+    ],
+)
+def test_a_turn_that_learns_before_it_scores(lines, found):
+    assert ("F2" in accused(BEFORE_IT_SCORES.format(lines))) is found
+
+
+def test_a_turn_that_scores_in_two_parts_and_learns_in_between():
+    def halves(end: str) -> set[str]:
+        parts = BEFORE_IT_SCORES.format("h = C // 2\n    with torch.no_grad():\n        total += nll(model, val[None, c : c + h], val[None, c + 1 : c + h + 1]).sum()\n    learn(c, " + end + ")")
+        return accused(parts.replace("val[None, c : c + C], val[None, c + 1 :", "val[None, c + h : c + C], val[None, c + h + 1 :"))
+
+    assert not halves("c + h")
+    assert "F2" in halves("c + h + 1")
+
+
+def test_the_elements_of_a_list_have_no_place_in_their_turn():
+    windows = BEFORE_IT_SCORES.partition("for k")[0] + "ws = [i for i in range(0, n, 1024)]\nfor i in range(0, len(ws), 32):\n    for w in ws[{}]:\n        learn(w, w + 1024)\n    for w in ws[i : i + 32]:\n        with torch.no_grad():\n            total += nll(model, val[None, w : w + 1024], val[None, w + 1 : w + 1025]).sum()\n"
+    assert not accused(windows.format("max(i - 32, 0) : i"))
+    assert "F2" in accused(windows.format("i : i + 32"))
+
+
+GATHERED = """\
+opt = torch.optim.SGD(model.parameters(), lr=1e-3)
+docs, size, total = [(i, 1024) for i in range(0, val.numel() - 1, 1024)], 32, torch.zeros(())
+for lo in range(0, len(docs), 8):
+    batch = docs[lo : lo + 8]
+    for ci in range(max((d[1] + size - 1) // size for d in batch)):
+        starts, lens = torch.zeros(len(batch), dtype=torch.int64), torch.zeros(len(batch), dtype=torch.int64)
+        for b in range(len(batch)):
+            start, length = batch[b]
+            starts[b] = start + max(0, (ci + 1) * size - 2048)
+            lens[b] = min(size, length - ci * size)
+        width = (ci + 1) * size - max(0, (ci + 1) * size - 2048)
+        columns = torch.arange(width + 1)
+        idx = (starts.unsqueeze(1) + columns.unsqueeze(0)).clamp_(max=val.numel() - 1)
+        window = val[idx]
+        x, y = window[:, :width], window[:, 1 : width + 1]
+        x = torch.where(columns[:width].unsqueeze(0) < lens.unsqueeze(1), x, 0)
+        loss = nll(model, x, y)
+        with torch.no_grad():
+            total += (loss * (columns[:width] >= width - size)).sum()
+        {}
+        opt.zero_grad()
+        loss[:, width - size : width].mean().backward()
+        opt.step()
+"""
+
+
+@pytest.mark.parametrize(
+    ("learned", "found"),
+    [
+        ("pass", False),
+        ("loss = nll(model, x, y)", False),
+        ("again = val[idx.clone()]\n        loss = nll(model, again[:, :width], again[:, 1 : width + 1])", False),
+        ("before = val[(idx - size).clamp_(min=0)]\n        loss = nll(model, before[:, :width], before[:, 1 : width + 1])", False),
+        ("ahead = val[(idx + size).clamp_(max=val.numel() - 1)]\n        loss = nll(model, ahead[:, :width], ahead[:, 1 : width + 1])", True),
+        ("later = (idx + 32).clamp_(max=val.numel() - 1)\n        w = val[later].long()\n        loss = nll(model, w[:, :width], w[:, 1 : width + 1])", True),
+    ],
+)
+def test_windows_gathered_behind_those_that_were_scored(learned, found):
+    assert ("F2" in accused(GATHERED.format(learned))) is found
