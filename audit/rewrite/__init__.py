@@ -1,7 +1,7 @@
 """Random rewrites of a submission: the same verdict in other words, or the opposite one.
 
 ``random_rewrite(text, seed, kind)`` is a pure function. ``preserve`` chooses some of: new names for
-everything (lying ones too), definitions in another order, an expression or a run of statements moved
+everything (lying ones too), sums and counted loops written out, definitions in another order, an expression or a run of statements moved
 into a helper, a helper put back in its place, other names for the imports, minified spacing, a
 self-extracting wrapper. ``flip`` turns a legal order into an illegal one or back: the update above
 the score, the target into the key of a memory, the fitted positions onto the scored ones.
@@ -22,6 +22,7 @@ from audit.rewrite.helpers import extract_expression, extract_statements, inline
 from audit.rewrite.names import alias_imports, rename
 from audit.rewrite.order import reorder
 from audit.rewrite.pack import minify, pack
+from audit.rewrite.spelling import branches_as_expressions, counters_of_their_own, sums_written_out
 
 __all__ = ["NothingToRewrite", "random_rewrite"]
 
@@ -29,6 +30,7 @@ Rewrite = Callable[[str, random.Random], tuple[str, str]]
 
 #: in the order in which they are applied: text comes last, a wrapper very last
 PRESERVING: tuple[Rewrite, ...] = (
+    sums_written_out, counters_of_their_own, branches_as_expressions,
     inline, extract_statements, extract_expression, reorder, rename, alias_imports, minify, pack,
 )  # fmt: skip
 

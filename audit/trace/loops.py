@@ -109,7 +109,7 @@ class Loops:
                     continue
                 if before is not None and before.get(name) is not v:
                     fresh = V("val")
-                    fresh.deps = frozenset([at])
+                    fresh.deps = frozenset(d for d in v.deps if d[0] != at[0]) | {at}  # of an outer turn's place as well
                     fresh.flags = v.flags
                     scope.names[name] = fresh
                 else:
