@@ -22,7 +22,7 @@ from audit.rewrite.helpers import extract_expression, extract_statements, inline
 from audit.rewrite.names import alias_imports, rename
 from audit.rewrite.order import reorder
 from audit.rewrite.pack import minify, pack
-from audit.rewrite.spelling import branches_as_expressions, counters_of_their_own, sums_written_out
+from audit.rewrite.spelling import branches_as_expressions, counters_of_their_own, parts_named, sums_written_out
 
 __all__ = ["NothingToRewrite", "random_rewrite"]
 
@@ -30,7 +30,7 @@ Rewrite = Callable[[str, random.Random], tuple[str, str]]
 
 #: in the order in which they are applied: text comes last, a wrapper very last
 PRESERVING: tuple[Rewrite, ...] = (
-    sums_written_out, counters_of_their_own, branches_as_expressions,
+    sums_written_out, counters_of_their_own, branches_as_expressions, parts_named,
     inline, extract_statements, extract_expression, reorder, rename, alias_imports, minify, pack,
 )  # fmt: skip
 

@@ -79,6 +79,42 @@ def branches_as_expressions(text: str, chance: random.Random) -> tuple[str, str]
     return _edited(text, edits), f"{len(edits)} branches as expressions"
 
 
+def parts_named(text: str, chance: random.Random) -> tuple[str, str]:
+    """``total += losses[a:b].sum()`` as ``part = losses[a:b]`` and ``total += part.sum()``."""
+    tree = parse(text)
+    known = uses(tree).all()
+    lines = text.splitlines()
+    name = "part"
+    while any(k.startswith(f"{name}_") for k in known):
+        name += "_"
+    edits: list[tuple[ast.stmt, ast.Subscript]] = []
+    for s in ast.walk(tree):
+        if isinstance(s, (ast.Assign, ast.AugAssign, ast.Expr, ast.Return)) and s.value is not None and s.lineno == s.end_lineno:
+            line = lines[s.lineno - 1]
+            if not line[: s.col_offset].strip() and line[s.end_col_offset :].strip()[:1] in ("", "#") and line.isascii():
+                edits += [(s, part) for part in _read_parts(s.value)[:1] if chance.random() < 0.7]
+    if not edits:
+        raise NothingToRewrite("no part of an array that is read in a statement of one line")
+    for number, (s, part) in sorted(enumerate(edits), key=lambda e: -e[1][0].lineno):
+        line = lines[s.lineno - 1]
+        lines[s.lineno - 1 : s.lineno] = [
+            f"{line[: s.col_offset]}{name}_{number} = {line[part.col_offset : part.end_col_offset]}",
+            f"{line[: part.col_offset]}{name}_{number}{line[part.end_col_offset :]}",
+        ]
+    return "\n".join(lines) + "\n", f"{len(edits)} parts of arrays with a name of their own"
+
+
+def _read_parts(value: ast.expr) -> list[ast.Subscript]:
+    """Outermost ``x[…]`` that are evaluated come what may, before anything is called."""
+    if isinstance(value, ast.Subscript):
+        plain = not any(isinstance(n, (ast.Call, ast.NamedExpr, ast.Lambda, ast.ListComp, ast.GeneratorExp, ast.Await, ast.Yield)) for n in ast.walk(value))
+        return [value] if plain else []
+    if isinstance(value, (ast.BinOp, ast.UnaryOp, ast.Call, ast.Attribute)):
+        first = next((c for c in ast.iter_child_nodes(value) if isinstance(c, ast.expr)), None)
+        return _read_parts(first) if first is not None else []
+    return []
+
+
 def _functions(tree: ast.Module) -> Iterator[_Function]:
     yield tree
     yield from (n for n in ast.walk(tree) if isinstance(n, (ast.FunctionDef, ast.AsyncFunctionDef)))
@@ -139,4 +175,4 @@ def _edited(text: str, edits: list[tuple[ast.AST, str]]) -> str:
     return b"\n".join(lines).decode()
 
 
-__all__ = ["branches_as_expressions", "counters_of_their_own", "sums_written_out"]
+__all__ = ["branches_as_expressions", "counters_of_their_own", "parts_named", "sums_written_out"]
