@@ -22,7 +22,12 @@ from audit.rewrite.helpers import extract_expression, extract_statements, inline
 from audit.rewrite.names import alias_imports, rename
 from audit.rewrite.order import reorder
 from audit.rewrite.pack import minify, pack
-from audit.rewrite.spelling import branches_as_expressions, counters_of_their_own, parts_named, sums_written_out
+from audit.rewrite.spelling import (
+    branches_as_expressions,
+    counters_of_their_own,
+    parts_named,
+    sums_written_out,
+)
 
 __all__ = ["NothingToRewrite", "random_rewrite"]
 
