@@ -130,6 +130,8 @@ class Arithmetic:
             out = of_whole_run(unowned(unowned(out), row=True))
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and "unnorm" in kinds(b)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
+        elif op == "/" and "unnorm" in kinds(a):
+            out.keys = without(out.keys, self.note_divided_again(a))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
             out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
         model = LOSS | LOGITS | PROB

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from audit.trace.gates import holds_tokens
 from audit.trace.positions import one_of
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
@@ -57,6 +58,17 @@ class Containers:
         deps = frozenset([(number, turn), *self.loops[-1:]])
         return with_deps(out, deps)
 
+    def note_filed(self: Any, recv: V, item: V, node: Any) -> None:
+        """``followers[context].append(token)``: a table of lists takes a token in."""
+        home = recv.origin
+        if home is None or home.kind != "dict" or not holds_tokens(item):
+            return
+        if home.rest is not None and home.rest.kind == "seq":
+            home.rest.rest = item if home.rest.rest is None else join(home.rest.rest, item)
+        home.flags |= VAL  # filed under tokens, as in `set_item`
+        self.store(home, item, item, node)
+        recv.taint = recv.taint | home.taint
+
     def container(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         first = args[0] if args else None
         if recv.kind == "seq":
@@ -75,6 +87,7 @@ class Containers:
                         recv.first = item
                     recv.rest = item if recv.rest is None else join(recv.rest, item)
                     reach_list(recv, item)
+                    self.note_filed(recv, item, node)
                 return const(None)
             if name in ("extend", "update") and first is not None:
                 if first.kind == "seq" and first.rest is None and recv.rest is None and not self.loops and recv.data is not None:
@@ -83,6 +96,7 @@ class Containers:
                     part = self.element(first)
                     recv.rest = part if recv.rest is None else join(recv.rest, part)
                     reach_list(recv, part)
+                    self.note_filed(recv, part, node)
                 return const(None)
             if name in ("pop", "popleft", "get", "get_nowait"):
                 return self.taken(recv)

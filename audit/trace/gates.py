@@ -375,6 +375,8 @@ class Gates:
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)
+        if ("logp",) in p.keys:
+            return  # ``log p + log(1 - share)``
         if q.const == HIT and q.flags & PROB and plain(p):
             out.keys = self.raised(out, node).keys
             return
@@ -383,6 +385,18 @@ class Gates:
         if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
             e = self.event("UNNORMALISED", node, out, keys=q.keys)
             out.keys = out.keys | {("unnorm", e.id)}
+
+    def note_divided_again(self: Any, a: V) -> frozenset:
+        """Marks of ``(p + 0.3 * q) / 1.3``, ``/ (1 + share)``: what was added to probabilities is made room for by the division.
+
+        Not so a raised logarithm, nor counts that were divided by the wrong number already.
+        """
+        if ("logp",) in a.keys or not a.flags & PROB:
+            return EMPTY
+        raised = {k for k in a.keys if k[0] == "unnorm"}
+        asked = {k[1] for k in raised}
+        other = {e.id for e in self.trace.events if e.id in asked and any(e.detail.get(way) for way in ("scale", "tilt", "flat", "hit"))}
+        return frozenset(k for k in raised if k[1] not in other)
 
     def note_flat(self: Any, parts: list[V], out: V, node: Any) -> None:
         """``stack([nll(token), …, entropy])``: beside what each expert gives the token, a figure that knows no token."""

@@ -209,6 +209,8 @@ class Library(Methods, Builtins, Containers, Files):
                 taken = args[2] if len(args) > 2 else const(1)
                 if index.flags & TRAIN and not index.flags & VAL:
                     self.fill(args[0], index, taken, node)
+                elif found_by_read(index):
+                    args[0].absorb(derive([index, taken]))
                 else:
                     self.store(args[0], args[1], taken, node)
             return const(None)
@@ -285,7 +287,7 @@ class Library(Methods, Builtins, Containers, Files):
             return out
         if last in ("bincount", "histogram", "unique") and first is not None:
             out = derive(args)
-            if first.flags & VAL:
+            if first.flags & VAL and not found_by_read(first):
                 e = self.event("STORE", node, first, keys=first.keys, whole=self.fills_whole(first, const(1)))
                 out.taint = out.taint | {e.id}
             elif first.flags & TRAIN and not first.flags & (LOSS | LOGITS | PARAM | META):
@@ -340,6 +342,8 @@ class Library(Methods, Builtins, Containers, Files):
                 made = self.call_value(first, [], {}, node) if first.kind == "func" else V("val")
                 if first.kind == "lib" and first.data.endswith(("dict", "Counter", "defaultdict")):
                     made = mapping({})
+                elif first.kind == "lib" and first.data.endswith((".list", ".deque", ".set")):
+                    made = seq([])  # the tokens that followed each context, one by one
                 out.rest = made
             elif kwargs:
                 out.data.update(kwargs)
@@ -447,6 +451,8 @@ class Library(Methods, Builtins, Containers, Files):
             self.note_size(last, values[0], out)
             self.note_raised(last, values[0], values[1:], kwargs, out, node)
             self.note_product_by(last, values[0], values[1:], out, node)
+        if last == "normalize" and number(kwargs.get("p", args[1] if len(args) > 1 else None)) == 1:
+            out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "raised"))
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
@@ -611,6 +617,11 @@ class Library(Methods, Builtins, Containers, Files):
         out.const = first.const if first.const in (HIT, GAP) else None
         laid_beside(last, first, out)
         return out
+
+
+def found_by_read(v: V) -> bool:
+    """Tokens that a table gave for a context: laid out in a row, they are what it says, and taken in by nothing."""
+    return bool(v.flags & COUNT) and not PROPOSALS.isdisjoint(kinds(v))
 
 
 def least_of_ranks(args: list[V], kwargs: dict[str, V]) -> bool:

@@ -19,7 +19,7 @@ from audit.trace.shaping import (
     number,
 )
 from audit.trace.spans import HEAD, laid_out, note_one
-from audit.trace.totals import ADDS
+from audit.trace.totals import ADDS, SCALES
 from audit.trace.values import (
     ART,
     BPB,
@@ -276,6 +276,8 @@ class Methods:
             return self.in_place(recv, name, args, kwargs, node)
         if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
             return self.binary(ADDS[name], recv, args[0], node)
+        if name in SCALES and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and recv.flags & PROB and not (recv.flags | args[0].flags) & LOSS:
+            return self.binary(SCALES[name], recv, args[0], node)
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
             out = derive([recv, *args])
             return with_deps(out, frozenset([self.loops[-1]]))
@@ -359,6 +361,8 @@ class Methods:
             self.write_param(recv, given, node)
         if given.flags & LOSS and name == "add_":
             given = self.commit_score(given, node, "accumulated")
+        if name in ("div_", "true_divide_") and "unnorm" in kinds(recv):
+            recv.keys = self.binary("/", recv, given, node).keys
         if recv.kind == "val":
             if name == "copy_":
                 recv.taint, recv.atoms = given.taint, given.atoms

@@ -127,7 +127,7 @@ class Subscripts:
                     out.origin = base  # itself, so that what is stored in it stays
                 else:
                     out = with_deps(out, i.deps)
-                    if out.kind == "val" and out.origin is None:
+                    if out.origin is None and (out.kind == "val" or (out.kind == "seq" and filed_by_tokens(i))):
                         out = clone(out)
                         out.origin = base
                         if by_place:
@@ -368,16 +368,20 @@ class Subscripts:
                 got = clone(got) if got.kind != "dict" else got
                 got.taint |= base.taint
                 got.flags |= COUNT
+            if got is not out:
+                got.origin = out.origin  # a row: what is put into it is in the table
             address = index.keys
             if base.kind == "dict" and any(k[0] == "e" for k in address):
                 address = whole(address)
                 for k in address - index.keys:
                     self.note_read(k[1:])
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
-                           table_flags=base.flags, address=address, row=got.kind == "dict",
+                           table_flags=base.flags, address=address, row=got.kind in ("dict", "seq"),
                            made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
+            if got.kind == "seq":
+                got.rest = answer(got.rest, got)
             return got
         if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
             return out
@@ -385,6 +389,7 @@ class Subscripts:
             return out  # nothing is in it yet
         # A constant table (bytes per token, word boundaries) read at a token: made of the token.
         got = clone(out)
+        got.origin = out.origin
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
@@ -613,6 +618,21 @@ class Subscripts:
                 if any(rest is not None and all(s > 0 for s in rest[0]) and rest[1] <= begin + last for rest, last in more):
                     return True
         return False
+
+
+def filed_by_tokens(key: V) -> bool:
+    """Is it a context, and no length or name."""
+    made = summary(key)
+    return bool(made.flags & VAL) and not made.flags & META
+
+
+def answer(part: V | None, row: V) -> V | None:
+    """A token in a list that a table keeps for a context: found by that read."""
+    if part is None or part.kind != "val":
+        return part
+    out = clone(part)
+    out.keys, out.flags, out.taint = row.keys, part.flags | COUNT, part.taint | row.taint
+    return out
 
 
 def picks_entry(parts: list[Any]) -> bool:
