@@ -88,7 +88,9 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
             if k[0] == "lookup" and k[1] in reads:
-                feeds.setdefault(k[1], []).append(s)
+                for number in {k[1], *_rows_behind(reads[k[1]], reads)}:
+                    if (fed := feeds.setdefault(number, [])) == [] or fed[-1] is not s:
+                        fed.append(s)
     feeds = dict(sorted(feeds.items()))  # keys come in no order that two runs share
     reported = reported_ids(trace)
     found: dict[tuple, CacheRead] = {}
@@ -121,6 +123,11 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
 
 
 Places = dict[tuple[int, ...], set[int]]
+
+
+def _rows_behind(r: Event, reads: dict[int, Event]) -> list[int]:
+    """``table[context][token]``: of the entry of a token, the reads of the same turn that gave the row."""
+    return [k[1] for k in r.detail.get("made", ()) if k[0] == "lookup" and k[1] in reads and _of_its_turn(reads[k[1]], r)]
 
 
 def _by_itself(row: int, addresses: dict[int, Places], reads: dict[int, Event]) -> bool:

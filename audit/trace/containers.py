@@ -9,7 +9,7 @@ from audit.trace.gates import holds_tokens
 from audit.trace.positions import one_of
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
-from audit.trace.subscripts import VAL_SHARD, names_shard, without_shard
+from audit.trace.subscripts import VAL_SHARD, filed_by_tokens, names_shard, without_shard
 from audit.trace.values import (
     COUNT,
     EMPTY,
@@ -22,6 +22,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    filed,
     join,
     kinds,
     mapping,
@@ -120,7 +121,7 @@ class Containers:
         # dict
         if name == "items":
             pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
-            rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
+            rest = seq([filed(recv), recv.rest]) if recv.rest is not None else None
             return seq(pairs, rest)
         if name == "values":
             rest = recv.rest
@@ -129,7 +130,7 @@ class Containers:
                 rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
             return seq(list((recv.data or {}).values())[:12], rest)
         if name == "keys":
-            return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
+            return seq([const(x) for x in list(recv.data or {})[:12]], filed(recv) if recv.rest is not None else None)
         if name in ("get", "pop", "setdefault") and first is not None:
             default = args[1] if len(args) > 1 else const(None)
             if first.kind == "const":
@@ -162,6 +163,9 @@ class Containers:
                 return default
             base = self.element(found) if found.data or found.rest is not None else V("val")
             if base.kind == "dict":
+                base.origin = recv
+            elif filed_by_tokens(first) and base.kind in ("val", "seq") and base.origin is None:
+                base = clone(base)
                 base.origin = recv
             return self.lookup(recv, first, join(base, default) if default.const is not None else base, node)
         if name == "update":

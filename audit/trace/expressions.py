@@ -11,9 +11,11 @@ from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
 from audit.trace.gates import HIT
 from audit.trace.headline import scores_beside
+from audit.trace.positions import at_each, ends
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     BPB,
+    EMPTY,
     LOSS,
     MASK,
     TGT,
@@ -158,9 +160,22 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         rest: V | None = None
         for _, v, _ in collected:
             rest = v if rest is None else join(rest, v)
+        if rest is not None:
+            rest = at_each(rest, self.run_end(e))
         # Tensors that nothing was put into yet stay themselves: an optimizer that gets the list changes each of them.
         fresh = [v for _, v, _ in collected if untouched(v)]
         return seq(fresh if 1 < len(fresh) == len(collected) else [], rest)
+
+    def run_end(self: Any, e: ir.Comp) -> frozenset:
+        """``[str(z) for z in tokens[a:b]]``: each token of a run, one after the other; where the last of them stands."""
+        if len(e.generators) != 1 or e.generators[0].ifs or e.kind == "dict" or isinstance(e.elt, (ir.Collection, ir.Dict)):
+            return EMPTY
+        walked = e.generators[0].iter
+        if isinstance(walked, ir.Call) and isinstance(walked.func, ir.Name) and walked.func.id in ("enumerate", "reversed") and walked.args:
+            walked = walked.args[0]
+        if not isinstance(walked, ir.Name) and not (isinstance(walked, ir.Sub) and isinstance(walked.index, ir.Slice)):
+            return EMPTY
+        return ends(self.ev(walked))
 
     def comp_turns(self: Any, e: ir.Comp, depth: int, opened: list[int]) -> list[tuple[V | None, V, bool]]:
         from audit.trace.loops import MAX_KNOWN, strip_loop

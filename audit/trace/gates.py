@@ -59,6 +59,22 @@ def gate_tokens(test: V) -> frozenset:
     return frozenset(("t", *k[1:]) for k in test.keys if k[0] in TOKENS)
 
 
+def found_by_read(v: V) -> bool:
+    """Tokens that a table gave for a context: laid out in a row, they are what it says, and taken in by nothing."""
+    return bool(v.flags & COUNT) and not v.flags & MASK and not PROPOSALS.isdisjoint(kinds(v))
+
+
+def picks_tokens(rows: V, index: V) -> bool:
+    """Are entries of predictions taken at tokens."""
+    return rows.kind == "val" and bool(rows.flags & LOGITS) and not rows.flags & LOSS and holds_tokens(index)
+
+
+def stands_ahead(tokens: V, rows: V) -> bool:
+    """Does a token stand behind all that the predictions were made of."""
+    context = tokens_in(rows.keys)
+    return any(at in context and max(offsets) > max(context[at]) for at, offsets in tokens_in(tokens.keys).items())
+
+
 def guards_division(test: V) -> bool:
     """``mass > 1e-9``: a comparison with next to nothing, which keeps a quotient finite and chooses nothing."""
     sides = (test.rest.data or []) if test.rest is not None and test.rest.kind == "seq" else []
@@ -165,9 +181,10 @@ class Gates:
         if other.flags & (LOSS | PROB | COUNT | META) or "lookup" in kinds(other):
             return
         selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times such a row: the entry of the token
-        if op == "*" and ONE_HOT in other.keys and ("logp",) in rows.keys:
-            out.flags = (out.flags | LOSS) & ~LOGITS
-            out.atoms, out.keys = other.atoms or out.atoms, out.keys - {ONE_HOT}
+        if op == "*" and ONE_HOT in other.keys and (("logp",) in rows.keys or (rows.flags & PROB and stands_ahead(other, rows))):
+            picked = self.gather(rows, other, node)
+            out.flags, out.atoms, out.span = picked.flags, other.atoms or out.atoms, picked.span
+            out.via, out.keys = picked.via, (out.keys | picked.keys) - {ONE_HOT}
             return
         if (selects and op in "+-") or (op == "/" and other.flags & BYTES and not selects and not rows.flags & PROB):
             self.edited(rows, other, out, node)

@@ -10,7 +10,19 @@ from audit.trace.builtin import Builtins
 from audit.trace.chosen_weights import chosen_weights, decides_weights
 from audit.trace.containers import Containers
 from audit.trace.files import Files
-from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
+from audit.trace.gates import (
+    AGREE,
+    HIT,
+    NORM,
+    ONE_HOT,
+    PROPOSALS,
+    found_by_read,
+    holds_tokens,
+    mixed,
+    picks_tokens,
+    plain,
+    stands_ahead,
+)
 from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_beside
 from audit.trace.methods import Methods
 from audit.trace.positions import loop_place, place_of
@@ -35,7 +47,7 @@ from audit.trace.shaping import (
 from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
-from audit.trace.tallies import SOLVERS
+from audit.trace.tallies import SOLVERS, summed_over
 from audit.trace.totals import ADDS, PUT_TOGETHER
 from audit.trace.values import (
     BYTES,
@@ -91,6 +103,8 @@ from audit.trace.words import (
     found_places,
 )
 
+#: losses as modules
+LOSSES = frozenset(("CrossEntropyLoss", "NLLLoss"))
 #: what starts a generator of random numbers, in torch, numpy, mlx and the standard library
 SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random", "PRNGKey"))
 
@@ -214,11 +228,13 @@ class Library(Methods, Builtins, Containers, Files):
                 else:
                     self.store(args[0], args[1], taken, node)
             return const(None)
-        if last in ("cross_entropy", "nll_loss") or (last == "CrossEntropyLoss" and len(args) >= 2):
+        if last in ("cross_entropy", "nll_loss") or (last in LOSSES and len(args) >= 2):
             return self.cross_entropy(args, kwargs, node)
+        if last == "kl_div" and len(args) >= 2 and ONE_HOT in args[1].keys:
+            return self.cross_entropy(args, kwargs, node)  # to a point at each token
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
             return V("iter", data=("loader", held))
-        if last == "CrossEntropyLoss":
+        if last in LOSSES:
             loss = V("lib", data="torch.nn.functional.cross_entropy")
             ignored = {k: v for k, v in kwargs.items() if k == "ignore_index"}
             return V("partial", data=(loss, [], ignored)) if ignored else loss
@@ -256,6 +272,12 @@ class Library(Methods, Builtins, Containers, Files):
             return const(None)
         if last == "gather" and len(args) >= 3:
             return self.gather(args[0], args[-1], node)
+        if last == "take" and len(args) > 1 and picks_tokens(args[0], args[1]):
+            return self.gather(args[0], args[1], node)
+        if last == "einsum" and len(args) == 3 and ONE_HOT in args[1].keys | args[2].keys:
+            tokens, rows = (args[1], args[2]) if ONE_HOT in args[1].keys else (args[2], args[1])
+            if picks_tokens(rows, tokens) and stands_ahead(tokens, rows) and not any(summed_over(args[0], n) for n in (0, 1)):
+                return self.gather(rows, tokens, node)
         if last == "take_along_dim" or last == "take_along_axis":
             return self.gather(args[0], args[1], node) if len(args) > 1 else derive(args)
         if last in ("save", "dump", "savez", "savez_compressed", "save_file", "save_weights") and args:
@@ -617,11 +639,6 @@ class Library(Methods, Builtins, Containers, Files):
         out.const = first.const if first.const in (HIT, GAP) else None
         laid_beside(last, first, out)
         return out
-
-
-def found_by_read(v: V) -> bool:
-    """Tokens that a table gave for a context: laid out in a row, they are what it says, and taken in by nothing."""
-    return bool(v.flags & COUNT) and not PROPOSALS.isdisjoint(kinds(v))
 
 
 def least_of_ranks(args: list[V], kwargs: dict[str, V]) -> bool:

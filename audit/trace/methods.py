@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import PROPOSALS, holds_tokens
+from audit.trace.gates import PROPOSALS, holds_tokens, picks_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
 from audit.trace.scaled import counted_but
 from audit.trace.selection import listed
@@ -63,6 +63,7 @@ from audit.trace.words import (
     RANGES,
     SAME_TOKENS,
     SHAPE_CALLS,
+    VIEWS,
     WHOLE,
     found_places,
 )
@@ -106,7 +107,7 @@ class Methods:
                 else:
                     self.write_file(recv.data, content, node)
             return const(None)
-        if name == "item" and k == "val":
+        if name == "item" and k == "val" and not args:
             note_one(recv)
         if recv.const == "parser":
             return self.argparse_method(recv, name, args, kwargs, node)
@@ -166,6 +167,11 @@ class Methods:
             return self.add_hook(args, kwargs, node)
         if name == "gather" and args:
             return self.gather(recv, args[-1] if len(args) > 1 else kwargs.get("index", args[0]), node)
+        if name in ("take", "item", "log_prob") and len(args) == 1 and picks_tokens(recv, args[0]):
+            out = self.gather(recv, args[0], node)
+            if name == "log_prob":
+                out.keys = out.keys | {("logp",)}
+            return out
         if name in ("index_select", "take", "take_along_dim") and args:
             index = args[-1]
             out = derive([recv])
@@ -175,7 +181,7 @@ class Methods:
         if name in ("scatter_add_", "index_add_", "index_put_", "scatter_", "scatter_reduce_") and len(args) >= 2:
             index = args[1] if name != "index_put_" else summary(args[0])
             # What a table answered, or a fixed one that nothing is in yet, laid out in an array of this turn: no token is taken in.
-            born = self.born.get(id(recv))
+            born = self.born_in(recv)
             fresh = bool(self.loops) and born is not None and born[1] == tuple(self.loops)
             found = any(k[0] in PROPOSALS or (fresh and k[0] in ("lookup", "lut")) for k in index.keys)
             if index.flags & VAL and not recv.flags & LOGITS and not found:
@@ -283,6 +289,8 @@ class Methods:
             return with_deps(out, frozenset([self.loops[-1]]))
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
+            if name in VIEWS and out is not recv and out.kind == recv.kind == "val" and not recv.flags & (VAL | LOSS | LOGITS | PARAM):
+                out.origin = recv if recv.origin is None else recv.origin  # what is stored in it is stored there
             laid_out(name, recv, args, out)
             if recv.share is not None and out is not recv and out.kind == "val" and name in SAME_TOKENS:
                 out.share = recv.share

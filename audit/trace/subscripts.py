@@ -9,7 +9,7 @@ from audit.trace.bests import best_of
 from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
 from audit.trace.floors import OF_TABLE
-from audit.trace.gates import NORM, PROPOSALS, RECKONED, holds_tokens
+from audit.trace.gates import NORM, PROPOSALS, RECKONED, found_by_read, holds_tokens, picks_tokens
 from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
@@ -141,6 +141,8 @@ class Subscripts:
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
                 part = one_of(self.element(base))
+                if picks_tokens(part, i):
+                    return self.gather(part, i, e)  # a row that a comprehension made
                 if (picked := self.picked_by(i, part)) is not part:
                     return picked
                 if (best := best_of(i.keys)) and part.kind in ("val", "const"):
@@ -387,6 +389,8 @@ class Subscripts:
             return out
         if base.kind == "dict" and not base.data and base.rest is None:
             return out  # nothing is in it yet
+        if found_by_read(index):
+            return out
         # A constant table (bytes per token, word boundaries) read at a token: made of the token.
         got = clone(out)
         got.origin = out.origin
@@ -398,10 +402,14 @@ class Subscripts:
         got.taint = out.taint
         return got
 
+    def born_in(self: Any, v: V) -> Any:
+        """Where an array, or the one that it is a view of, was made."""
+        return self.born.get(id(v)) or (self.born.get(id(v.origin)) if v.origin is not None else None)
+
     def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
         """A table takes in stream content: counts, continuations, hints."""
         index = summary(index) if index.kind == "seq" else index
-        born = self.born.get(id(base))
+        born = self.born_in(base)
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
                        table=self.table_id(base), value_keys=value.keys,
                        passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops),
@@ -462,7 +470,7 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            if i.flags & VAL and not i.flags & META:
+            if i.flags & VAL and not i.flags & META and not found_by_read(i):
                 self.store(base, i, value, node)
             elif i.kind == "seq" and summary(i).flags & VAL:
                 base.flags |= VAL  # filed under several tokens: a read there is a read of the stream's content
@@ -542,6 +550,8 @@ class Subscripts:
                 value.flags &= ~LOSS  # the row stays a row, though one entry of it was read at the token
         if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
             base.flags |= MATCH
+        if indices and found_by_read(indices[-1]) and not base.flags & LOSS:
+            base.absorb(indices[-1])  # the row of a table is laid out, a hint is raised: what was read is in it
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
             if value.const in (0, 0.0) and lo is hi is None and not indices and base.kind == "val":
                 self.may_be_kept(base, node)  # ``counts[:] = 0``
