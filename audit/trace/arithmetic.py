@@ -8,7 +8,7 @@ from typing import Any
 from audit import ir
 from audit.trace.events import Limit
 from audit.trace.folded import of_whole_run
-from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
+from audit.trace.gates import AGREE, HIT, HIT_SHARE, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places
@@ -116,6 +116,8 @@ class Arithmetic:
             out.const = GAP
         if HIT in (a.const, b.const) and (op in "*&" or (op == "/" and a.const == HIT)):
             out.const = HIT
+            if op in "*/" and number(a if b.const == HIT else b) is not None:
+                out.keys = out.keys | {HIT_SHARE}
         if WHOLE in out.keys:
             self.note_added(op, a, b, out, node)
         if "raised" in kinds(out):

@@ -302,7 +302,8 @@ def proposals(trace: Trace) -> list[Proposal]:
 
     def keep(p: Proposal) -> None:
         key = (p.source.path, p.source.line, p.leak, p.active)
-        if key not in found or (p.reported and not found[key].reported):
+        old = found.get(key)
+        if old is None or (p.reported, not p.source.detail.get("doubt")) > (old.reported, not old.source.detail.get("doubt")):
             found[key] = p
 
     for s in all_scores(trace):

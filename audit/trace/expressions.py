@@ -9,15 +9,17 @@ from audit.trace.arithmetic import Arithmetic
 from audit.trace.attributes import Attributes
 from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
-from audit.trace.gates import HIT
+from audit.trace.gates import HIT, HIT_SHARE
 from audit.trace.headline import scores_beside
 from audit.trace.positions import at_each, ends
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     BPB,
     EMPTY,
+    LOGITS,
     LOSS,
     MASK,
+    PROB,
     TGT,
     VAL,
     V,
@@ -230,8 +232,10 @@ class Expressions(Attributes, Arithmetic, Subscripts):
             a, b = self.ev(e.body), self.ev(e.orelse)
             if a.kind == "const" and b.kind == "const" and a.const != b.const:
                 out = derive([a, b, test])
-                out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
+                out.flags &= ~(VAL | TGT | MASK | LOGITS | PROB) | (a.flags | b.flags)
                 out.const = HIT if test.const == HIT and not b.const else None
+                if out.const == HIT and a.const not in (1, True):
+                    out.keys = out.keys | {HIT_SHARE}
                 return self.by_side(out, test, e)
             out = self.either(e, test, a, b)
             if rows_of(a) or rows_of(b):

@@ -42,6 +42,8 @@ PROPOSALS = frozenset(("lookup", "leak", "hint"))
 AGREE, NORM = ("agree",), ("norm",)
 #: ``const`` of a value that is zero wherever the proposal is not the token
 HIT = "hit"
+#: a weight that is there only where the proposal is the token, and neither the hit itself nor a mass that goes to it
+HIT_SHARE = ("share at a hit",)
 #: one less a share that some token decided, this one or another
 REST = ("rest",)
 #: counts to or from which something was added or taken

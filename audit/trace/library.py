@@ -425,7 +425,7 @@ class Library(Methods, Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
             return self.report(args, kwargs, node)
-        if last in ADDS and len(args) == 2 and (args[0].flags | args[1].flags) & LOSS:
+        if last in ADDS and len(args) == 2 and ((args[0].flags | args[1].flags) & LOSS or (not kwargs and WHOLE in args[0].keys)):
             return self.binary(ADDS[last], *args, node)
         if last == "append" and len(args) == 2 and name.startswith("numpy"):
             args = self.put_beside(args, node)
@@ -571,6 +571,11 @@ class Library(Methods, Builtins, Containers, Files):
             e = self.event("SELECT", node, out, how=last)
             out.keys = out.keys | {("select", e.id)}
         self.note_raised(last, *((a, [b]) if b.kind == "const" else (b, [a])), {}, out, node)
+        if (WHOLE in a.keys) != (WHOLE in b.keys) and not out.flags & LOSS:
+            out.keys = out.keys - {WHOLE}
+            if last == "maximum" and mixed(b if WHOLE in a.keys else a):
+                e = self.event("UNNORMALISED", node, out, keys=out.keys)  # of each token the larger of two probabilities
+                out.keys = out.keys | {("unnorm", e.id)}
         return out
 
     def copied_to(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> None:

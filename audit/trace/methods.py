@@ -210,7 +210,9 @@ class Methods:
             return out
         if name in ("minimum", "maximum", "fmin") and args:
             return self.select(name, [recv, args[0]], node)
-        if WHOLE in recv.keys and name not in LEAVES_WHOLE:
+        if WHOLE in recv.keys and name == "add_" and len(args) == 1 and not kwargs and args[0].kind == "val":
+            recv.keys = recv.keys | {k for k in self.binary("+", recv, args[0], node).keys if k[0] == "unnorm"}
+        if WHOLE in recv.keys and name not in LEAVES_WHOLE and (name not in ADDS or kwargs):
             recv = recv if name.endswith("_") else clone(recv)
             recv.keys = recv.keys - {WHOLE}
         if BY_PLACE in recv.keys and name in NUMBERS and not args and not kwargs:
@@ -280,7 +282,7 @@ class Methods:
             return self.call_lib(f"{recv.data}.{name}", args, kwargs, node, f)
         if name.endswith("_") and not name.endswith("__"):
             return self.in_place(recv, name, args, kwargs, node)
-        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
+        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and ((recv.flags | args[0].flags) & LOSS or WHOLE in recv.keys):
             return self.binary(ADDS[name], recv, args[0], node)
         if name in SCALES and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and recv.flags & PROB and not (recv.flags | args[0].flags) & LOSS:
             return self.binary(SCALES[name], recv, args[0], node)
@@ -369,14 +371,14 @@ class Methods:
             self.write_param(recv, given, node)
         if given.flags & LOSS and name == "add_":
             given = self.commit_score(given, node, "accumulated")
-        if name in ("div_", "true_divide_") and "unnorm" in kinds(recv):
-            recv.keys = self.binary("/", recv, given, node).keys
+        made = self.binary("/", recv, given, node).keys if name in ("div_", "true_divide_") and "unnorm" in kinds(recv) else None
         if recv.kind == "val":
             if name == "copy_":
                 recv.taint, recv.atoms = given.taint, given.atoms
                 recv.flags = (recv.flags & PARAM) | (given.flags & ~(META | PARAM))
             else:
                 recv.absorb(given)
+                recv.keys = recv.keys if made is None else made
         return recv
 
 

@@ -346,7 +346,7 @@ class Subscripts:
         if base.mask is not None:
             out.mask = base.mask
         if base.kind == "val" and out.kind == "val" and not base.flags & (VAL | LOSS | LOGITS | PARAM):
-            if all(isinstance(i, V) and not i.flags & (VAL | MASK) for i in parts):
+            if all(isinstance(i, V) and not i.flags & MASK for i in parts):
                 out.origin = base  # a row of a table of tables: what is stored in it is stored there
         if base.kind == out.kind == "val" and is_loss(base) and out is not base and not any(isinstance(i, V) and i.flags & MASK for i in parts):
             out.origin = base  # losses of some places: what is done to them in place is done there
