@@ -126,8 +126,9 @@ Places = dict[tuple[int, ...], set[int]]
 
 
 def _rows_behind(r: Event, reads: dict[int, Event]) -> list[int]:
-    """``table[context][token]``: of the entry of a token, the reads of the same turn that gave the row."""
-    return [k[1] for k in r.detail.get("made", ()) if k[0] == "lookup" and k[1] in reads and _of_its_turn(reads[k[1]], r)]
+    """``table[keys].gather(1, tokens)``: of the entry of a token, the reads of the same turn that gave the array of rows."""
+    rows = [k[1] for k in r.detail.get("made", ()) if k[0] == "lookup" and k[1] in reads]
+    return [n for n in rows if not reads[n].detail.get("row") and reads[n].loops == r.loops]
 
 
 def _by_itself(row: int, addresses: dict[int, Places], reads: dict[int, Event]) -> bool:
