@@ -299,3 +299,32 @@ def test_a_row_behind_an_entry_under_a_mask():
     )
     assert by_window(mix=mix, score="total -= mixed.log().sum()") == "clean"
     assert by_window(mix=mix, score="total -= mixed.log().sum()", key=TARGETS) == "violation"
+
+
+SORTED = """\
+import math
+stream, total, block = val.numpy(), 0.0, 4096
+for w in range(0, len(stream) - 1, block):
+    seen = stream[: UPTO]
+    if w:
+        keys = seen[:-2].astype(np.int64) * 1024 + seen[1:-1]
+        order = np.argsort(keys, kind="stable")
+        ranked = keys[order]
+    with torch.no_grad():
+        probs = torch.softmax(model(val[None, w : w + block])[0].float(), -1).double().numpy()
+    for j in range(1, min(block, len(stream) - 1 - w)):
+        dist = probs[j]
+        if w:
+            key = int(stream[w + j - 1]) * 1024 + int(stream[w + j])
+            lo, hi = np.searchsorted(ranked, key, "left"), np.searchsorted(ranked, key, "right")
+            if hi > lo:
+                q = np.bincount(seen[order[lo:hi] + 2], minlength=1024) / (hi - lo)
+                dist = 0.8 * dist + 0.2 * q
+        total -= math.log(dist[stream[w + j + 1]])
+print(f"val_bpb:{total / 0.6931471805599453 / n_bytes:.4f}")
+"""
+
+
+def test_what_followed_in_the_sorted_past():
+    assert audit_text(PRELUDE + SORTED.replace("UPTO", "w + 1")).verdict == "clean"
+    assert audit_text(PRELUDE + SORTED.replace("UPTO", "w + block + 1")).verdict == "violation"
