@@ -53,13 +53,20 @@ def length_of_bytes(place: Place) -> ir.Call | None:
 def encoded_length(node: Any) -> bool:
     return (
         isinstance(node, ir.Call) and isinstance(node.func, ir.Name) and node.func.id == "len"
-        and any(isinstance(n, ir.Attr) and n.attr == "encode" for n in ir.walk(node.args))
+        and any((isinstance(n, ir.Attr) and n.attr == "encode") or _bytes_of(n) for n in ir.walk(node.args))
     )  # fmt: skip
+
+
+def _bytes_of(e: Any) -> bool:
+    """``bytes(text, "utf-8")``"""
+    return isinstance(e, ir.Call) and isinstance(e.func, ir.Name) and e.func.id == "bytes" and len(e.args) == 2
 
 
 def encoded(length: ir.Call) -> Any:
     """The text whose encoding is measured, where it stands right there."""
     inner = length.args[0]
+    if _bytes_of(inner):
+        return inner.args[0]  # type: ignore[attr-defined]
     direct = isinstance(inner, ir.Call) and isinstance(inner.func, ir.Attr) and inner.func.attr == "encode"
     return inner.func.value if direct else None  # type: ignore[attr-defined]
 
@@ -96,6 +103,9 @@ def flags_mark(place: Place) -> bool:
             return True
         if isinstance(node, ir.Assign) and any(isinstance(t, ir.Sub) for t in node.targets) and mark_test(node.value):
             return True
+        kept = node.args[:1] if isinstance(node, ir.Call) and called(node) == "append" else [node.value] if isinstance(node, ir.Return) else []
+        if any(mark_test(x) for e in kept for x in (e.elts if isinstance(e, ir.Collection) else [e])):
+            return True  # ``leads.append(piece.startswith(mark))``, ``return size, piece.startswith(mark)``
         if isinstance(node, ir.If) and mark_test(node.test):
             inner = [s for s in node.body if isinstance(s, ir.Assign) and any(isinstance(t, ir.Sub) for t in s.targets)]
             if any(isinstance(s.value, ir.Const) and s.value.value in (True, 1) for s in inner):

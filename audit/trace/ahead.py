@@ -116,9 +116,16 @@ def wholly_before(trace: Any, u: Any, s: Any) -> bool:
             read.setdefault(k[1], set()).add(k[2])
     span = s.detail.get("span")
     begins = [span[0]] if span else [x for at in shared if (x := _floor(trace, s, *at)) is not None]
+    begins = begins or _asked_for(s, read)
     if not begins and all(at <= {max(at), max(at) - 1} for at in read.values()):
         begins = [(symbols, max(at)) for symbols, at in read.items()]  # a pair of input and target
     return bool(begins) and any(all(_behind(last, first) for first in begins) for last in upto)
+
+
+def _asked_for(s: Any, read: dict[tuple[int, ...], set[int]]) -> list[Place]:
+    """The one token that this turn read an entry for, the latest of its walk, where tokens found elsewhere are in the score as well."""
+    own = {(k[1], k[2]) for k in s.detail.get("keys", ()) if k[0] == "own" and k[3] == s.loops}
+    return [*own] if len(own) == 1 and all(max(read.get(symbols, {offset})) == offset for symbols, offset in own) else []
 
 
 def _behind(place: Place, first: Place) -> bool:

@@ -8,7 +8,7 @@ from typing import Any
 from audit import ir
 from audit.trace.events import Limit
 from audit.trace.folded import of_whole_run
-from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT
+from audit.trace.gates import AGREE, HIT, HIT_SHARE, NORM, ONE_HOT
 from audit.trace.left_out import MARKS, TESTS, of_both, turned
 from audit.trace.lengths import LENGTH
 from audit.trace.positions import TOTAL, add_places, place_of
@@ -120,6 +120,8 @@ class Arithmetic:
             out.const = GAP
         if HIT in (a.const, b.const) and (op in "*&" or (op == "/" and a.const == HIT)):
             out.const = HIT
+            if op in "*/" and number(a if b.const == HIT else b) is not None:
+                out.keys = out.keys | {HIT_SHARE}
         if WHOLE in out.keys:
             self.note_added(op, a, b, out, node)
         if "raised" in kinds(out):
@@ -134,6 +136,8 @@ class Arithmetic:
             out = of_whole_run(unowned(unowned(out), row=True))
         if (op == "-" and ("lse",) in b.keys) or (op == "/" and "unnorm" in kinds(b)):
             out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "lse"))
+        elif op == "/" and "unnorm" in kinds(a):
+            out.keys = without(out.keys, self.note_divided_again(a))
         if op == "-" and NORM in b.keys and b.flags & (LOSS | LOGITS | PROB):
             out.keys = frozenset(k for k in out.keys if k[0] != "unnorm")
         model = LOSS | LOGITS | PROB

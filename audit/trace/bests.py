@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.values import BPB, COUNT, LOSS, VAL, V, clone, derive, kinds, picked, seq, summary
+from audit.trace.values import BPB, COUNT, LOSS, VAL, V, clone, derive, filed, kinds, picked, seq, summary
 
 BEST = "best"
 
@@ -86,7 +86,7 @@ class Bests:
         figures = summary(several)
         if by is not None and not self.evaluations(figures):
             figures = self.figures_of(several, by, node)
-        one = one_of_row(several, V("val") if several.kind == "dict" else self.element(several))
+        one = one_of_row(several, filed(several) if several.kind == "dict" else self.element(several))
         made: V = self.best(one if one.kind == "seq" or several.kind == "dict" or several.flags & COUNT else out, figures, node, how, picks=by is not None or one.kind == "seq")
         return made
 
@@ -103,7 +103,7 @@ class Bests:
         """What ``key=by`` gives for an element."""
         if by.kind not in ("func", "partial", "bound"):
             return V("val")
-        one = V("val") if several.kind == "dict" else self.element(several)
+        one = filed(several) if several.kind == "dict" else self.element(several)
         return summary(self.call_value(by, [one], {}, node))
 
 

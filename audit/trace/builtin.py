@@ -6,7 +6,7 @@ from typing import Any
 
 from audit.trace.bests import note_sorted_row
 from audit.trace.left_out import ADDED
-from audit.trace.positions import one_of
+from audit.trace.positions import at_each, ends, one_of
 from audit.trace.shaping import same_target
 from audit.trace.shares import OF_WORLD, least
 from audit.trace.spans import HEAD, UNTIL, note_one, until
@@ -147,8 +147,8 @@ class Builtins:
                 part = with_deps(part, frozenset([self.loops[-1]]))
             return part
         if last == "map" and len(args) >= 2:
-            x = one_of(self.element(args[1]))
-            return seq([], self.call_value(args[0], [x], {}, node))
+            made: V = self.call_value(args[0], [one_of(self.element(args[1]))], {}, node)
+            return seq([], at_each(made, ends(args[1])))
         if last == "filter" and len(args) >= 2:
             return self.as_seq(args[1], exact=False)
         if last == "vars" and first is not None:

@@ -88,7 +88,9 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
     for s in all_scores(trace):
         for k in s.detail.get("keys", ()):
             if k[0] == "lookup" and k[1] in reads:
-                feeds.setdefault(k[1], []).append(s)
+                for number in {k[1], *_rows_behind(reads[k[1]], reads)}:
+                    if (fed := feeds.setdefault(number, [])) == [] or fed[-1] is not s:
+                        fed.append(s)
     feeds = dict(sorted(feeds.items()))  # keys come in no order that two runs share
     reported = reported_ids(trace)
     found: dict[tuple, CacheRead] = {}
@@ -121,6 +123,12 @@ def _cache_reads(trace: Trace) -> list[CacheRead]:
 
 
 Places = dict[tuple[int, ...], set[int]]
+
+
+def _rows_behind(r: Event, reads: dict[int, Event]) -> list[int]:
+    """``table[keys].gather(1, tokens)``: of the entry of a token, the reads of the same turn that gave the array of rows."""
+    rows = [k[1] for k in r.detail.get("made", ()) if k[0] == "lookup" and k[1] in reads]
+    return [n for n in rows if not reads[n].detail.get("row") and reads[n].loops == r.loops]
 
 
 def _by_itself(row: int, addresses: dict[int, Places], reads: dict[int, Event]) -> bool:
@@ -295,7 +303,8 @@ def proposals(trace: Trace) -> list[Proposal]:
 
     def keep(p: Proposal) -> None:
         key = (p.source.path, p.source.line, p.leak, p.active)
-        if key not in found or (p.reported and not found[key].reported):
+        old = found.get(key)
+        if old is None or (p.reported, not p.source.detail.get("doubt")) > (old.reported, not old.source.detail.get("doubt")):
             found[key] = p
 
     for s in all_scores(trace):

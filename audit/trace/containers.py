@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from audit.trace.gates import holds_tokens
 from audit.trace.positions import one_of
 from audit.trace.queues import FEED
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
-from audit.trace.subscripts import VAL_SHARD, names_shard, without_shard
+from audit.trace.subscripts import VAL_SHARD, filed_by_tokens, names_shard, without_shard
 from audit.trace.values import (
     COUNT,
     EMPTY,
@@ -22,6 +23,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    filed,
     join,
     kinds,
     mapping,
@@ -58,6 +60,17 @@ class Containers:
         deps = frozenset([(number, turn), *self.loops[-1:]])
         return with_deps(out, deps)
 
+    def note_filed(self: Any, recv: V, item: V, node: Any) -> None:
+        """``followers[context].append(token)``: a table of lists takes a token in."""
+        home = recv.origin
+        if home is None or home.kind != "dict" or not holds_tokens(item):
+            return
+        if home.rest is not None and home.rest.kind == "seq":
+            home.rest.rest = item if home.rest.rest is None else join(home.rest.rest, item)
+        home.flags |= VAL  # filed under tokens, as in `set_item`
+        self.store(home, item, item, node)
+        recv.taint = recv.taint | home.taint
+
     def container(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         first = args[0] if args else None
         if recv.kind == "seq":
@@ -76,6 +89,7 @@ class Containers:
                         recv.first = item
                     recv.rest = item if recv.rest is None else join(recv.rest, item)
                     reach_list(recv, item)
+                    self.note_filed(recv, item, node)
                 return const(None)
             if name in ("extend", "update") and first is not None:
                 if first.kind == "seq" and first.rest is None and recv.rest is None and not self.loops and recv.data is not None:
@@ -84,6 +98,7 @@ class Containers:
                     part = self.element(first)
                     recv.rest = part if recv.rest is None else join(recv.rest, part)
                     reach_list(recv, part)
+                    self.note_filed(recv, part, node)
                 return const(None)
             if name in ("pop", "popleft", "get", "get_nowait"):
                 return self.taken(recv)
@@ -107,7 +122,7 @@ class Containers:
         # dict
         if name == "items":
             pairs = [seq([const(x), y]) for x, y in list((recv.data or {}).items())[:12]]
-            rest = seq([V("val"), recv.rest]) if recv.rest is not None else None
+            rest = seq([filed(recv), recv.rest]) if recv.rest is not None else None
             out = seq(pairs, rest)
             if recv.flags & COUNT and "lookup" in kinds(recv):
                 out.flags, out.keys = COUNT, frozenset(k for k in recv.keys if k[0] == "lookup")
@@ -119,7 +134,7 @@ class Containers:
                 rest.keys, rest.flags = rest.keys | recv.keys, rest.flags | COUNT
             return seq(list((recv.data or {}).values())[:12], rest)
         if name == "keys":
-            return seq([const(x) for x in list(recv.data or {})[:12]], V("val") if recv.rest is not None else None)
+            return seq([const(x) for x in list(recv.data or {})[:12]], filed(recv) if recv.rest is not None else None)
         if name in ("get", "pop", "setdefault") and first is not None:
             default = args[1] if len(args) > 1 else const(None)
             if first.kind == "const":
@@ -152,6 +167,9 @@ class Containers:
                 return default
             base = self.element(found) if found.data or found.rest is not None else V("val")
             if base.kind == "dict":
+                base.origin = recv
+            elif filed_by_tokens(first) and base.kind in ("val", "seq") and base.origin is None:
+                base = clone(base)
                 base.origin = recv
             return self.lookup(recv, first, join(base, default) if default.const is not None else base, node)
         if name == "update":

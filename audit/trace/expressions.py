@@ -9,14 +9,18 @@ from audit.trace.arithmetic import Arithmetic
 from audit.trace.attributes import Attributes
 from audit.trace.bests import alone, best_of
 from audit.trace.choices import picks
-from audit.trace.gates import HIT
+from audit.trace.gates import HIT, HIT_SHARE
 from audit.trace.headline import scores_beside
+from audit.trace.positions import at_each, ends
 from audit.trace.strides import note_later_start
 from audit.trace.subscripts import Subscripts
 from audit.trace.values import (
     BPB,
+    EMPTY,
+    LOGITS,
     LOSS,
     MASK,
+    PROB,
     TGT,
     VAL,
     V,
@@ -161,9 +165,22 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         rest: V | None = None
         for _, v, _ in collected:
             rest = v if rest is None else join(rest, v)
+        if rest is not None:
+            rest = at_each(rest, self.run_end(e))
         # Tensors that nothing was put into yet stay themselves: an optimizer that gets the list changes each of them.
         fresh = [v for _, v, _ in collected if untouched(v)]
         return seq(fresh if 1 < len(fresh) == len(collected) else [], rest)
+
+    def run_end(self: Any, e: ir.Comp) -> frozenset:
+        """``[str(z) for z in tokens[a:b]]``: each token of a run, one after the other; where the last of them stands."""
+        if len(e.generators) != 1 or e.generators[0].ifs or e.kind == "dict" or isinstance(e.elt, (ir.Collection, ir.Dict)):
+            return EMPTY
+        walked = e.generators[0].iter
+        if isinstance(walked, ir.Call) and isinstance(walked.func, ir.Name) and walked.func.id in ("enumerate", "reversed") and walked.args:
+            walked = walked.args[0]
+        if not isinstance(walked, ir.Name) and not (isinstance(walked, ir.Sub) and isinstance(walked.index, ir.Slice)):
+            return EMPTY
+        return ends(self.ev(walked))
 
     def comp_turns(self: Any, e: ir.Comp, depth: int, opened: list[int]) -> list[tuple[V | None, V, bool]]:
         from audit.trace.loops import MAX_KNOWN, strip_loop
@@ -218,8 +235,10 @@ class Expressions(Attributes, Arithmetic, Subscripts):
             a, b = self.ev(e.body), self.ev(e.orelse)
             if a.kind == "const" and b.kind == "const" and a.const != b.const:
                 out = derive([a, b, test])
-                out.flags &= ~(VAL | TGT | MASK) | (a.flags | b.flags)
+                out.flags &= ~(VAL | TGT | MASK | LOGITS | PROB) | (a.flags | b.flags)
                 out.const = HIT if test.const == HIT and not b.const else None
+                if out.const == HIT and a.const not in (1, True):
+                    out.keys = out.keys | {HIT_SHARE}
                 return note_later_start(e, test, a, b, self.by_side(out, test, e))
             out = note_later_start(e, test, a, b, self.either(e, test, a, b))
             if rows_of(a) or rows_of(b):

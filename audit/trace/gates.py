@@ -42,6 +42,8 @@ PROPOSALS = frozenset(("lookup", "leak", "hint"))
 AGREE, NORM = ("agree",), ("norm",)
 #: ``const`` of a value that is zero wherever the proposal is not the token
 HIT = "hit"
+#: a weight that is there only where the proposal is the token, and neither the hit itself nor a mass that goes to it
+HIT_SHARE = ("share at a hit",)
 #: one less a share that some token decided, this one or another
 REST = ("rest",)
 #: counts to or from which something was added or taken
@@ -57,6 +59,22 @@ def gate_tokens(test: V) -> frozenset:
     if not test.keys or not PROPOSALS.isdisjoint(kinds(test)):
         return frozenset()
     return frozenset(("t", *k[1:]) for k in test.keys if k[0] in TOKENS)
+
+
+def found_by_read(v: V) -> bool:
+    """Tokens that a table gave for a context: laid out in a row, they are what it says, and taken in by nothing."""
+    return bool(v.flags & COUNT) and not v.flags & MASK and not PROPOSALS.isdisjoint(kinds(v))
+
+
+def picks_tokens(rows: V, index: V) -> bool:
+    """Are entries of predictions taken at tokens."""
+    return rows.kind == "val" and bool(rows.flags & LOGITS) and not rows.flags & LOSS and holds_tokens(index)
+
+
+def stands_ahead(tokens: V, rows: V) -> bool:
+    """Does a token stand behind all that the predictions were made of."""
+    context = tokens_in(rows.keys)
+    return any(at in context and max(offsets) > max(context[at]) for at, offsets in tokens_in(tokens.keys).items())
 
 
 def guards_division(test: V) -> bool:
@@ -165,9 +183,10 @@ class Gates:
         if other.flags & (LOSS | PROB | COUNT | META) or "lookup" in kinds(other):
             return
         selects = ONE_HOT in other.keys or bool(other.flags & MASK)  # times such a row: the entry of the token
-        if op == "*" and ONE_HOT in other.keys and ("logp",) in rows.keys:
-            out.flags = (out.flags | LOSS) & ~LOGITS
-            out.atoms, out.keys = other.atoms or out.atoms, out.keys - {ONE_HOT}
+        if op == "*" and ONE_HOT in other.keys and (("logp",) in rows.keys or (rows.flags & PROB and stands_ahead(other, rows))):
+            picked = self.gather(rows, other, node)
+            out.flags, out.atoms, out.span = picked.flags, other.atoms or out.atoms, picked.span
+            out.via, out.keys = picked.via, (out.keys | picked.keys) - {ONE_HOT}
             return
         if (selects and op in "+-") or (op == "/" and other.flags & BYTES and not selects and not rows.flags & PROB):
             self.edited(rows, other, out, node)
@@ -375,6 +394,8 @@ class Gates:
         if op != "+" or (WHOLE in a.keys) == (WHOLE in b.keys):
             return
         p, q = (a, b) if WHOLE in a.keys else (b, a)
+        if ("logp",) in p.keys:
+            return  # ``log p + log(1 - share)``
         if q.const == HIT and q.flags & PROB and plain(p):
             out.keys = self.raised(out, node).keys
             return
@@ -383,6 +404,18 @@ class Gates:
         if q.flags & COUNT or mixed(q) or AGREE in q.keys or not q.flags & (LOGITS | MASK):
             e = self.event("UNNORMALISED", node, out, keys=q.keys)
             out.keys = out.keys | {("unnorm", e.id)}
+
+    def note_divided_again(self: Any, a: V) -> frozenset:
+        """Marks of ``(p + 0.3 * q) / 1.3``, ``/ (1 + share)``: what was added to probabilities is made room for by the division.
+
+        Not so a raised logarithm, nor counts that were divided by the wrong number already.
+        """
+        if ("logp",) in a.keys or not a.flags & PROB:
+            return EMPTY
+        raised = {k for k in a.keys if k[0] == "unnorm"}
+        asked = {k[1] for k in raised}
+        other = {e.id for e in self.trace.events if e.id in asked and any(e.detail.get(way) for way in ("scale", "tilt", "flat", "hit"))}
+        return frozenset(k for k in raised if k[1] not in other)
 
     def note_flat(self: Any, parts: list[V], out: V, node: Any) -> None:
         """``stack([nll(token), …, entropy])``: beside what each expert gives the token, a figure that knows no token."""

@@ -11,7 +11,19 @@ from audit.trace.chosen_weights import chosen_weights, decides_weights
 from audit.trace.containers import Containers
 from audit.trace.entries import APPS, RUNNERS
 from audit.trace.files import Files
-from audit.trace.gates import AGREE, HIT, NORM, ONE_HOT, PROPOSALS, holds_tokens, mixed, plain
+from audit.trace.gates import (
+    AGREE,
+    HIT,
+    NORM,
+    ONE_HOT,
+    PROPOSALS,
+    found_by_read,
+    holds_tokens,
+    mixed,
+    picks_tokens,
+    plain,
+    stands_ahead,
+)
 from audit.trace.left_out import ADDED, COMPARES, MARKS, heads_found, laid_beside
 from audit.trace.methods import Methods
 from audit.trace.positions import loop_place, place_of
@@ -38,7 +50,7 @@ from audit.trace.shares import OF_WORLD
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.strides import held_by_target
-from audit.trace.tallies import SOLVERS
+from audit.trace.tallies import SOLVERS, summed_over
 from audit.trace.totals import ADDS, PUT_TOGETHER
 from audit.trace.values import (
     BYTES,
@@ -94,6 +106,8 @@ from audit.trace.words import (
     found_places,
 )
 
+#: losses as modules
+LOSSES = frozenset(("CrossEntropyLoss", "NLLLoss"))
 #: what starts a generator of random numbers, in torch, numpy, mlx and the standard library
 SEEDS = frozenset(("manual_seed", "manual_seed_all", "seed", "default_rng", "RandomState", "Random", "PRNGKey"))
 
@@ -223,16 +237,20 @@ class Library(Methods, Builtins, Containers, Files):
                 taken = args[2] if len(args) > 2 else const(1)
                 if index.flags & TRAIN and not index.flags & VAL:
                     self.fill(args[0], index, taken, node)
+                elif found_by_read(index):
+                    args[0].absorb(derive([index, taken]))
                 else:
                     self.store(args[0], args[1], taken, node)
             return const(None)
         if name.startswith(LIBRARIES) and (taken := self.queue_call(last, args, node)) is not None:
             return taken
-        if last in ("cross_entropy", "nll_loss") or (last == "CrossEntropyLoss" and len(args) >= 2):
+        if last in ("cross_entropy", "nll_loss") or (last in LOSSES and len(args) >= 2):
             return self.cross_entropy(args, kwargs, node)
+        if last == "kl_div" and len(args) >= 2 and ONE_HOT in args[1].keys:
+            return self.cross_entropy(args, kwargs, node)  # to a point at each token
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
             return V("iter", data=("loader", held))
-        if last == "CrossEntropyLoss":
+        if last in LOSSES:
             loss = V("lib", data="torch.nn.functional.cross_entropy")
             ignored = {k: v for k, v in kwargs.items() if k == "ignore_index"}
             return V("partial", data=(loss, [], ignored)) if ignored else loss
@@ -270,6 +288,12 @@ class Library(Methods, Builtins, Containers, Files):
             return const(None)
         if last == "gather" and len(args) >= 3:
             return self.gather(args[0], args[-1], node)
+        if last == "take" and len(args) > 1 and picks_tokens(args[0], args[1]):
+            return self.gather(args[0], args[1], node)
+        if last == "einsum" and len(args) == 3 and ONE_HOT in args[1].keys | args[2].keys:
+            tokens, rows = (args[1], args[2]) if ONE_HOT in args[1].keys else (args[2], args[1])
+            if picks_tokens(rows, tokens) and stands_ahead(tokens, rows) and not any(summed_over(args[0], n) for n in (0, 1)):
+                return self.gather(rows, tokens, node)
         if last == "take_along_dim" or last == "take_along_axis":
             return self.gather(args[0], args[1], node) if len(args) > 1 else derive(args)
         if last in ("save", "dump", "savez", "savez_compressed", "save_file", "save_weights") and args:
@@ -303,7 +327,7 @@ class Library(Methods, Builtins, Containers, Files):
             return out
         if last in ("bincount", "histogram", "unique") and first is not None:
             out = derive(args)
-            if first.flags & VAL:
+            if first.flags & VAL and not found_by_read(first):
                 e = self.event("STORE", node, first, keys=first.keys, whole=self.fills_whole(first, const(1)))
                 out.taint = out.taint | {e.id}
             elif first.flags & TRAIN and not first.flags & (LOSS | LOGITS | PARAM | META):
@@ -358,6 +382,8 @@ class Library(Methods, Builtins, Containers, Files):
                 made = self.call_value(first, [], {}, node) if first.kind == "func" else V("val")
                 if first.kind == "lib" and first.data.endswith(("dict", "Counter", "defaultdict")):
                     made = mapping({})
+                elif first.kind == "lib" and first.data.endswith((".list", ".deque", ".set")):
+                    made = seq([])  # the tokens that followed each context, one by one
                 out.rest = made
             elif kwargs:
                 out.data.update(kwargs)
@@ -417,7 +443,7 @@ class Library(Methods, Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
             return self.report(args, kwargs, node)
-        if last in ADDS and len(args) == 2 and (args[0].flags | args[1].flags) & LOSS:
+        if last in ADDS and len(args) == 2 and ((args[0].flags | args[1].flags) & LOSS or (not kwargs and WHOLE in args[0].keys)):
             return self.binary(ADDS[last], *args, node)
         if last == "append" and len(args) == 2 and name.startswith("numpy"):
             args = self.put_beside(args, node)
@@ -465,6 +491,8 @@ class Library(Methods, Builtins, Containers, Files):
             self.note_size(last, values[0], out)
             self.note_raised(last, values[0], values[1:], kwargs, out, node)
             self.note_product_by(last, values[0], values[1:], out, node)
+        if last == "normalize" and number(kwargs.get("p", args[1] if len(args) > 1 else None)) == 1:
+            out.keys = frozenset(k for k in out.keys if k[0] not in ("unnorm", "raised"))
         if last in ("logaddexp", "logaddexp2", "lerp"):
             out.keys = self.unbent(out.keys)
         if last in ("sum", "mean") and len(values) == 1 and out.flags & (LOGITS | PROB | LOSS):
@@ -563,6 +591,11 @@ class Library(Methods, Builtins, Containers, Files):
             e = self.event("SELECT", node, out, how=last)
             out.keys = out.keys | {("select", e.id)}
         self.note_raised(last, *((a, [b]) if b.kind == "const" else (b, [a])), {}, out, node)
+        if (WHOLE in a.keys) != (WHOLE in b.keys) and not out.flags & LOSS:
+            out.keys = out.keys - {WHOLE}
+            if last == "maximum" and mixed(b if WHOLE in a.keys else a):
+                e = self.event("UNNORMALISED", node, out, keys=out.keys)  # of each token the larger of two probabilities
+                out.keys = out.keys | {("unnorm", e.id)}
         return out
 
     def copied_to(self: Any, args: list[V], kwargs: dict[str, V], node: Any) -> None:

@@ -23,6 +23,7 @@ from audit.trace.values import (
     clone,
     const,
     derive,
+    filed,
     join,
     kinds,
     mapping,
@@ -238,7 +239,7 @@ class Loops:
         if it.kind == "dict":
             keys = [k if isinstance(k, V) else const(k) for k in list(it.data)[:MAX_KNOWN]]
             if not keys and it.rest is not None:
-                keys = [V("val"), V("val")]
+                keys = [filed(it), filed(it)]
             return [with_deps(k, frozenset([(loop, n)])) for n, k in enumerate(keys, 1)]
         if it.kind == "seq":
             items = list(it.data or [])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import PROPOSALS, holds_tokens
+from audit.trace.gates import PROPOSALS, holds_tokens, picks_tokens
 from audit.trace.left_out import ADDED, ASKED, COMPARES, MARKS, heads_found
 from audit.trace.queues import CLAIMED
 from audit.trace.scaled import counted_but
@@ -20,7 +20,7 @@ from audit.trace.shaping import (
     number,
 )
 from audit.trace.spans import HEAD, laid_out, note_one
-from audit.trace.totals import ADDS
+from audit.trace.totals import ADDS, SCALES
 from audit.trace.values import (
     ART,
     BPB,
@@ -64,6 +64,7 @@ from audit.trace.words import (
     RANGES,
     SAME_TOKENS,
     SHAPE_CALLS,
+    VIEWS,
     WHOLE,
     found_places,
 )
@@ -107,7 +108,7 @@ class Methods:
                 else:
                     self.write_file(recv.data, content, node)
             return const(None)
-        if name == "item" and k == "val":
+        if name == "item" and k == "val" and not args:
             note_one(recv)
         if recv.const == "parser":
             return self.argparse_method(recv, name, args, kwargs, node)
@@ -167,6 +168,11 @@ class Methods:
             return self.add_hook(args, kwargs, node)
         if name == "gather" and args:
             return self.gather(recv, args[-1] if len(args) > 1 else kwargs.get("index", args[0]), node)
+        if name in ("take", "item", "log_prob") and len(args) == 1 and picks_tokens(recv, args[0]):
+            out = self.gather(recv, args[0], node)
+            if name == "log_prob":
+                out.keys = out.keys | {("logp",)}
+            return out
         if name in ("index_select", "take", "take_along_dim") and args:
             index = args[-1]
             out = derive([recv])
@@ -176,7 +182,7 @@ class Methods:
         if name in ("scatter_add_", "index_add_", "index_put_", "scatter_", "scatter_reduce_") and len(args) >= 2:
             index = args[1] if name != "index_put_" else summary(args[0])
             # What a table answered, or a fixed one that nothing is in yet, laid out in an array of this turn: no token is taken in.
-            born = self.born.get(id(recv))
+            born = self.born_in(recv)
             fresh = bool(self.loops) and born is not None and born[1] == tuple(self.loops)
             found = any(k[0] in PROPOSALS or (fresh and k[0] in ("lookup", "lut")) for k in index.keys)
             if index.flags & VAL and not recv.flags & LOGITS and not found:
@@ -205,7 +211,9 @@ class Methods:
             return out
         if name in ("minimum", "maximum", "fmin") and args:
             return self.select(name, [recv, args[0]], node)
-        if WHOLE in recv.keys and name not in LEAVES_WHOLE:
+        if WHOLE in recv.keys and name == "add_" and len(args) == 1 and not kwargs and args[0].kind == "val":
+            recv.keys = recv.keys | {k for k in self.binary("+", recv, args[0], node).keys if k[0] == "unnorm"}
+        if WHOLE in recv.keys and name not in LEAVES_WHOLE and (name not in ADDS or kwargs):
             recv = recv if name.endswith("_") else clone(recv)
             recv.keys = recv.keys - {WHOLE}
         if BY_PLACE in recv.keys and name in NUMBERS and not args and not kwargs:
@@ -275,8 +283,10 @@ class Methods:
             return self.call_lib(f"{recv.data}.{name}", args, kwargs, node, f)
         if name.endswith("_") and not name.endswith("__"):
             return self.in_place(recv, name, args, kwargs, node)
-        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and (recv.flags | args[0].flags) & LOSS:
+        if name in ADDS and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and ((recv.flags | args[0].flags) & LOSS or WHOLE in recv.keys):
             return self.binary(ADDS[name], recv, args[0], node)
+        if name in SCALES and len(args) == 1 and not kwargs and recv.kind == args[0].kind == "val" and recv.flags & PROB and not (recv.flags | args[0].flags) & LOSS:
+            return self.binary(SCALES[name], recv, args[0], node)
         if name in ("get", "pop", "popleft", "recv", "claim", "take", "fetch_add", "add", "get_nowait") and self.loops and not recv.flags & LOSS:
             out = with_deps(derive([recv, *args]), frozenset([self.loops[-1]]))
             if not out.flags & VAL:
@@ -284,6 +294,8 @@ class Methods:
             return out
         if name in IDENTITY:
             out = self.identity(name, recv, args, kwargs)
+            if name in VIEWS and out is not recv and out.kind == recv.kind == "val" and not recv.flags & (VAL | LOSS | LOGITS | PARAM):
+                out.origin = recv if recv.origin is None else recv.origin  # what is stored in it is stored there
             laid_out(name, recv, args, out)
             if recv.share is not None and out is not recv and out.kind == "val" and name in SAME_TOKENS:
                 out.share = recv.share
@@ -362,12 +374,14 @@ class Methods:
             self.write_param(recv, given, node)
         if given.flags & LOSS and name == "add_":
             given = self.commit_score(given, node, "accumulated")
+        made = self.binary("/", recv, given, node).keys if name in ("div_", "true_divide_") and "unnorm" in kinds(recv) else None
         if recv.kind == "val":
             if name == "copy_":
                 recv.taint, recv.atoms = given.taint, given.atoms
                 recv.flags = (recv.flags & PARAM) | (given.flags & ~(META | PARAM))
             else:
                 recv.absorb(given)
+                recv.keys = recv.keys if made is None else made
         return recv
 
 

@@ -61,6 +61,21 @@ def whole(keys: frozenset) -> frozenset:
     return frozenset(("t", *k[1:]) if k[0] == "e" else k for k in keys)
 
 
+def ends(v: V) -> frozenset:
+    """Where a list that is a run of tokens ends, as its elements say."""
+    parts = [*(v.data or []), v.rest] if v.kind == "seq" else [v]
+    return frozenset(k for x in parts if x is not None and x.kind == "val" for k in x.keys if k[0] == "e")
+
+
+def at_each(v: V, end: frozenset) -> V:
+    """What was made of each token of a run in turn, as one list."""
+    if not end or v.kind != "val" or not any(k[0] == "t" for k in v.keys):
+        return v
+    out = clone(v)
+    out.keys = v.keys | end
+    return out
+
+
 def apart(keys: frozenset) -> frozenset:
     """The keys of a part of a run, whose end is not known any more."""
     return frozenset(k for k in keys if k[0] != "e") if any(k[0] == "e" for k in keys) else keys

@@ -9,7 +9,7 @@ from audit.trace.choices import compares
 from audit.trace.chosen_weights import learned_of_val
 from audit.trace.contexts import Contexts
 from audit.trace.emptied import TABLES
-from audit.trace.gates import gate_tokens
+from audit.trace.gates import found_by_read, gate_tokens
 from audit.trace.loops import BREAK, CONTINUE, NORMAL, RAISE, RETURN, Loops
 from audit.trace.positions import TOTAL, one_of, reach_origin
 from audit.trace.reach import BY_HAND, TYPED
@@ -316,7 +316,7 @@ class Statements(Loops, Contexts, Totals):
             index = self.ev(target.index)
             index = summary(index) if index.kind == "seq" and base.kind == "val" else index
             rows = base.kind == "val" and bool(base.flags & (LOGITS | PROB))  # predictions that are changed, and no table
-            if index.flags & VAL and not rows and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
+            if index.flags & VAL and not found_by_read(index) and not rows and not rhs.flags & LOSS and base.kind in ("dict", "seq", "val", "obj"):
                 self.store(base, index, rhs, s)
                 return NORMAL
             self.fill(base, index, rhs, s)

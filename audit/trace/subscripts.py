@@ -9,7 +9,7 @@ from audit.trace.bests import best_of
 from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
 from audit.trace.floors import OF_TABLE
-from audit.trace.gates import NORM, PROPOSALS, RECKONED, holds_tokens
+from audit.trace.gates import NORM, PROPOSALS, RECKONED, found_by_read, holds_tokens, picks_tokens
 from audit.trace.left_out import LAID, MARKS, ending, gathered
 from audit.trace.positions import (
     EVENTS,
@@ -130,7 +130,7 @@ class Subscripts:
                     out.origin = base  # itself, so that what is stored in it stays
                 else:
                     out = with_deps(out, i.deps)
-                    if out.kind == "val" and out.origin is None:
+                    if out.origin is None and (out.kind == "val" or (out.kind == "seq" and filed_by_tokens(i))):
                         out = clone(out)
                         out.origin = base
                         if by_place:
@@ -144,6 +144,8 @@ class Subscripts:
                 if i.kind == "const" and i.const == 0 and not base.data and base.first is not None and summary(base.first).flags & LOSS:
                     return base.first
                 part = one_of(self.element(base))
+                if picks_tokens(part, i):
+                    return self.gather(part, i, e)  # a row that a comprehension made
                 if (picked := self.picked_by(i, part)) is not part:
                     return picked
                 if (best := best_of(i.keys)) and part.kind in ("val", "const"):
@@ -348,7 +350,7 @@ class Subscripts:
         if base.mask is not None:
             out.mask = base.mask
         if base.kind == "val" and out.kind == "val" and not base.flags & (VAL | LOSS | LOGITS | PARAM):
-            if all(isinstance(i, V) and not i.flags & (VAL | MASK) for i in parts):
+            if all(isinstance(i, V) and not i.flags & MASK for i in parts):
                 out.origin = base  # a row of a table of tables: what is stored in it is stored there
         if base.kind == out.kind == "val" and is_loss(base) and out is not base and not any(isinstance(i, V) and i.flags & MASK for i in parts):
             out.origin = base  # losses of some places: what is done to them in place is done there
@@ -372,23 +374,30 @@ class Subscripts:
                 got = clone(got) if got.kind != "dict" else got
                 got.taint |= base.taint
                 got.flags |= COUNT
+            if got is not out:
+                got.origin = out.origin  # a row: what is put into it is in the table
             address = index.keys
             if base.kind == "dict" and any(k[0] == "e" for k in address):
                 address = whole(address)
                 for k in address - index.keys:
                     self.note_read(k[1:])
             e = self.event("LOOKUP", node, index, keys=address, table=self.table_id(base), table_taint=base.taint,
-                           table_flags=base.flags, address=address, row=got.kind == "dict",
+                           table_flags=base.flags, address=address, row=got.kind in ("dict", "seq"),
                            made=out.keys | base.keys if base.kind == "dict" else out.keys)  # fmt: skip
             # What was found is no longer a token: only the reads that led to it are remembered.
             got.keys = frozenset(k for k in index.keys if k[0] in EVENTS) | {("lookup", e.id)} | self.owned(index)
+            if got.kind == "seq":
+                got.rest = answer(got.rest, got)
             return got
         if out.kind not in ("val", "const") or (out.kind == "const" and base.kind not in ("seq", "dict")):
             return out
         if base.kind == "dict" and not base.data and base.rest is None:
             return out  # nothing is in it yet
+        if found_by_read(index):
+            return out
         # A constant table (bytes per token, word boundaries) read at a token: made of the token.
         got = clone(out)
+        got.origin = out.origin
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
@@ -397,10 +406,14 @@ class Subscripts:
         got.taint = out.taint
         return got
 
+    def born_in(self: Any, v: V) -> Any:
+        """Where an array, or the one that it is a view of, was made."""
+        return self.born.get(id(v)) or (self.born.get(id(v.origin)) if v.origin is not None else None)
+
     def store(self: Any, base: V, index: V, value: V, node: Any) -> None:
         """A table takes in stream content: counts, continuations, hints."""
         index = summary(index) if index.kind == "seq" else index
-        born = self.born.get(id(base))
+        born = self.born_in(base)
         e = self.event("STORE", node, derive([index, value]) if index.kind != "const" else value, keys=index.keys,
                        table=self.table_id(base), value_keys=value.keys,
                        passing=bool(self.loops) and born is not None and born[1] == tuple(self.loops),
@@ -461,7 +474,7 @@ class Subscripts:
             if names_shard(i):
                 base.data[VAL_SHARD] = value
                 return
-            if i.flags & VAL and not i.flags & META:
+            if i.flags & VAL and not i.flags & META and not found_by_read(i):
                 self.store(base, i, value, node)
             elif i.kind == "seq" and summary(i).flags & VAL:
                 base.flags |= VAL  # filed under several tokens: a read there is a read of the stream's content
@@ -541,6 +554,8 @@ class Subscripts:
                 value.flags &= ~LOSS  # the row stays a row, though one entry of it was read at the token
         if store_index is not None and store_index.flags & MATCH and base.flags & LOSS:
             base.flags |= MATCH
+        if indices and found_by_read(indices[-1]) and not base.flags & LOSS:
+            base.absorb(indices[-1])  # the row of a table is laid out, a hint is raised: what was read is in it
         if value.kind == "const" or (not value.flags & ~META and not value.atoms):
             if value.const in (0, 0.0) and lo is hi is None and not indices and base.kind == "val":
                 self.may_be_kept(base, node)  # ``counts[:] = 0``
@@ -617,6 +632,21 @@ class Subscripts:
                 if any(rest is not None and all(s > 0 for s in rest[0]) and rest[1] <= begin + last for rest, last in more):
                     return True
         return False
+
+
+def filed_by_tokens(key: V) -> bool:
+    """Is it a context, and no length or name."""
+    made = summary(key)
+    return bool(made.flags & VAL) and not made.flags & META
+
+
+def answer(part: V | None, row: V) -> V | None:
+    """A token in a list that a table keeps for a context: found by that read."""
+    if part is None or part.kind != "val":
+        return part
+    out = clone(part)
+    out.keys, out.flags, out.taint = row.keys, part.flags | COUNT, part.taint | row.taint
+    return out
 
 
 def picks_entry(parts: list[Any]) -> bool:

@@ -15,6 +15,8 @@ from audit.trace.values import EMPTY, LOSS, MATCH, ORDER, VAL, V, clone, kinds, 
 
 #: functions and methods that give the sum or the difference of two tensors
 ADDS = {"add": "+", "sub": "-", "subtract": "-"}
+#: functions and methods that give the product or the quotient
+SCALES = {"mul": "*", "multiply": "*", "div": "/", "divide": "/", "true_divide": "/"}
 #: functions that put tensors behind one another
 PUT_TOGETHER = frozenset(["cat", "concat", "concatenate", "hstack"])
 #: a sum that turns of a loop add losses to
@@ -104,4 +106,4 @@ class Totals:
         return out
 
 
-__all__ = ["ADDS", "PUT_TOGETHER", "Totals"]
+__all__ = ["ADDS", "PUT_TOGETHER", "SCALES", "Totals"]

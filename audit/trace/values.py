@@ -442,6 +442,14 @@ def mapping(items: dict, rest: V | None = None) -> V:
     return v
 
 
+def filed(row: V) -> V:
+    """A name under which something is filed in a dictionary: of a row that a table gave for a context, a token found there."""
+    out = V("val")
+    if "lookup" in kinds(row):
+        out.flags, out.keys, out.taint, out.atoms = VAL | COUNT, row.keys, row.taint, row.atoms
+    return out
+
+
 def members(v: V) -> list[V]:
     """What a list or a dictionary holds: the elements that are known one by one, then what stands for the others."""
     known = list(v.data.values() if v.kind == "dict" else v.data or [])

@@ -14,11 +14,11 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.gates import AGREE, HIT, PROPOSALS, REST, holds_tokens
+from audit.trace.gates import AGREE, HIT, HIT_SHARE, NORM, PROPOSALS, REST, holds_tokens
 from audit.trace.positions import MAX_SYMBOLS, place_of, shifted, tokens_in
 from audit.trace.totals import PUT_TOGETHER
 from audit.trace.values import COUNT, LOGITS, LOSS, PROB, VAL, V, clone, kinds, seq, summary
-from audit.trace.words import ROW
+from audit.trace.words import ROW, WEIGHT
 
 OWN_PLACE = "own"
 #: of a row of predictions: its place among those of its window
@@ -96,8 +96,12 @@ class Weights:
     def note_rest(self: Any, op: str, a: V, b: V, out: V, node: Any) -> None:
         """``(1 - share) * p(token)`` where the token itself decided ``share``: also as ``lp + log(1 - share)``."""
         if op == "-":
-            if a.kind == "const" and a.const == 1 and b.const != HIT and not b.flags & LOSS and not scores_tokens(b):
+            if a.kind != "const" or a.const != 1:
+                return
+            if (b.const != HIT or HIT_SHARE in b.keys) and not b.flags & LOSS and not scores_tokens(b):
                 out.keys = out.keys | {REST}
+            elif b.flags & LOSS and b.flags & PROB and ("logp",) not in b.keys and NORM not in b.keys:
+                out.keys = out.keys | {WEIGHT}  # ``1 - p(token)``: as a weight it is made of that token
             return
         for weight, p in ((a, b), (b, a)):
             if REST not in weight.keys or REST in p.keys or scores_tokens(weight) or not p.flags & LOSS or not p.flags & VAL or p.flags & LOGITS:

@@ -36,6 +36,8 @@ DRAWS = frozenset(["sample", "choice"])
 RANDOMS = frozenset(["rand", "randn", "randint", "randperm", "rand_like", "randn_like", "randint_like", "normal", "uniform_", "random", "integers"])
 #: of these, what keeps each token as it is and where it is
 SAME_TOKENS = frozenset(["to", "cuda", "cpu", "long", "int", "contiguous", "clone", "detach", "numpy", "astype", "copy", "pin_memory"])
+#: of an array that share its memory
+VIEWS = frozenset(["view", "reshape", "flatten", "ravel", "numpy", "detach", "squeeze", "unsqueeze", "t", "transpose", "permute", "swapaxes"])
 IDENTITY = frozenset(
     ["to", "cuda", "cpu", "float", "double", "half", "bfloat16", "long", "int", "contiguous", "clone", "detach", "numpy", "astype", "reshape", "view", "flatten", "ravel", "squeeze", "unsqueeze", "expand", "expand_as", "permute", "transpose", "t", "copy", "type", "requires_grad_", "pin_memory", "share_memory_", "tolist", "item", "bool", "byte", "short", "swapaxes", "repeat", "tile", "as_strided", "view_as", "type_as", "chunk", "split", "unbind", "resolve", "asarray", "array", "tensor", "from_numpy", "as_tensor", "ascontiguousarray", "stack", "cat", "concatenate", "concat", "hstack", "vstack", "pad", "as_subclass"]
 )
