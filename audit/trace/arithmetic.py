@@ -69,7 +69,9 @@ class Arithmetic:
 
     # ------------------------------------------------------------------ operators
     def x_binop(self: Any, e: ir.BinOp) -> V:
-        return self.binary(e.op, self.ev(e.left), self.ev(e.right), e)
+        a, b = self.ev(e.left), self.ev(e.right)
+        out = self.binary(e.op, a, b, e)
+        return self.as_terms(out, product=e.op not in "+-" and bool(a.flags & b.flags & LOSS)) if out.flags & LOSS else out
 
     def binary(self: Any, op: str, a: V, b: V, node: Any) -> V:
         if a.kind == "const" and b.kind == "const":

@@ -9,6 +9,7 @@ from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
+from audit.trace.terms import bent
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -99,6 +100,8 @@ class Calls:
         own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
         if own or out.kind not in ("val", "seq"):
             return out
+        if out.flags & LOSS:
+            out = self.as_terms(out, product=bent(e.func))
         return one_number(e, f, args, self.after_call(e, f, args, out)) if out.keys or out.kind == "seq" else out
 
     def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:

@@ -124,7 +124,7 @@ class Containers:
                 except TypeError:
                     found = None
                 if found is not None:
-                    return found
+                    return self.of_record(found, recv.deps) if recv.deps and name == "get" else found
                 if recv.rest is None:
                     if name == "setdefault":
                         recv.data[first.const] = default

@@ -22,6 +22,7 @@ from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
 from audit.trace.choices import Choices
 from audit.trace.chosen_weights import ChosenWeights
+from audit.trace.counters import Counters
 from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
@@ -44,6 +45,7 @@ from audit.trace.started import Started
 from audit.trace.statements import Statements
 from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
+from audit.trace.terms import TermsOfSums
 from audit.trace.values import EMPTY, TRAIN, VAL, V, const
 from audit.trace.walks import Walks
 from audit.trace.weights import Weights
@@ -99,6 +101,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
+    TermsOfSums, Counters,
 ):  # fmt: skip
     def __init__(
         self,
@@ -127,6 +130,7 @@ class Machine(
         self.next_serial = 1
         self.scope: Scope = Scope(None, None, "<module>", primary)
         self.loops: list[tuple[int, int]] = []
+        self.moving: dict[int, frozenset[str]] = {}  # of open loops: attributes that their bodies count up
         self.guards: list[tuple[str, Gate]] = []  # (state, the settings that decide)
         self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
         self.forks = 0  # branches open that could not be decided
@@ -153,6 +157,8 @@ class Machine(
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
         self.score_keys: dict[int, frozenset] = {}
+        self.terms: list[tuple[frozenset, frozenset]] = []  # losses: their tokens, and the updates that they depend on
+        self.term_numbers: dict[tuple[frozenset, frozenset], int] = {}
         self.tables: dict[int, tuple[Any, int]] = {}  # what has a number of its own, by identity
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream

@@ -137,7 +137,10 @@ class Methods:
                 out.deps = out.deps | {self.loops[-1]}
             return out
         if name == "backward":
-            self.backward(recv, node)
+            self.backward(args[0] if args and not recv.flags & LOSS and args[0].flags & LOSS else recv, node)  # ``accelerator.backward(loss)``
+            return const(None)
+        if name == "step" and args and args[0].kind == "opt":
+            self.step(args[0].data, node)  # ``scaler.step(optimizer)``
             return const(None)
         if name in ("data_as", "data_ptr", "from_buffer", "cast") and (recv.kind in ("val", "bound")):
             # A raw pointer is the array itself.

@@ -113,7 +113,7 @@ class Subscripts:
                     except TypeError:
                         found = None
                     if found is not None:
-                        return found
+                        return self.of_record(found, base.deps) if base.deps else found
                     return base.rest if base.rest is not None else self.missing(base, i)
                 if names_shard(i) and VAL_SHARD in base.data:
                     return base.data[VAL_SHARD]

@@ -91,6 +91,8 @@ class Totals:
             in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh
+        if fresh and (terms := self.terms_of(v)):
+            e.detail["terms"] = terms
         if any(how == LATER_TURNS for _, _, how in self.loss_tests):
             e.detail["later"] = True
         if self.loss_tests and (passed := self.lengths_passed()) is not None:
