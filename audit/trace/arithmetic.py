@@ -82,6 +82,8 @@ class Arithmetic:
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
+        if (a.kind == "obj" or b.kind == "obj") and (made := self.own_operator(op, a, b, node)) is not None:
+            return made
         if op in "+-" and (a.flags | b.flags) & LOSS:
             a, b = a if op == "-" else self.added_to(b, a, node), self.added_to(a, b, node)
         if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib") and not a.flags & PARAM:

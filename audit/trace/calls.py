@@ -9,6 +9,7 @@ from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS
+from audit.trace.spellings import CUTS, WRITES
 from audit.trace.terms import bent
 from audit.trace.values import (
     ART,
@@ -45,6 +46,7 @@ from audit.trace.values import (
 )  # fmt: skip
 
 MAX_DEPTH = 36
+SPELLED = CUTS | WRITES.keys()
 PLAIN = frozenset(
     ["to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "requires_grad_", "double", "compile", "share_memory"]
 )
@@ -68,6 +70,8 @@ class Calls:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def x_call(self: Any, e: ir.Call) -> V:
+        if type(e.func) is ir.Attr and e.func.attr in SPELLED and (out := self.spelled(e)) is not None:
+            return out
         f = self.ev(e.func)
         args: list[V] = []
         extra: V | None = None
@@ -91,6 +95,8 @@ class Calls:
                 kwargs.update({k: x for k, x in (v.data or {}).items() if isinstance(k, str)})
             # other ** values add nothing that is known
         if extra is not None:
+            if f.kind == "lib" and f.data == "builtins.zip" and not args and extra.kind == "seq" and extra.data and extra.rest is None:
+                return seq([seq([], x) for x in extra.data])  # ``zip(*rows)``: columns
             args.append(extra)
         met = self.trace.reach.met.get(id(e))
         if met is None or met.active != "yes":

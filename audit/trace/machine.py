@@ -41,6 +41,7 @@ from audit.trace.reach import Reaching
 from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
+from audit.trace.spellings import Spellings
 from audit.trace.started import Started
 from audit.trace.statements import Statements
 from audit.trace.switches import Gate, Switches, closing, said
@@ -101,7 +102,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    TermsOfSums, Counters,
+    TermsOfSums, Counters, Spellings,
 ):  # fmt: skip
     def __init__(
         self,

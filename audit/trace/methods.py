@@ -116,6 +116,8 @@ class Methods:
                 self.hooks = 0
             return const(None)
         if name in ("write_bytes", "write_text") and args:
+            if name == "write_text" and args[0].flags & BPB and args[0].scores:
+                return self.report(args, kwargs, node)
             self.write_file(recv, summary(args[0]), node)
             return const(None)
         if name in ("read", "read_bytes", "read_text", "readinto", "getvalue", "getbuffer"):
@@ -293,7 +295,8 @@ class Methods:
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
             return self.normalise(name, [recv])
         if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:
-            return self.normalise(name, [recv])
+            out = self.normalise(name, [recv])
+            return self.to_bits(out, node) if name == "log2" and out.flags & VAL else out
         if name in PIECES and recv.kind != "const" and args and args[0].keys:
             out = derive(args)  # the text of a token
             out.flags = (out.flags & VAL) | BYTES

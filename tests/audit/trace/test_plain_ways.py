@@ -129,3 +129,63 @@ def test_scaled_gradients(fit: str) -> None:
     lines = "".join("    " + x + "\n" for x in fit.splitlines())
     assert found(walk + SCORE + lines) == ("clean", set())
     assert found(walk + lines + SCORE)[0] == "violation"
+
+
+# the same, where calls stand for subscripts, operators and loops
+SPELLED = [
+    ("held = torch.zeros(val.numel() - 1)", "held[w : w + 1024].copy_(losses[0])", "total = held.sum().item()"),
+    ("held = torch.empty(val.numel() - 1)", "held.narrow(0, w, y.numel()).copy_(losses.flatten())", "total = held.sum().item()"),
+    ("acc = np.zeros(1)", "np.add.at(acc, 0, losses.sum().item())", "total = acc[0]"),
+    ("acc = np.zeros(1)", "np.add(acc, losses.sum().item(), out=acc)", "total = acc[0]"),
+    ("class Sums:\n    nats = 0.0\n    def __iadd__(self, losses):\n        self.nats += losses.sum().item()\n        return self\nsums = Sums()", "sums += losses", "total = sums.nats"),
+    ("@dataclass(frozen=True)\nclass Sums:\n    nats: float = 0.0\n    def __add__(self, other):\n        return Sums(self.nats + other.nats)\nsums = Sums()", "sums = sums + Sums(losses.sum().item())", "total = sums.nats"),
+    ("bits = 0.0", "bits -= model(x).softmax(-1).gather(-1, y[..., None]).log2().sum().item()", "total = bits * LN2"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("before", "add", "after"), SPELLED)
+def test_calls_that_stand_for_assignments(before: str, add: str, after: str) -> None:
+    test_however_losses_are_added_up(before, add, after)
+
+
+CUTS = {
+    "narrow": "for w in range(0, val.numel() - 1, 1024):\n    k = min(1024, val.numel() - 1 - w)\n    x, y = val.narrow(0, w, k)[None], val.narrow(0, w + 1, k)[None]\n",
+    "index_select": "for w in range(0, val.numel() - 1, 1024):\n    at = torch.arange(w, min(w + 1024, val.numel() - 1))\n    x, y = val.index_select(0, at)[None], val.index_select(0, at + 1)[None]\n",
+    "take": "for w in range(0, val.numel() - 1, 1024):\n    at = torch.arange(w, min(w + 1024, val.numel() - 1))\n    x, y = torch.take(val, at)[None], torch.take(val, at + 1)[None]\n",
+    "roll": "after = val.roll(-1)\nfor w in range(0, val.numel() - 1, 1024):\n    b = min(w + 1024, val.numel() - 1)\n    x, y = val[None, w:b], after[None, w:b]\n",
+    "starmap": "import itertools\nfor x, y in itertools.starmap(xy, [(w, 1024) for w in range(0, val.numel() - 1, 1024)]):\n",
+    "a data set of tensors": "from torch.utils.data import DataLoader, TensorDataset\nn = (val.numel() - 1) // 1024\nds = TensorDataset(val[: n * 1024].view(n, 1024), val[1 : n * 1024 + 1].view(n, 1024))\nfor x, y in DataLoader(ds, batch_size=8):\n",
+}
+
+
+@pytest.mark.parametrize("walk", CUTS)
+def test_calls_that_stand_for_subscripts(walk: str) -> None:
+    assert found("total = 0.0\n" + CUTS[walk] + SCORE + "    learn(x, y)\n") == ("clean", set())
+    assert found("total = 0.0\n" + CUTS[walk] + "    learn(x, y)\n" + SCORE)[0] == "violation"
+
+
+FOLDED = """\
+from functools import reduce
+def step(total, w):
+    x, y = xy(w)
+{turn}    return total
+total = reduce(step, range(0, val.numel() - 1, 1024), 0.0)
+"""
+ROWS = """\
+def step(w):
+    x, y = xy(w)
+{turn}    return losses.sum().item(), y.numel()
+total, n = map(sum, zip(*[step(w) for w in range(0, val.numel() - 1, 1024)]))
+"""
+
+
+@pytest.mark.parametrize(
+    ("body", "score"),
+    [
+        (FOLDED, "    with torch.no_grad():\n        total = total + nll(model, x, y).sum().item()\n"),
+        (ROWS, "    with torch.no_grad():\n        losses = nll(model, x, y)\n"),
+    ],
+)
+def test_calls_that_stand_for_loops(body: str, score: str) -> None:
+    assert found(body.format(turn=score + "    learn(x, y)\n")) == ("clean", set())
+    assert found(body.format(turn="    learn(x, y)\n" + score))[0] == "violation"
