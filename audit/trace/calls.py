@@ -332,6 +332,7 @@ class Calls:
         if found is None:
             calls = self.interest.summary(fn).calls
             found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and fn.name != "forward"
+            found = found or {"backward", "step"} <= calls  # a forward that learns
             if not found and fn.name != "forward":
                 found = any(self.learns(f) for f in self.hands_itself_to(fn))
             if not found:
@@ -649,10 +650,14 @@ class Calls:
             origin = [self.serials[m].data for m in sd.models if m in self.serials]
             inst.stored = bool(sd.flags & (ART | FILE))
             inst.trained = inst.trained or any(o.trained for o in origin)
+            # ``if turn % 64 == 0: model.load_state_dict(start)``: it may go on with what it learned.
+            kept = inst.state.taint if self.forks and self.loops else EMPTY
             inst.state = V("val", flags=sd.flags & SOURCES)
-            inst.state.taint = sd.taint
+            inst.state.taint = sd.taint | kept
             for part in parts_of(recv):
-                part.data.state.taint = sd.taint
+                part.data.state.taint = sd.taint | (part.data.state.taint if kept else EMPTY)
+            if kept - sd.taint:
+                self.event("RESET", node, recv, models=recv.models)
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
             return V("val")
         if name in ("add_module", "register_module") and len(args) > 1:

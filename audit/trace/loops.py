@@ -141,6 +141,8 @@ class Loops:
             at = (loop, number)
             if number > 1 or target is not None:
                 self.enter_iteration(counters, at, before)
+            if plain:
+                self.carry_over(body, plain, at)
             before = dict(self.scope.names)
             self.turn_starts.append(before)
             if number == 1:

@@ -20,6 +20,7 @@ from audit.trace.backing_off import BackingOff
 from audit.trace.bests import Bests
 from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
+from audit.trace.carried import Carried
 from audit.trace.choices import Choices
 from audit.trace.chosen_weights import ChosenWeights
 from audit.trace.counters import Counters
@@ -102,7 +103,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Once, Hooks, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    TermsOfSums, Counters, Spellings,
+    TermsOfSums, Counters, Spellings, Carried,
 ):  # fmt: skip
     def __init__(
         self,

@@ -564,6 +564,7 @@ class Subscripts:
             base.keys = base.keys | {LAID}
         if WHOLE in base.keys and value.flags & PROB and WHOLE not in value.keys:
             base.keys = base.keys - {WHOLE}  # ``probs[i] *= 0.7``: there is room for something else
+        self.fill_anew(base, elements, value)
         base.absorb(self.own_row(value, places))
         self.note_link(base, node)
         base.deps = base.deps | value.deps
