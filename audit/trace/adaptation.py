@@ -131,17 +131,28 @@ def val_updates(trace: Trace, active: bool | None = None) -> Iterator[Event]:
 
 
 def scored_before(trace: Trace, u: Event) -> Event | None:
-    """A score that covers the update's tokens and was committed before it, in the same loop nest."""
+    """A score that covers the update's tokens and was committed before it, in the same loop nest.
+
+    Or one whose losses were computed there before the update and that does not depend on it, wherever it adds them up.
+    """
     open_loops = dict(u.loops)
     for s in trace.of("SCORE"):
         if s.id >= u.id:
-            break
+            if s.flags & VAL and u.id not in s.taint and any(
+                number <= u.id and any(not disjoint(a, b) for a in u.atoms for b in atoms) and _same_turns(open_loops, dict(loops))
+                for atoms, number, loops in s.detail.get("made", ())
+            ):
+                return s
+            continue
         if s.flags & VAL and any(not disjoint(a, b) for a in u.atoms for b in s.atoms):
-            at = dict(s.loops)
-            shared = open_loops.keys() & at.keys()
-            if shared and all(at[x] == open_loops[x] for x in shared):
+            if _same_turns(open_loops, dict(s.loops)):
                 return s
     return None
+
+
+def _same_turns(here: dict[int, int], there: dict[int, int]) -> bool:
+    shared = here.keys() & there.keys()
+    return bool(shared) and all(there[x] == here[x] for x in shared)
 
 
 def call_of(trace: Trace, e: Event) -> tuple[str, int]:

@@ -44,7 +44,7 @@ class Counters:
         turns = frozenset(at for at in self.loops if name in self.moving.get(at[0], NONE)) - owner.begun.get(name, NONE)
         if not turns or v.keys or not self.is_number(v):
             return v
-        out = clone(v) if all(n == 1 for _, n in turns) else V("val", flags=v.flags)
+        out = clone(v)
         own = {loop for loop, _ in turns}
         out.deps = turns.union(d for d in v.deps if d[0] not in own)
         return out

@@ -160,6 +160,7 @@ class Machine(
         self.natives = natives or {}
         self.score_keys: dict[int, frozenset] = {}
         self.terms: list[tuple[frozenset, frozenset]] = []  # losses: their tokens, and the updates that they depend on
+        self.made: list[tuple[frozenset, int, tuple]] = []  # of each: its tokens, the next event's number, the open turns
         self.term_numbers: dict[tuple[frozenset, frozenset], int] = {}
         self.tables: dict[int, tuple[Any, int]] = {}  # what has a number of its own, by identity
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time

@@ -19,6 +19,8 @@ TERM = "term"
 BENT = frozenset(
     "softmax log_softmax logsumexp logaddexp exp exp2 expm1 sigmoid logsigmoid tanh log log2 log1p pow sqrt where minimum maximum fmin fmax min max".split()
 )
+#: of each loss: its tokens, the number of the event that came next, and the turns that it was computed in
+Made = tuple[tuple[frozenset, int, tuple], ...]
 Terms = tuple[tuple[frozenset, frozenset], ...]
 
 
@@ -48,7 +50,11 @@ class TermsOfSums:
         number = self.term_numbers.setdefault((atoms, taint), len(self.terms))
         if number == len(self.terms):
             self.terms.append((atoms, taint))
+            self.made.append((atoms, self.next_id, tuple(self.loops)))
         return TERM, number
+
+    def made_at(self: Any, v: V) -> Made:
+        return tuple(self.made[k[1]] for k in v.keys if k[0] == TERM)
 
     def terms_of(self: Any, v: V) -> Terms:
         held = sorted(k[1] for k in v.keys if k[0] == TERM)

@@ -91,6 +91,7 @@ class Totals:
             in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh
+        e.detail["made"] = self.made_at(v)
         if fresh and (terms := self.terms_of(v)):
             e.detail["terms"] = terms
         if any(how == LATER_TURNS for _, _, how in self.loss_tests):

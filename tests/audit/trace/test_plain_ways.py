@@ -189,3 +189,21 @@ total, n = map(sum, zip(*[step(w) for w in range(0, val.numel() - 1, 1024)]))
 def test_calls_that_stand_for_loops(body: str, score: str) -> None:
     assert found(body.format(turn=score + "    learn(x, y)\n")) == ("clean", set())
     assert found(body.format(turn="    learn(x, y)\n" + score))[0] == "violation"
+
+
+LATE = {
+    "added after the update": "total = 0.0\nfor w in range(0, val.numel() - 1, 1024):\n    x, y = xy(w)\n    nats = nll(model, x, y).detach().sum().item()\n    learn(x, y)\n    total += nats\n",
+    "returned after the update": "def step(w):\n    x, y = xy(w)\n    nats = nll(model, x, y).detach().sum().item()\n    learn(x, y)\n    return nats\ntotal = 0.0\nfor w in range(0, val.numel() - 1, 1024):\n    total += step(w)\n",
+    "a list that is added up at the end": "many = []\nfor w in range(0, val.numel() - 1, 1024):\n    x, y = xy(w)\n    many.append((w, nll(model, x, y).detach().sum().item()))\n    learn(x, y)\ntotal = sum(n for _, n in many)\n",
+}
+
+
+@pytest.mark.parametrize("body", LATE)
+def test_what_was_computed_first_and_counted_later_is_scored_first(body: str) -> None:
+    result = audit_text(PRELUDE + HEAD + LATE[body] + END)
+    assert (result.verdict, result.ttt["kind"]) == ("clean", "score-first-chunk")
+
+
+def test_a_counter_of_an_object_keeps_its_number() -> None:
+    first = "class Seen:\n    n = 0\n    def score(self, x, y):\n        self.n += 1\n        if self.n < 1:\n            learn(x, y)\n        return nll(model, x, y).detach().sum().item()\nseen, total = Seen(), 0.0\nfor w in range(0, val.numel() - 1, 1024):\n    x, y = xy(w)\n    total += seen.score(x, y)\n"
+    assert found(first) == ("clean", set())
