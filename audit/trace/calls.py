@@ -450,6 +450,8 @@ class Calls:
                        shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         if backward is not None:
             e.detail["backward"] = backward
+        if not self.forks:
+            self.certain.add(e.id)
         if self.place_tests:
             e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
         if (handed := self.after_yield()) is not None:
@@ -650,12 +652,13 @@ class Calls:
             origin = [self.serials[m].data for m in sd.models if m in self.serials]
             inst.stored = bool(sd.flags & (ART | FILE))
             inst.trained = inst.trained or any(o.trained for o in origin)
-            # ``if turn % 64 == 0: model.load_state_dict(start)``: it may go on with what it learned.
-            kept = inst.state.taint if self.forks and self.loops else EMPTY
+            # ``if turn % 64 == 0: model.load_state_dict(start)``: it may go on with what it learned, other than where it
+            # learns under a test as well, which may be the same.
+            kept = inst.state.taint & self.certain if self.forks and self.loops else EMPTY
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint | kept
             for part in parts_of(recv):
-                part.data.state.taint = sd.taint | (part.data.state.taint if kept else EMPTY)
+                part.data.state.taint = sd.taint | (part.data.state.taint & kept)
             if kept - sd.taint:
                 self.event("RESET", node, recv, models=recv.models)
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)

@@ -135,6 +135,7 @@ class Machine(
         self.moving: dict[int, frozenset[str]] = {}  # of open loops: attributes that their bodies count up
         self.guards: list[tuple[str, Gate]] = []  # (state, the settings that decide)
         self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
+        self.certain: set[int] = set()  # updates under no branch that could not be decided
         self.forks = 0  # branches open that could not be decided
         self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []

@@ -62,6 +62,22 @@ def test_what_was_learned_and_comes_again(body: str) -> None:
 BACK = "for w in range(0, val.numel() - 1, 1024):\n    x, y = xy(w)\n{before}    if w % 65536 == 0:\n        model.load_state_dict(start)\n    total += score(x, y)\n{after}"
 
 
+PREFIX = """\
+for w in range(0, val.numel() - 1024, 64):
+    x, y = xy(w)
+    s = 0 if w == 0 else 960
+    if s > 0:
+        learn(x[:, :s], y[:, :s])
+    with torch.no_grad():
+        losses = nll(model, x, y)
+    total += losses[0, s:].sum().item()
+    if s > 0:
+        model.load_state_dict(start)
+"""
+
+
 def test_weights_that_come_back_now_and_then() -> None:
     assert verdict(BACK.format(before="", after="    learn(x, y)\n")) == "clean"
     assert verdict(BACK.format(before="    learn(x, y)\n", after="")) == "violation"
+    # under the same test as the learning
+    assert verdict(PREFIX) == "clean"
