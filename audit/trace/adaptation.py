@@ -133,12 +133,18 @@ def val_updates(trace: Trace, active: bool | None = None) -> Iterator[Event]:
 def scored_before(trace: Trace, u: Event) -> Event | None:
     """A score that covers the update's tokens and was committed before it, in the same loop nest.
 
-    In the same turn, or in the earlier one that the update took its tokens from (``if chunk > 0: adapt(chunk - 1)``).
+    In the same turn, or in the earlier one that the update took its tokens from (``if chunk > 0: adapt(chunk - 1)``). Or one whose
+    losses were computed there before the update and that does not depend on it, wherever it adds them up.
     """
     open_loops = dict(u.loops)
     for s in trace.of("SCORE"):
         if s.id >= u.id:
-            break
+            if s.flags & VAL and u.id not in s.taint and any(
+                number <= u.id and any(not disjoint(a, b) for a in u.atoms for b in atoms) and _same_turns(open_loops, dict(loops))
+                for atoms, number, loops in s.detail.get("made", ())
+            ):
+                return s
+            continue
         same = [(a[0], b[0]) for a in u.atoms for b in s.atoms if not disjoint(a, b)] if s.flags & VAL else []
         if same:
             at = dict(s.loops)
@@ -147,6 +153,11 @@ def scored_before(trace: Trace, u: Event) -> Event | None:
             if shared and (not others or any(others <= a & b for a, b in same)):
                 return s
     return None
+
+
+def _same_turns(here: dict[int, int], there: dict[int, int]) -> bool:
+    shared = here.keys() & there.keys()
+    return bool(shared) and all(there[x] == here[x] for x in shared)
 
 
 def call_of(trace: Trace, e: Event) -> tuple[str, int]:

@@ -71,7 +71,9 @@ class Arithmetic:
 
     # ------------------------------------------------------------------ operators
     def x_binop(self: Any, e: ir.BinOp) -> V:
-        return self.binary(e.op, self.ev(e.left), self.ev(e.right), e)
+        a, b = self.ev(e.left), self.ev(e.right)
+        out = self.binary(e.op, a, b, e)
+        return self.as_terms(out, product=e.op not in "+-" and bool(a.flags & b.flags & LOSS)) if out.flags & LOSS else out
 
     def binary(self: Any, op: str, a: V, b: V, node: Any) -> V:
         if a.kind == "const" and b.kind == "const":
@@ -82,6 +84,8 @@ class Arithmetic:
                 return out
         if a.kind == "lib" and b.kind == "lib":
             return V("val")
+        if (a.kind == "obj" or b.kind == "obj") and (made := self.own_operator(op, a, b, node)) is not None:
+            return made
         if op in "+-" and (a.flags | b.flags) & LOSS:
             a, b = a if op == "-" else self.added_to(b, a, node), self.added_to(a, b, node)
         if op == "/" and a.data is not None and a.kind in ("bound", "obj", "lib") and not a.flags & PARAM:

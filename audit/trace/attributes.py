@@ -44,7 +44,9 @@ class Attributes:
             inst = v.data
             found = inst.attrs.get(name)
             if found is not None:
-                return found
+                if v.deps and not v.models:
+                    found = self.of_record(found, v.deps)
+                return self.counted(found, inst, name) if self.moving else found
             cls = inst.cls
             if isinstance(cls, ClassV):
                 if name == "__class__":
@@ -126,6 +128,8 @@ class Attributes:
             if self.forks and value.kind in TABLES:
                 value = self.replaced(v.data.attrs.get(name), value, node, joined=False)
             v.data.attrs[name] = value
+            if self.loops and self.is_number(value):
+                v.data.begun[name] = frozenset(self.loops) - value.deps
             if isinstance(v.data.cls, ClassV) and v.data.cls.is_model and value.flags & (VAL | GRAD) and value.kind == "val":
                 self.write_model(v, value, node)
         elif v.kind == "opt" and name == "state":

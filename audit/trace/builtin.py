@@ -146,6 +146,8 @@ class Builtins:
             if self.loops and part.kind in ("val", "const", "seq"):
                 part = with_deps(part, frozenset([self.loops[-1]]))
             return part
+        if last == "map" and len(args) == 2 and args[0].kind == "lib" and args[1].kind == "seq" and args[1].rest is None and len(args[1].data or ()) in range(1, 9):
+            return seq([self.call_value(args[0], [x], {}, node) for x in args[1].data])
         if last == "map" and len(args) >= 2:
             made: V = self.call_value(args[0], [one_of(self.element(args[1]))], {}, node)
             return seq([], at_each(made, ends(args[1])))

@@ -11,7 +11,9 @@ from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.positions import tokens_in
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS, but_first
+from audit.trace.spellings import CUTS, WRITES
 from audit.trace.strides import held_by_target
+from audit.trace.terms import bent
 from audit.trace.values import (
     ART,
     EMPTY,
@@ -47,6 +49,7 @@ from audit.trace.values import (
 )  # fmt: skip
 
 MAX_DEPTH = 36
+SPELLED = CUTS | WRITES.keys()
 PLAIN = frozenset(
     ["to", "cuda", "cpu", "bfloat16", "float", "half", "eval", "train", "requires_grad_", "double", "compile", "share_memory"]
 )
@@ -70,6 +73,8 @@ class Calls:
     """Mixed into the machine; see `audit.trace.machine`."""
 
     def x_call(self: Any, e: ir.Call) -> V:
+        if type(e.func) is ir.Attr and e.func.attr in SPELLED and (out := self.spelled(e)) is not None:
+            return out
         f = self.ev(e.func)
         args: list[V] = []
         extra: V | None = None
@@ -93,6 +98,8 @@ class Calls:
                 kwargs.update({k: x for k, x in (v.data or {}).items() if isinstance(k, str)})
             # other ** values add nothing that is known
         if extra is not None:
+            if f.kind == "lib" and f.data == "builtins.zip" and not args and extra.kind == "seq" and extra.data and extra.rest is None:
+                return seq([seq([], x) for x in extra.data])  # ``zip(*rows)``: columns
             args.append(extra)
         met = self.trace.reach.met.get(id(e))
         if met is None or met.active != "yes":
@@ -102,6 +109,8 @@ class Calls:
         own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
         if own or out.kind not in ("val", "seq"):
             return out
+        if out.flags & LOSS:
+            out = self.as_terms(out, product=bent(e.func))
         return one_number(e, f, args, self.after_call(e, f, args, out)) if out.keys or out.kind == "seq" else out
 
     def call_value(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
@@ -327,6 +336,7 @@ class Calls:
         if found is None:
             calls = self.interest.summary(fn).calls
             found = bool(calls & {"backward", "fromfile", "open", "memmap", "step", "load", "glob"}) and fn.name != "forward"
+            found = found or {"backward", "step"} <= calls  # a forward that learns
             if not found and fn.name != "forward":
                 found = any(self.learns(f) for f in self.hands_itself_to(fn))
             if not found:
@@ -463,6 +473,8 @@ class Calls:
                        shared=any(x.shape0 == 1 for x in leaves), windows=WINDOWS in data.keys, reads=tokens_in(data.keys), leaf_line=leaves[0].line if leaves else 0)  # fmt: skip
         if backward is not None:
             e.detail["backward"] = backward
+        if not self.forks:
+            self.certain.add(e.id)
         if self.place_tests:
             e.atoms = frozenset((deps | self.picked_by_place(self.place_tests, deps), low, high) for deps, low, high in e.atoms)
         if (handed := self.after_yield()) is not None:
@@ -665,10 +677,15 @@ class Calls:
             origin = [self.serials[m].data for m in sd.models if m in self.serials]
             inst.stored = bool(sd.flags & (ART | FILE))
             inst.trained = inst.trained or any(o.trained for o in origin)
+            # ``if turn % 64 == 0: model.load_state_dict(start)``: it may go on with what it learned, other than where it
+            # learns under a test as well, which may be the same.
+            kept = inst.state.taint & self.certain if self.forks and self.loops else EMPTY
             inst.state = V("val", flags=sd.flags & SOURCES)
-            inst.state.taint = sd.taint
+            inst.state.taint = sd.taint | kept
             for part in parts_of(recv):
-                part.data.state.taint = sd.taint
+                part.data.state.taint = sd.taint | (part.data.state.taint & kept)
+            if kept - sd.taint:
+                self.event("RESET", node, recv, models=recv.models)
             self.event("RESTORE", node, sd, models=recv.models, origin=sd.models)
             return V("val")
         if name in ("add_module", "register_module") and len(args) > 1:

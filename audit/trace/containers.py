@@ -12,6 +12,7 @@ from audit.trace.selection import listed
 from audit.trace.shaping import found_at
 from audit.trace.subscripts import VAL_SHARD, filed_by_tokens, names_shard, without_shard
 from audit.trace.values import (
+    BPB,
     COUNT,
     EMPTY,
     LOSS,
@@ -143,7 +144,7 @@ class Containers:
                 except TypeError:
                     found = None
                 if found is not None:
-                    return found
+                    return self.of_record(found, recv.deps) if recv.deps and name == "get" else found
                 if recv.rest is None:
                     if name == "setdefault":
                         recv.data[first.const] = default
@@ -238,6 +239,8 @@ class Containers:
                 if name == "stat":
                     return V("val", flags=META)
                 return self.read(name, [recv, *args], kwargs, node)
+            if name == "write_text" and args and args[0].flags & BPB and args[0].scores:
+                return self.report(args, kwargs, node)
             if name in ("write_bytes", "write_text") and args:
                 self.write_file(recv, summary(args[0]), node)
                 return const(None)

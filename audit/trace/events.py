@@ -10,6 +10,7 @@ from audit.model import Fact, Step, Tristate
 from audit.trace.ahead import Turns, wholly_before
 from audit.trace.reach import Reach
 from audit.trace.spans import Advances
+from audit.trace.terms import spared
 from audit.trace.values import BYTES, VAL, Atom, Link, disjoint, in_order, left_late
 
 
@@ -277,7 +278,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
     for s in trace.events:
         if s.kind != "SCORE" or not s.flags & VAL:
             continue
-        parts = in_order(s.atoms)
+        parts, terms = in_order(s.atoms), s.detail.get("terms", ())
         for uid in sorted(s.taint):
             u = by_id.get(uid)
             if u is None:
@@ -286,7 +287,10 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
                 continue  # scored byte by byte: earlier bytes of the same token are its past
             if u.kind == "STORE" and (another_way(u, s) or wholly_before(trace, u, s)):
                 continue
-            pairs_of = [(a, b) for a in in_order(u.atoms) for b in parts]
+            about = [b for b in parts if not spared(terms, uid, b)] if terms else parts
+            if not about:
+                continue
+            pairs_of = [(a, b) for a in in_order(u.atoms) for b in about]
             clash = next((p for p in pairs_of if not disjoint(*p)), None)
             late = next((p for p in pairs_of if u.kind == "UPDATE" and left_late(*p)), None)
             past = turns.past(u, s) if late is None else None
@@ -297,7 +301,7 @@ def find_conflicts(trace: Trace) -> list[Conflict]:
             if clash is None:
                 if past is None:
                     continue
-                clash = in_order(u.atoms)[0], parts[0]
+                clash = in_order(u.atoms)[0], about[0]
             else:
                 past = 0
             mine = {loop for loop, _ in u.loops}

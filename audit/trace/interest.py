@@ -82,6 +82,9 @@ class Interest:
         #: what is asked of one piece of code on every turn through it, by its identity
         self._assigned: dict[int, tuple[set[str], set[str]]] = {}
         self._names: dict[int, frozenset[str]] = {}
+        self.shrinking: dict[int, frozenset[str]] = {}  # `audit.trace.carried`
+        self.spelled: dict[int, Any] = {}  # `audit.trace.spellings`
+        self.counted: dict[int, frozenset[str]] = {}  # `audit.trace.counters`
         self.summaries: dict[int, Summary] = {}
         self.by_name: dict[str, list[Summary]] = {}
         self.nodes: dict[str, list[ir.FunctionDef]] = {}

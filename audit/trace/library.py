@@ -53,6 +53,7 @@ from audit.trace.strides import held_by_target
 from audit.trace.tallies import SOLVERS, summed_over
 from audit.trace.totals import ADDS, PUT_TOGETHER
 from audit.trace.values import (
+    BPB,
     BYTES,
     COUNT,
     EMPTY,
@@ -169,6 +170,10 @@ class Library(Methods, Builtins, Containers, Files):
             return first if first is not None else V("lib", data="identity")
         if name in ("functools.partial",) and first is not None:
             return V("partial", data=(first, args[1:], dict(kwargs)))
+        if name == "functools.reduce" and len(args) > 1 and args[0].kind in ("func", "bound", "partial"):
+            return self.reduced(args[0], args[1], args[2] if len(args) > 2 else kwargs.get("initial"), node)
+        if name == "itertools.starmap" and len(args) == 2:
+            return self.by_rows(args[0], args[1], node)
         if name in ("functools.lru_cache", "functools.cache"):
             return first if first is not None else V("lib", data="identity")
         if name == "copy.deepcopy" or name == "copy.copy":
@@ -239,6 +244,8 @@ class Library(Methods, Builtins, Containers, Files):
                     self.fill(args[0], index, taken, node)
                 elif found_by_read(index):
                     args[0].absorb(derive([index, taken]))
+                elif taken.flags & LOSS and not index.flags & VAL and args[0].kind == "val":
+                    args[0].absorb(self.commit_score(taken, node, "accumulated"))
                 else:
                     self.store(args[0], args[1], taken, node)
             return const(None)
@@ -250,6 +257,10 @@ class Library(Methods, Builtins, Containers, Files):
             return self.cross_entropy(args, kwargs, node)  # to a point at each token
         if last == "DataLoader" and (held := first if first is not None else kwargs.get("dataset")) is not None and held.kind == "obj":
             return V("iter", data=("loader", held))
+        if last == "DataLoader" and first is not None and first.kind == "iter":
+            return first
+        if last == "TensorDataset" and args:
+            return V("iter", data=("zip", args))
         if last in LOSSES:
             loss = V("lib", data="torch.nn.functional.cross_entropy")
             ignored = {k: v for k, v in kwargs.items() if k == "ignore_index"}
@@ -296,6 +307,8 @@ class Library(Methods, Builtins, Containers, Files):
                 return self.gather(rows, tokens, node)
         if last == "take_along_dim" or last == "take_along_axis":
             return self.gather(args[0], args[1], node) if len(args) > 1 else derive(args)
+        if name == "json.dump" and first is not None and (told := summary(first)).flags & BPB and told.scores:
+            return self.report(args[:1], kwargs, node)
         if last in ("save", "dump", "savez", "savez_compressed", "save_file", "save_weights") and args:
             if name.startswith("numpy.") and args[0].kind in ("val", "bound") and len(args) > 1:
                 # ``np.save(folder / "hints.npy", hints)``: the place comes first, be it a path or a buffer.
@@ -425,7 +438,7 @@ class Library(Methods, Builtins, Containers, Files):
             filled = first is not None and first.data == FULL  # with infinity, but for the rank's own places: the least is the only one
             if last == "all_reduce" and first is not None and first.kind == "val" and not filled and least_of_ranks(args, kwargs):
                 first.keys = self.tuned(first, first, node, last).keys  # in place: the loss of the rank that did best
-            return V("val")
+            return first if last == "all_reduce" and "functional" in name and first is not None else V("val")
         if last == "log" and name.startswith(("numpy.", "torch.", "np.", "mlx.", "jax.", "cupy.")):
             out = derive([summary(a) if a.kind in ("seq", "dict") else a for a in args])
             out.keys = self.unbent(out.keys)
@@ -443,6 +456,10 @@ class Library(Methods, Builtins, Containers, Files):
             return self.report(args, kwargs, node)
         if name.startswith(("wandb.", "json.", "logging.")) and last in ("log", "dump", "info"):
             return self.report(args, kwargs, node)
+        if last in ADDS and len(args) == 2 and "out" in kwargs and kwargs["out"].kind == "val" and (args[0].flags | args[1].flags) & LOSS:
+            for x in args:
+                kwargs["out"].absorb(x if x is kwargs["out"] else self.commit_score(x, node, "accumulated"))
+            return kwargs["out"]
         if last in ADDS and len(args) == 2 and ((args[0].flags | args[1].flags) & LOSS or (not kwargs and WHOLE in args[0].keys)):
             return self.binary(ADDS[last], *args, node)
         if last == "append" and len(args) == 2 and name.startswith("numpy"):

@@ -84,7 +84,8 @@ class Loops:
         self.next_loop += 1
         plain, augmented = self.interest.assigned(s.body)
         self.enter_iteration(plain | augmented, (loop, 1), None)
-        test = self.ev(s.test)
+        # A test that takes the next step itself is asked once a turn.
+        test = self.ev(s.test) if not self.counts_up(s.test) else V("val")
         known = self.truth(test)
         if known is False and not (self.dormant and test.knobs):
             if not test.knobs:
@@ -140,10 +141,14 @@ class Loops:
         began: dict[str, int] = {}
         self.early.append([])
         self.bodies.append(body)
+        if counted := self.counts_up(body) | self.counts_up(test):
+            self.moving[loop] = counted
         for number, value in enumerate(turns, 1):
             at = (loop, number)
             if number > 1 or target is not None:
                 self.enter_iteration(counters, at, before)
+            if plain:
+                self.carry_over(body, plain, at)
             before = dict(self.scope.names)
             self.turn_starts.append(before)
             if number == 1:
@@ -182,6 +187,7 @@ class Loops:
             if more is not None and len(learned) == len(turns) == 2 and learned[1] - learned[0]:
                 turns.append(more(3))
         self.bodies.pop()
+        self.moving.pop(loop, None)
         names = self.scope.names
         for changed in self.early.pop():
             # What a `break` or `continue` under an undecided branch left behind is one way to go on.
@@ -257,7 +263,7 @@ class Loops:
                 if inner_it.kind != "obj" or inner_it.data is not it.data:
                     return self.turns(inner_it, loop)
             if isinstance(cls, ClassV) and cls.find("__next__") is not None:
-                return [self.call_value(V("bound", data=(it, "__next__")), [], {}, None) for _ in range(2)]
+                return [with_deps(self.call_value(V("bound", data=(it, "__next__")), [], {}, None), frozenset([(loop, n)])) for n in (1, 2)]
             if isinstance(cls, ClassV) and not cls.is_model and cls.find("__getitem__") is not None:
                 return [self.call_value(V("bound", data=(it, "__getitem__")), [numbered(loop, n)], {}, None) for n in (1, 2)]
         base = it if it.kind == "val" else derive([it])

@@ -20,8 +20,10 @@ from audit.trace.backing_off import BackingOff
 from audit.trace.bests import Bests
 from audit.trace.buckets import Buckets
 from audit.trace.calls import Calls
+from audit.trace.carried import Carried
 from audit.trace.choices import Choices
 from audit.trace.chosen_weights import ChosenWeights
+from audit.trace.counters import Counters
 from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
@@ -43,10 +45,12 @@ from audit.trace.reach import Reaching
 from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
+from audit.trace.spellings import Spellings
 from audit.trace.started import Started
 from audit.trace.statements import Statements
 from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
+from audit.trace.terms import TermsOfSums
 from audit.trace.values import EMPTY, TRAIN, VAL, V, const
 from audit.trace.walks import Walks
 from audit.trace.weights import Weights
@@ -102,7 +106,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign,
+    Foreign, TermsOfSums, Counters, Spellings, Carried,
 ):  # fmt: skip
     def __init__(
         self,
@@ -131,8 +135,10 @@ class Machine(
         self.next_serial = 1
         self.scope: Scope = Scope(None, None, "<module>", primary)
         self.loops: list[tuple[int, int]] = []
+        self.moving: dict[int, frozenset[str]] = {}  # of open loops: attributes that their bodies count up
         self.guards: list[tuple[str, Gate]] = []  # (state, the settings that decide)
         self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
+        self.certain: set[int] = set()  # updates under no branch that could not be decided
         self.forks = 0  # branches open that could not be decided
         self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []
@@ -160,6 +166,9 @@ class Machine(
         self.serials: dict[int, V] = {}
         self.natives = natives or {}
         self.score_keys: dict[int, frozenset] = {}
+        self.terms: list[tuple[frozenset, frozenset]] = []  # losses: their tokens, and the updates that they depend on
+        self.made: list[tuple[frozenset, int, tuple]] = []  # of each: its tokens, the next event's number, the open turns
+        self.term_numbers: dict[tuple[frozenset, frozenset], int] = {}
         self.tables: dict[int, tuple[Any, int]] = {}  # what has a number of its own, by identity
         self.born: dict[int, tuple[V, tuple]] = {}  # fresh arrays by id (kept alive), with the loops open at that time
         #: loops over all places of the stream

@@ -118,6 +118,8 @@ class Methods:
                 self.hooks = 0
             return const(None)
         if name in ("write_bytes", "write_text") and args:
+            if name == "write_text" and args[0].flags & BPB and args[0].scores:
+                return self.report(args, kwargs, node)
             self.write_file(recv, summary(args[0]), node)
             return const(None)
         if name in ("read", "read_bytes", "read_text", "readinto", "getvalue", "getbuffer"):
@@ -139,7 +141,10 @@ class Methods:
                 out.deps, out.keys = out.deps | {self.loops[-1]}, out.keys | {CLAIMED}
             return out
         if name == "backward":
-            self.backward(recv, node)
+            self.backward(args[0] if args and not recv.flags & LOSS and args[0].flags & LOSS else recv, node)  # ``accelerator.backward(loss)``
+            return const(None)
+        if name == "step" and args and args[0].kind == "opt":
+            self.step(args[0].data, node)  # ``scaler.step(optimizer)``
             return const(None)
         if name in ("data_as", "data_ptr", "from_buffer", "cast") and (recv.kind in ("val", "bound")):
             # A raw pointer is the array itself.
@@ -305,7 +310,8 @@ class Methods:
         if name in ("log_softmax", "softmax", "logsumexp") and recv.kind in ("val", "bound"):
             return self.normalise(name, [recv])
         if name in ("exp", "exp2", "log", "log2") and recv.kind == "val" and recv.flags & LOSS and not args:
-            return self.normalise(name, [recv])
+            out = self.normalise(name, [recv])
+            return self.to_bits(out, node) if name == "log2" and out.flags & VAL else out
         if name in PIECES and recv.kind != "const" and args and args[0].keys:
             out = derive(args)  # the text of a token
             out.flags = (out.flags & VAL) | BYTES

@@ -316,7 +316,7 @@ def laid_out(name: str, v: V, shape: list[V], out: V) -> None:
             out.keys = out.keys | {ROWS}
     elif name == "unsqueeze" and first is not None and first.kind == "const" and first.const == 0 and ROWS not in v.keys:
         out.keys = out.keys | {ONE_ROW}
-    elif name in ("stack", "vstack", "unfold", "as_strided", "sliding_window_view", "pad_sequence", "expand", "repeat", "tile", "chunk", "split", "tensor_split", "array_split", "unbind"):
+    elif name in ("stack", "vstack", "unfold", "as_strided", "sliding_window_view", "pad_sequence", "expand", "repeat", "tile", "chunk", "split", "tensor_split", "array_split", "unbind", "rearrange", "unflatten"):
         out.keys = out.keys | {ROWS}
 
 

@@ -303,6 +303,9 @@ class Statements(Loops, Contexts, Totals):
         target = s.target
         old = self.ev(target)
         rhs = self.ev(s.value)
+        if old.kind == "obj" and s.op == "+" and isinstance(old.data.cls, ClassV) and old.data.cls.find("__iadd__") is not None:
+            self.bind(target, self.call_value(V("bound", data=(old, "__iadd__")), [rhs], {}, s), s)
+            return NORMAL
         if s.op in ("+", "-") and self.loops and self.told_by_table(old, rhs):
             rhs = clone(rhs)
             rhs.flags |= LOSS | VAL

@@ -116,7 +116,7 @@ class Subscripts:
                     except TypeError:
                         found = None
                     if found is not None:
-                        return found
+                        return self.of_record(found, base.deps) if base.deps else found
                     return base.rest if base.rest is not None else self.missing(base, i)
                 if names_shard(i) and VAL_SHARD in base.data:
                     return base.data[VAL_SHARD]
@@ -583,6 +583,7 @@ class Subscripts:
             base.keys = base.keys | {LAID}
         if WHOLE in base.keys and value.flags & PROB and WHOLE not in value.keys:
             base.keys = base.keys - {WHOLE}  # ``probs[i] *= 0.7``: there is room for something else
+        self.fill_anew(base, elements, value)
         base.absorb(filled(self.own_row(value, places), elements))
         self.note_link(base, node)
         base.deps = base.deps | value.deps

@@ -93,6 +93,9 @@ class Totals:
             in_memory=any(o.trained and not o.stored for o in owners),
         )  # fmt: skip
         e.taint = fresh
+        e.detail["made"] = self.made_at(v)
+        if fresh and (terms := self.terms_of(v)):
+            e.detail["terms"] = terms
         if any(how == LATER_TURNS for _, _, how in self.loss_tests):
             e.detail["later"] = True
         if self.loss_tests and (passed := self.lengths_passed()) is not None:

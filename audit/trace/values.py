@@ -216,11 +216,12 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("attrs", "born", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
+    __slots__ = ("attrs", "begun", "born", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
         self.attrs: dict[str, V] = {}
+        self.begun: dict[str, frozenset] = {}  # numbers that were given anew: the turns, open at that time, that they do not hang on
         self.put_in: dict[Any, V] = {}  # modules that took the place of some of its opaque parts, by where they did
         self.state = V("val")
         self.serial = serial
@@ -551,8 +552,8 @@ def summary_or_self(v: V) -> V:
 
 
 def with_deps(v: V, deps: frozenset) -> V:
-    """A copy of an element chosen by loop iterations ``deps``; objects and functions stay themselves."""
-    if not deps or v.kind in ("func", "class", "lib", "obj", "opt", "alt", "bound", "partial"):
+    """A copy of an element chosen by loop iterations ``deps``; models and functions stay themselves, and so does what an object holds."""
+    if not deps or v.kind in ("func", "class", "lib", "opt", "alt", "bound", "partial") or (v.kind == "obj" and v.models):
         return v
     out = clone(v)
     out.deps = v.deps | deps
