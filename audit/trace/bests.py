@@ -38,7 +38,10 @@ def marked(v: V, pick: int) -> V:
 def one_of_row(several: V, one: V) -> V:
     """The token, or the pair of a token and its count, that the counts of a row (or of its items) put first."""
     if several.kind == "dict":
-        return picked(several)
+        out = picked(several)
+        if one.taint:
+            out.taint, out.atoms, out.flags = one.taint, one.atoms, out.flags | one.flags  # what the row's table took in
+        return out
     if not several.flags & COUNT or "lookup" not in kinds(several):
         return one
     if one.kind == "seq" and len(one.data or []) == 2:

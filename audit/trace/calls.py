@@ -16,6 +16,7 @@ from audit.trace.strides import held_by_target
 from audit.trace.terms import bent
 from audit.trace.values import (
     ART,
+    BPB,
     EMPTY,
     FILE,
     GRAD,
@@ -27,6 +28,7 @@ from audit.trace.values import (
     SOURCES,
     TGT,
     TRAIN,
+    UNREAD,
     VAL,
     ClassV,
     Closure,
@@ -147,7 +149,10 @@ class Calls:
 
     def opaque(self: Any, values: list[V], node: Any) -> V:
         """Unknown code: the result may depend on everything that went in."""
-        return derive([v for v in values if v.kind not in ("obj", "opt")])
+        out = derive([v for v in values if v.kind not in ("obj", "opt")])
+        if out.flags & BPB:
+            out.keys = out.keys | {UNREAD}  # what was done to the figure there nobody knows
+        return out
 
     # ------------------------------------------------------------------ own functions
     def call_closure(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:

@@ -73,6 +73,7 @@ from audit.trace.values import (
     TGT,
     TIME,
     TRAIN,
+    UNREAD,
     VAL,
     V,
     changed,
@@ -307,7 +308,7 @@ class Library(Methods, Builtins, Containers, Files):
                 return self.gather(rows, tokens, node)
         if last == "take_along_dim" or last == "take_along_axis":
             return self.gather(args[0], args[1], node) if len(args) > 1 else derive(args)
-        if name == "json.dump" and first is not None and (told := summary(first)).flags & BPB and told.scores:
+        if name == "json.dump" and first is not None and (told := summary(first)).flags & BPB and told.scores and UNREAD not in told.keys:
             return self.report(args[:1], kwargs, node)
         if last in ("save", "dump", "savez", "savez_compressed", "save_file", "save_weights") and args:
             if name.startswith("numpy.") and args[0].kind in ("val", "bound") and len(args) > 1:

@@ -190,6 +190,10 @@ class Closure:
         self.defaults: dict[str, V] = {}
 
 
+#: a figure that went through code which was not read
+UNREAD = ("unread",)
+
+
 class ClassV:
     __slots__ = ("attrs", "bases", "fields", "is_data", "is_model", "is_optimizer", "name", "node", "path")
 
