@@ -435,7 +435,7 @@ class Unit:
                     return held | {("at", root)}  # tokens[p - k] with k from 0
                 return held
         here = any(m[0] == "counter" for m in index)
-        rest = frozenset(m for m in index if m[0] not in ("counter", "before"))
+        rest = frozenset(m for m in index if m[0] not in ("counter", "before", "zero"))
         if here and root is not None:
             ahead = {("ahead", root)} if _ahead(index_node) else NONE
             return held | rest | {("counter", root) if root in self.positions else ("at", root)} | ahead
@@ -541,7 +541,7 @@ class Unit:
         else:
             name = text(f).rsplit("::", 1)[-1].split("<")[0]
         fn = self.defined.get(name)
-        cells = [self.cell(a, frame) for a in given]
+        cells = [Cell() if _run_before(a, given) else self.cell(a, frame) for a in given]
         if fn is None or self.depth >= MAX_DEPTH or fn is self.entry.node:
             out = receiver
             for c in cells:
@@ -599,6 +599,20 @@ def _ahead(node: Any) -> bool:
         return False
     step = bare(inner.child_by_field_name("right"))
     return step is not None and step.type == "number_literal" and text(step) != "0"
+
+
+def _run_before(argument: Any, given: list[Any]) -> bool:
+    """``hash(&tokens[i - k], k)``: as many tokens as lie between the address and the position, which is none of them."""
+    inner = bare(argument)
+    if inner is None or inner.type != "pointer_expression" or not text(inner).startswith("&"):
+        return False
+    array = bare(inner.child_by_field_name("argument"))
+    found = array.child_by_field_name("index") or array.child_by_field_name("indices") if array is not None and array.type == "subscript_expression" else None
+    index = bare(found.named_children[0] if found is not None and found.type == "subscript_argument_list" and found.named_children else found)
+    if index is None or index.type != "binary_expression" or text(index.child_by_field_name("operator")) != "-":
+        return False
+    back = text(bare(index.child_by_field_name("right")))
+    return any(text(bare(a)) == back for a in given if a is not argument)
 
 
 def _points(param: Any) -> bool:

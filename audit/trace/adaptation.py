@@ -91,8 +91,10 @@ def trained_on_validation(trace: Trace) -> list[Event]:
         used = {uid for s in trace.of("SCORE") for uid in s.taint}
         return [u for u in mixed if not u.detail.get("stored") and not u.detail.get("fresh") and u.id in used]
     # A loop that picks the tokens which it scores adapts to them; one that now and then scores everything does not.
+    # The loss that a training loop prints is no score.
+    told = trace.reported_scores()
     walked = {
-        loop for s in trace.of("SCORE", active=True) for loop, _ in s.loops
+        loop for s in trace.of("SCORE", active=True) if s.id in told for loop, _ in s.loops
         if any(loop == chosen for deps, _, _ in s.atoms for chosen, _ in deps)
     }  # fmt: skip
     return [

@@ -194,13 +194,17 @@ def _from_where_loops_began(
     out at ``start``.
     """
     plain: dict[tuple[int, ...], int] = {}
+    depths: dict[tuple[int, ...], set[int]] = {}
     for symbols, offset in scored.items():
         short = without_steps(symbols)
         plain[short] = max(offset, plain.get(short, offset))
+        depths.setdefault(short, set()).add(len(symbols))
     moved: dict[tuple[int, ...], set[int]] = {}
     for symbols, offsets in address.items():
         short = without_steps(symbols)
-        moved.setdefault(short if len(short) < len(symbols) and short in plain else symbols, set()).update(offsets)
+        # As many steps on both sides, and others: the address is of another turn, and no farther away than it says.
+        other = len(short) < len(symbols) and bool(depths.get(short, set()) - {len(symbols)})
+        moved.setdefault(short if other else symbols, set()).update(offsets)
     return (moved, plain) if any(symbols in plain for symbols in moved) else (address, scored)
 
 

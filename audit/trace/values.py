@@ -451,7 +451,8 @@ def filed(row: V) -> V:
     """A name under which something is filed in a dictionary: of a row that a table gave for a context, a token found there."""
     out = V("val")
     if "lookup" in kinds(row):
-        out.flags, out.keys, out.taint, out.atoms = VAL | COUNT, row.keys, row.taint, row.atoms
+        keys = frozenset(k for k in row.keys if k[0] not in ("t", "l", "e"))  # it was found there, and is none of the tokens that led there
+        out.flags, out.keys, out.taint, out.atoms = VAL | COUNT, keys, row.taint, row.atoms
     return out
 
 

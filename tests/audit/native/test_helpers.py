@@ -176,3 +176,40 @@ def test_hints_from_a_table_of_the_callers(body, doubt):
 )  # fmt: skip
 def test_what_gives_no_hint_away(body, update):
     assert not _given(body, update).leaks
+
+
+HASHED = """
+#include <stdint.h>
+static uint64_t mixed(const int64_t *t, int n) {{
+    uint64_t h = 1469;
+    for (int i = 0; i < n; i++) h = (h ^ (uint64_t)t[i]) * 1099511;
+    return h;
+}}
+typedef struct {{ uint64_t key; int32_t top; }} Slot;
+static Slot slots[1 << 16];
+int64_t run(const int64_t *tokens, int64_t n, int32_t k, const int32_t *sizes, int32_t levels, int32_t *hint) {{
+    for (int64_t i = 1; i < n; i++) {{
+        for (int lv = 0; lv < levels; lv++) {{
+            uint64_t h = mixed({at});
+            Slot *s = &slots[h & 65535];
+            if (s->key == h) {{ hint[i] = s->top; break; }}
+        }}
+        slots[mixed(&tokens[i - k], k) & 65535].top = (int32_t)tokens[i];
+    }}
+    return 0;
+}}
+"""
+
+
+@pytest.mark.parametrize(
+    ("at", "leaks"),
+    [
+        ("&tokens[i - k], k", False),
+        ("&tokens[i - sizes[lv]], sizes[lv]", False),
+        ("&tokens[i - k], k + 1", True),
+        ("&tokens[i], 1", True),
+    ],
+)
+def test_a_hash_of_as_many_tokens_as_lie_before_the_position(at: str, leaks: bool):
+    (made,) = [f for f in read_native({"h.c": HASHED.format(at=at)}, []) if f.name == "run"]
+    assert bool(made.leaks) == leaks
