@@ -231,11 +231,10 @@ def _idle(stmt: ast.stmt) -> bool:
     if not isinstance(stmt, ast.Expr):
         return False
     call = stmt.value
-    return isinstance(call, ast.Constant) or (
-        isinstance(call, ast.Call)
-        and (ast.unparse(call.func) in ("sys.exit", "exit", "quit") or all(isinstance(a, ast.Constant) for a in call.args))
-        and ast.unparse(call.func) in ("sys.exit", "exit", "quit", "print", "sys.stdout.flush")
-    )
+    if not isinstance(call, ast.Call):
+        return isinstance(call, ast.Constant)
+    name = ast.unparse(call.func)
+    return name in ("sys.exit", "exit", "quit") or (name in ("print", "sys.stdout.flush") and all(isinstance(a, ast.Constant) for a in call.args))
 
 
 def _text(source: object) -> str | None:

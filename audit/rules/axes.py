@@ -174,17 +174,23 @@ def rearranged(v: Value, pattern: Any) -> Value | None:
     return replace(v, axes=axes) if axes.count("t") == 1 else None
 
 
-def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
-    """After an index: whole numbers and slices, an ellipsis among them; slices of time say which end they leave out."""
-    parts = node.index.elts if isinstance(node.index, ir.Collection) else [node.index]
+def without_dots(parts: list[Any], axes: int) -> list[Any] | None:
+    """An index of so many axes with whole slices for ``...``; None with two of those."""
     dots = [n for n, p in enumerate(parts) if isinstance(p, ir.Const) and p.value is Ellipsis]
-    extra = sum(isinstance(p, ir.Const) and p.value is None for p in parts)
     if len(dots) > 1:
         return None
-    if dots:
-        fill = len(v.axes) - (len(parts) - 1 - extra)
-        whole = ir.Slice(None, None, None)
-        parts = [*parts[: dots[0]], *[whole] * max(fill, 0), *parts[dots[0] + 1 :]]
+    if not dots:
+        return parts
+    new = sum(isinstance(p, ir.Const) and p.value is None for p in parts)
+    fill = max(axes - (len(parts) - 1 - new), 0)
+    return [*parts[: dots[0]], *[ir.Slice(None, None, None)] * fill, *parts[dots[0] + 1 :]]
+
+
+def taken(v: Value, node: ir.Sub, known: Any) -> Value | None:
+    """After an index: whole numbers and slices, an ellipsis among them; slices of time say which end they leave out."""
+    parts = without_dots(node.index.elts if isinstance(node.index, ir.Collection) else [node.index], len(v.axes))
+    if parts is None:
+        return None
     axes: list[str] = []
     state, ahead, at = v.state, v.ahead, 0
     for p in parts:

@@ -15,6 +15,7 @@ from audit.rules import kernels
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Grid, Known, Value
+from audit.rules.pieces import called
 from audit.rules.wrapped_ids import WRAPPED
 
 LAST = "the state at the window's last position is put back on every position of the window"
@@ -159,11 +160,6 @@ class Places:
             isinstance(t, ir.Attr) and t.attr == name and not (isinstance(t.value, ir.Name) and t.value.id == "self")
             for p in self.code.places for s in p.nodes(ir.Assign) for t in s.targets
         )  # fmt: skip
-
-
-def called(node: ir.Call) -> str:
-    func = node.func
-    return func.attr if isinstance(func, ir.Attr) else func.id if isinstance(func, ir.Name) else ""
 
 
 __all__ = ["Places", "called"]

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from audit import ir
-from audit.rules.axes import argument, number
+from audit.rules.axes import argument, number, without_dots
 from audit.rules.filters import Taps, reaches
 from audit.rules.mixing import KEEPS, STATISTICS
 from audit.rules.reach import FREE, Reach, either, folded, joined, moved, pooled, spread, turned, viewed
@@ -48,15 +48,13 @@ class Operations:
         return Amount("." if v.short and name != "b" else name or ".", v.unit if name in ("n", "j") else None)
 
     def _sliced(self: Any, v: Reach, parts: list[Any]) -> Held:
-        dots = [n for n, p in enumerate(parts) if isinstance(p, ir.Const) and p.value is Ellipsis]
-        new = sum(isinstance(p, ir.Const) and p.value is None for p in parts)
         assert v.axes is not None
-        if dots:
-            fill = len(v.axes) - (len(parts) - 1 - new)
-            parts = [*parts[: dots[0]], *[ir.Slice(None, None, None)] * max(fill, 0), *parts[dots[0] + 1 :]]
+        given = without_dots(parts, len(v.axes))
+        if given is None:
+            return None
         axes: list[str] = []
         at, made = 0, v
-        for p in parts:
+        for p in given:
             if isinstance(p, ir.Const) and p.value is None:
                 axes.append("1")
                 continue

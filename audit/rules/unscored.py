@@ -11,6 +11,7 @@ from collections.abc import Iterator
 
 from audit import ir
 from audit.context import Context
+from audit.rules.pieces import called
 from audit.trace import Trace
 from audit.trace.foreign import is_library
 from audit.trace.values import RAND, SOURCES, TRAIN, VAL
@@ -67,8 +68,8 @@ def _calls_own(module: ir.Module) -> bool:
         elif isinstance(n, ir.Name) and n.id in own:
             return True
         elif isinstance(n, ir.Call):
-            called, name = _top(n.func), n.func.attr if isinstance(n.func, ir.Attr) else ""
-            if called == "importlib" or not (called in libraries or hasattr(builtins, called) or name in _OF_VALUES):
+            top, name = _top(n.func), n.func.attr if isinstance(n.func, ir.Attr) else ""
+            if top == "importlib" or not (top in libraries or hasattr(builtins, top) or name in _OF_VALUES):
                 return True
     return False
 
@@ -113,7 +114,7 @@ def _reads(module: ir.Module) -> bool:
     """Does a module hold any call that could bring in data."""
     for n in ir.walk(module.body):
         if isinstance(n, ir.Call):
-            name = n.func.attr if isinstance(n.func, ir.Attr) else n.func.id if isinstance(n.func, ir.Name) else ""
+            name = called(n)
             if name in _READS and not (name == "open" and _writes(n)):
                 return True
     return False

@@ -133,16 +133,21 @@ def _behind(place: Place, first: Place) -> bool:
     return more is not None and all(x > 0 for x in more[0]) and place[1] < more[1]
 
 
-def _past_scored(trace: Any, e: Any, later: int) -> int | None:
-    """How far behind the last token that this turn scores an update of it ends; None where it ends before, or is not known."""
+def _scored_in_turn(trace: Any, e: Any, later: int) -> list[Any]:
+    """What the turn of an update scores, where the same lists chose it; none where that is not so."""
     if dict(e.loops).get(later) is None:
-        return None
+        return []
     there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
     scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
+    return scores if {_lists(trace, s, len(there)) for s in scores} == {_lists(trace, e, len(there))} else []
+
+
+def _past_scored(trace: Any, e: Any, later: int) -> int | None:
+    """How far behind the last token that this turn scores an update of it ends; None where it ends before, or is not known."""
+    scores = _scored_in_turn(trace, e, later)
     ends = [trace.advances.last_of(s.detail["span"], later) if s.detail.get("span") else None for s in scores]
     mine = [trace.advances.last_of(span, later) if span else None for span in e.detail["spans"]]
-    alike = {_lists(trace, s, len(there)) for s in scores} == {_lists(trace, e, len(there))}
-    if not ends or None in ends or None in mine or not alike or len({p[0] for p in (*ends, *mine) if p is not None}) != 1:
+    if not ends or None in ends or None in mine or len({p[0] for p in (*ends, *mine) if p is not None}) != 1:
         return None
     past = max(p[1] for p in mine if p is not None) - max(p[1] for p in ends if p is not None)
     return past if past > 0 else None
@@ -150,14 +155,13 @@ def _past_scored(trace: Any, e: Any, later: int) -> int | None:
 
 def _behind_scored(trace: Any, e: Any, later: int) -> int | None:
     """The same for windows gathered row by row: do all targets of an update of this turn lie behind all that the turn scored."""
-    if dict(e.loops).get(later) is None or len(reads := e.detail.get("reads") or {}) != 1:
+    if len(reads := e.detail.get("reads") or {}) != 1:
         return None
     symbols, offsets = next(iter(reads.items()))
     if offsets != {max(offsets), max(offsets) - 1} or max(offsets) < -FAR // 2:
         return None  # not a pair of input and target
-    there = e.loops[: [loop for loop, _ in e.loops].index(later) + 1]
-    scores = [s for s in trace.of("SCORE") if s.flags & VAL and s.loops[: len(there)] == there]
-    if not scores or {_lists(trace, s, len(there)) for s in scores} != {_lists(trace, e, len(there))}:
+    scores = _scored_in_turn(trace, e, later)
+    if not scores:
         return None
     behind = all(any(_behind(x, (symbols, max(offsets))) for x in s.detail["upto"]) for s in scores)
     return SOME if behind else None

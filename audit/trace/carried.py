@@ -47,10 +47,7 @@ class Carried:
             for n in ir.walk(body, into_functions=False):
                 if type(n) is ir.Assign:
                     for target in n.targets:
-                        pairs = [(target, n.value)]
-                        if type(target) is ir.Collection and type(n.value) is ir.Collection and len(target.elts) == len(n.value.elts):
-                            pairs = list(zip(target.elts, n.value.elts, strict=True))
-                        cuts.update((t.id, v.index.lower) for t, v in pairs if type(t) is ir.Name and cuts_off(t.id, v))  # type: ignore[attr-defined]
+                        cuts.update((t.id, v.index.lower) for t, v in ir.paired(target, n.value) if type(t) is ir.Name and cuts_off(t.id, v))
             found = known[id(body)] = frozenset(name for name, at in cuts.items() if reads_to(body, name, at))
         return found
 

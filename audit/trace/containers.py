@@ -12,7 +12,6 @@ from audit.trace.selection import listed
 from audit.trace.shaping import found_at
 from audit.trace.subscripts import VAL_SHARD, filed_by_tokens, names_shard, without_shard
 from audit.trace.values import (
-    BPB,
     COUNT,
     EMPTY,
     LOSS,
@@ -239,11 +238,8 @@ class Containers:
                 if name == "stat":
                     return V("val", flags=META)
                 return self.read(name, [recv, *args], kwargs, node)
-            if name == "write_text" and args and args[0].flags & BPB and args[0].scores:
-                return self.report(args, kwargs, node)
             if name in ("write_bytes", "write_text") and args:
-                self.write_file(recv, summary(args[0]), node)
-                return const(None)
+                return self.written_to(recv, name, args, kwargs, node)
             return derive([recv, *args])
         if name == "item":
             return recv

@@ -33,11 +33,18 @@ class Counters:
                     continue
                 seen.add(name)
                 for fn in self.interest.nodes[name]:
-                    more, further = moved(fn.body)
+                    more, further = self.moved_in(fn)
                     names |= more
                     todo += sorted(further - seen)
             found = known[id(code)] = frozenset(names)
         return found
+
+    def moved_in(self: Any, fn: ir.FunctionDef) -> tuple[set[str], set[str]]:
+        """`moved` of a function, which the bodies of many loops may call."""
+        known: dict[int, tuple[set[str], set[str]]] = self.interest.moved
+        if id(fn) not in known:
+            known[id(fn)] = moved(fn.body)
+        return known[id(fn)]
 
     def counted(self: Any, v: V, owner: Instance, name: str) -> V:
         """A number of an object as the turns see it of the loops that count it up, and in which it did not begin anew."""

@@ -264,6 +264,14 @@ class Files:
         self.write_file(where, content, node)
         return const(None)
 
+    def written_to(self: Any, file: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        """``path.write_text(content)``, ``path.write_bytes(content)``: a figure that is written as text is told."""
+        if name == "write_text" and args[0].flags & BPB and args[0].scores:
+            told: V = self.report(args, kwargs, node)
+            return told
+        self.write_file(file, summary(args[0]), node)
+        return const(None)
+
     def write_file(self: Any, where: V | None, content: V, node: Any) -> None:
         key = "*" if where is None else str(where.const) if where.kind == "const" else begun(where) or "*"
         for k in {key, "*"}:

@@ -85,6 +85,7 @@ class Interest:
         self.shrinking: dict[int, frozenset[str]] = {}  # `audit.trace.carried`
         self.spelled: dict[int, Any] = {}  # `audit.trace.spellings`
         self.counted: dict[int, frozenset[str]] = {}  # `audit.trace.counters`
+        self.moved: dict[int, tuple[set[str], set[str]]] = {}
         self.summaries: dict[int, Summary] = {}
         self.by_name: dict[str, list[Summary]] = {}
         self.nodes: dict[str, list[ir.FunctionDef]] = {}

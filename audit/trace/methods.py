@@ -118,10 +118,7 @@ class Methods:
                 self.hooks = 0
             return const(None)
         if name in ("write_bytes", "write_text") and args:
-            if name == "write_text" and args[0].flags & BPB and args[0].scores:
-                return self.report(args, kwargs, node)
-            self.write_file(recv, summary(args[0]), node)
-            return const(None)
+            return self.written_to(recv, name, args, kwargs, node)
         if name in ("read", "read_bytes", "read_text", "readinto", "getvalue", "getbuffer"):
             out = derive([recv])
             if isinstance(recv.const, tuple) and recv.const[:1] == ("path",):
