@@ -32,6 +32,8 @@ _ALIAS = re.compile(
     r"""|lambda\b[^\n:]*:[^\n]*(?:environ|getenv)\b)"""
     r"""|\bdef\s++(\w++)\s*+\([^()]*+\)[^:\n]*+:(?:[^\n]*\n){0,4}?[^\n]*(?:environ|getenv)\b"""
 )
+#: lines of a reader's body until it reads, and of the whole function until then
+ALIAS_BODY, ALIAS_LINES = 6, 24
 _ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=:]\s*[^=;#]{0,160}$""", re.S)
 _OPTION = re.compile(
     r"""add_argument\(\s*(?P<names>(?:["']-{1,2}[\w-]+["']\s*,?\s*)+)(?P<rest>[^\n]*(?:\n[^\n]*){0,4}?\))"""
@@ -89,7 +91,22 @@ def _of(text: str, path: str) -> Iterator[Declaration]:
 
 def _reader(text: str) -> re.Pattern[str]:
     """What stands before the bracket of a read, with the script's own names for it."""
-    return _compiled(frozenset(m[1] or m[2] for m in _ALIAS.finditer(text)))
+    return _compiled(frozenset(m[1] or m[2] for m in _ALIAS.finditer(_near_reads(text))))
+
+
+def _near_reads(text: str) -> str:
+    """The lines that read the environment, and those before each: an alias stands there, and a script has ten thousand other words."""
+    lines = text.split("\n")
+    near: list[str] = []
+    done = 0
+    for number, line in enumerate(lines, 1):
+        if "environ" in line or "getenv" in line:
+            first = max(done, number - ALIAS_LINES)
+            if first > done:
+                near += [""] * ALIAS_BODY  # the end of one stretch and the beginning of the next are no function
+            near += lines[first:number]
+            done = number
+    return "\n".join(near) + "\n"
 
 
 @lru_cache(maxsize=256)

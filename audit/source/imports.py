@@ -20,6 +20,10 @@ _COMMAND = re.compile(r"""["'](?:[A-Za-z_]\w*=\S*[ \t]+)*(?:\S*python[\d.]*|torc
 #: ``ROOT / "records" / "x.py"`` and ``os.path.join(ROOT, "records", "x.py")``
 _STEPS = re.compile(r"""(?P<base>[\w.()\[\]]*)\s*(?P<steps>(?:/\s*["'][\w.\-/]+["']\s*)*/\s*["'][\w.\-/]+\.py["'])""")
 _JOINED = re.compile(r"""path\.join\((?P<base>[^"'\n]*),\s*(?P<steps>(?:["'][\w.\-/]+["']\s*,\s*)*["'][\w.\-/]+\.py["'])""")
+_SCRIPT = re.compile(r"""\.py["']""")
+_ASSIGNED = re.compile(r"[ \t]*(\w+)\s*=")
+#: characters before the end of a script's name in which the parts of its path stand
+REACH = 400
 _UPWARDS = re.compile(r"parents\[|\.parent\b.*\.parent\b|dirname\(.*dirname\(")
 _RUNS_A_FILE = re.compile(r"spec_from_file_location|SourceFileLoader|exec_module|\brunpy\b|\bexec\s*\(")
 _DYNAMIC = re.compile(r"""import_module\(\s*["']([\w.]+)["']|__import__\(\s*["']([\w.]+)["']""")
@@ -49,12 +53,16 @@ def files_run(text: str) -> Iterator[tuple[str, bool]]:
     """Script files that the text puts together from parts, each with: does it lie in a folder above the script's own."""
     if not _RUNS_A_FILE.search(text):
         return
-    above = {m[1] for m in re.finditer(r"^[ \t]*(\w+)\s*=.*$", text, re.M) if _UPWARDS.search(m[0])}
+    above = {m[1] for line in text.split("\n") if _UPWARDS.search(line) and (m := _ASSIGNED.match(line))}
+    ends = [m.end() for m in _SCRIPT.finditer(text)]
     for pattern in (_STEPS, _JOINED):
-        for m in pattern.finditer(text):
-            tail = "/".join(re.findall(r"""["']([^"']+)["']""", m["steps"]))
-            base = m["base"].strip()
-            yield tail.removeprefix("./"), base in above or bool(_UPWARDS.search(base))
+        for end in ends:
+            # Searched backwards from where a script's name ends: the patterns may begin at any character.
+            m = next((m for m in pattern.finditer(text, max(0, end - REACH), end) if m.end() == end), None)
+            if m is not None:
+                tail = "/".join(re.findall(r"""["']([^"']+)["']""", m["steps"]))
+                base = m["base"].strip()
+                yield tail.removeprefix("./"), base in above or bool(_UPWARDS.search(base))
 
 
 def local_files(text: str, path: str, has: Callable[[str], bool]) -> list[str]:

@@ -9,6 +9,7 @@ from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.positions import tokens_in
+from audit.trace.repeats import FIXED, Outside
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS, but_first
 from audit.trace.spellings import CUTS, WRITES
@@ -165,6 +166,17 @@ class Calls:
             return self.opaque([*args, *kwargs.values()], node)
         if not is_lambda and not self.interest.wanted(fn) and not any(knows_stream(a) for a in [*args, *kwargs.values()]):
             return self.opaque([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]], node)
+        if self.loops and not is_lambda and self.loads(fn):
+            return self.call_again(f, args, kwargs, node)
+        return self.run_closure(f, args, kwargs, node)
+
+    def run_closure(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
+        """Executes the body; see `call_closure`."""
+        c: Closure = f.data
+        fn = c.node
+        is_lambda = isinstance(fn, ir.Lambda)
+        key = id(fn)
+        depth = self.active_calls.get(key, 0)
         self.trace.entered.add(key)
         outer_scope = self.scope
         scope = type(outer_scope)(c.scope, c.scope.globals_, getattr(fn, "name", "<lambda>"), c.path)
@@ -223,7 +235,9 @@ class Calls:
                     names[p.name] = kwargs[p.name]
                     used.add(p.name)
                 elif p.name in c.defaults:
-                    names[p.name] = c.defaults[p.name]
+                    names[p.name] = given = c.defaults[p.name]
+                    if given.kind not in FIXED:
+                        Outside.reads += 1
                 else:
                     names[p.name] = V("val")
             elif kind == "vararg":
@@ -234,7 +248,9 @@ class Calls:
                     names[p.name] = kwargs[p.name]
                     used.add(p.name)
                 elif p.name in c.defaults:
-                    names[p.name] = c.defaults[p.name]
+                    names[p.name] = given = c.defaults[p.name]
+                    if given.kind not in FIXED:
+                        Outside.reads += 1
                 else:
                     names[p.name] = V("val")
             elif kind == "kwarg":

@@ -43,7 +43,13 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         self.steps += 1
         if self.steps >= self.look_at:
             self.look()
-        return self.on_expr[type(e)](e)
+        kind = type(e)
+        if kind is ir.Name:
+            # The way of nearly half of all expressions: a name of this scope.
+            scope = self.scope
+            if not scope.redirect and (v := scope.names.get(e.id)) is not None:
+                return v
+        return self.on_expr[kind](e)
 
     def x_const(self: Any, e: ir.Const) -> V:
         v = V("const", e.value)

@@ -8,6 +8,7 @@ from audit import ir
 from audit.trace.bests import alone
 from audit.trace.floors import divided_by
 from audit.trace.reach import TYPED
+from audit.trace.repeats import Outside
 from audit.trace.scaled import figures
 from audit.trace.shares import OF_WORLD
 from audit.trace.started import named
@@ -239,6 +240,7 @@ class Files:
         if stored is not None and stored.flags & SOURCES == RAND and src.flags & (VAL | TRAIN):
             stored = None  # made up where there was no such shard
         if stored is not None:
+            Outside.reads += 1
             out.absorb(stored)
             out.models |= stored.models
             out.flags |= ART

@@ -83,6 +83,7 @@ class Interest:
         self._assigned: dict[int, tuple[set[str], set[str]]] = {}
         self._names: dict[int, frozenset[str]] = {}
         self.shrinking: dict[int, frozenset[str]] = {}  # `audit.trace.carried`
+        self.loading: dict[int, bool] = {}  # `audit.trace.repeats`
         self.spelled: dict[int, Any] = {}  # `audit.trace.spellings`
         self.counted: dict[int, frozenset[str]] = {}  # `audit.trace.counters`
         self.moved: dict[int, tuple[set[str], set[str]]] = {}

@@ -42,6 +42,7 @@ from audit.trace.once import Once
 from audit.trace.parts import Parts
 from audit.trace.queues import Queues
 from audit.trace.reach import Reaching
+from audit.trace.repeats import FIXED, Outside, Repeats
 from audit.trace.scaled import Scaled
 from audit.trace.selection import Selection
 from audit.trace.shaping import Shaping
@@ -95,6 +96,8 @@ class Scope:
         while scope is not None:
             found = scope.names.get(name)
             if found is not None:
+                if scope is not self and found.kind not in FIXED:
+                    Outside.reads += 1
                 return found
             scope = scope.outer
         return None
@@ -106,7 +109,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign, TermsOfSums, Counters, Spellings, Carried,
+    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats,
 ):  # fmt: skip
     def __init__(
         self,
@@ -146,6 +149,7 @@ class Machine(
         self.frames: list[int] = []  # the functions being executed, and the bodies that wait for one's ``yield``
         self.around: list[Any] = []
         self.files: dict[str, V] = {}
+        self.known_calls: dict[tuple, Any] = {}  # `audit.trace.repeats`
         self.pending: list[V] = []
         self.pending_stepped = False
         self.backward_at: Any = None  # path, line and calls of the last one
