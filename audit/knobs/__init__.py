@@ -34,8 +34,8 @@ def resolve(
 
     ``program_sources``: peeled texts of the program. ``env``: overrides by the user, which beat
     everything. ``env_defaults``: what a wrapper sets before its payload runs. ``modules``: the lowered
-    program; with it, log lines that a single branch prints count as statements. ``facts`` is not
-    needed (logs are read here) and accepted for the engine's sake.
+    program; with it, log lines that a single branch prints count as statements. ``facts``: the figures
+    that the papers state, to tell which score was put forward.
     """
     declared = declarations(program_sources)
     stated: dict[str, list[Claim]] = {}
@@ -44,7 +44,7 @@ def resolve(
         stated.setdefault(claim.name, []).append(claim)
     values = {name: _settle(found) for name, found in stated.items()}
     if not stated.keys() - {WORLD_SIZE} and not files.logs():
-        values |= dict(titles.doubtful(files, declared))
+        values |= dict(titles.doubtful(files, declared, facts or ()))
     for name, value in (env_defaults or {}).items():
         # A wrapper that assigns beats the command line only where the command line is silent.
         values.setdefault(name, KnobValue(value=value, source="wrapper"))

@@ -3,16 +3,18 @@
 A submission without logs and without commands leaves its switches at their defaults, or does not say how they were
 set. Where its title names what a switch turns on ("… + standard TTT", and ``TTT_ENABLED`` is off by default), the
 title is the only statement that there is, and the weakest: the switch is marked as ambiguous, and judged both ways.
+It is certain where the papers call the submission's own score the one after it ("Post-TTT val_bpb | **1.1100**").
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from audit.knobs.declared import spelled
 from audit.knobs.model import Declaration, KnobValue
+from audit.model import Fact
 from audit.source.files import SubmissionFiles
 
 _OFF = ("0", "False", "false")
@@ -20,8 +22,10 @@ _OFF = ("0", "False", "false")
 _EMPTY = frozenset(["RANK", "ENABLED", "ENABLE", "USE", "ON", "RUN", "DO", "WITH", "EVAL", "FINAL", "ACTIVE"])
 
 
-def doubtful(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Iterator[tuple[str, KnobValue]]:
-    """Switches that are off by default and named in the title."""
+def doubtful(
+    files: SubmissionFiles, declared: Mapping[str, Declaration], facts: Sequence[Fact] = ()
+) -> Iterator[tuple[str, KnobValue]]:
+    """Switches that are off by default and named in the title. ``facts``: the figures that the papers state."""
     titles = list(_titles(files))
     for name, item in declared.items():
         words = {w for w in name.upper().lstrip("-").replace("-", "_").split("_") if w not in _EMPTY}
@@ -38,7 +42,7 @@ def doubtful(files: SubmissionFiles, declared: Mapping[str, Declaration]) -> Ite
                         source="command",
                         path=path,
                         line=line,
-                        ambiguous=True,
+                        ambiguous=not _scored_with(words, facts),
                     ),
                 )
                 break
@@ -53,6 +57,26 @@ def _denied(text: str, word: str) -> bool:
         )
         is not None
     )
+
+
+def _scored_with(words: set[str], facts: Sequence[Fact]) -> bool:
+    """Does a table call the stated score the one after what the switch turns on."""
+    scores = [f for f in facts if f.name in ("val_bpb", "val_bpb_mean")]
+    stated = [f.raw for f in scores if f.label == "sentence" or f.path.endswith("submission.json")]
+    for f in scores:
+        named = {m.upper() for m in re.findall(r"\b(?:post|after|with)\W+(\w+)", f.label, re.I)}
+        if named & words and f.path.endswith(".md") and any(_rounds(head, f.raw) for head in stated):
+            return True
+    return False
+
+
+def _rounds(exact: str, shown: str) -> bool:
+    """Is ``shown``, of three decimals or more, what ``exact`` rounds to."""
+    decimals = len(shown.partition(".")[2])
+    try:
+        return decimals >= 3 and round(float(exact), decimals) == float(shown)
+    except ValueError:
+        return False
 
 
 def _titles(files: SubmissionFiles) -> Iterator[tuple[str, int, str]]:

@@ -13,7 +13,8 @@ Conventions that both front ends keep (positions as ``ast`` counts them, columns
 - an f-string holds its text pieces as Const and its expressions in order; of a format spec only the
   nested expressions are kept; a spec's text and a conversion (``!r``) are dropped;
 - a list, tuple or set of more than `strings.MAX_TABLE` constants keeps the first so many;
-- ``x[a, b]`` has a tuple as index; ``elif`` is an If alone in ``orelse``.
+- ``x[a, b]`` has a tuple as index; ``elif`` is an If alone in ``orelse``;
+- a ``while`` that only counts is a ``for`` over a range (`audit.lower.counted`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from typing import TypeVar
 
 from audit import ir
 from audit.lower import repair
+from audit.lower.counted import counted
 from audit.lower.errors import TooDeep, Unparsable
 from audit.lower.from_ast import lower_ast
 
@@ -49,6 +51,7 @@ def lower(text: str, path: str) -> ir.Module:
     text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n").replace("\f", " ")
     lines = text.split("\n")
     module = _best(text, path, lines)
+    counted(module.body)
     module.sha256, module.lines = digest, lines
     return module
 

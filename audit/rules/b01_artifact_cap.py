@@ -95,6 +95,15 @@ LEGAL = [
         name="one byte short of the cap", code=_SCRIPT, files=(("train_seed1.log", _log(15_999_999)), _SAID)
     ),
     Example(
+        name="two experiments of one seed in the README, one of them over the cap",
+        code=_SCRIPT,
+        files=(
+            ("README.md", "# X\n\nExperiment 1 scores val_bpb 1.11999999, over the cap.\nExperiment 2 scores val_bpb 1.11344758.\n"),
+            ("exp1.log", _log(16_024_793).replace("1.11344758", "1.11999999")),
+            ("exp2.log", _log(15_999_999)),
+        ),
+    ),
+    Example(
         name="a superseded run over the cap beside the reported one",
         code=_SCRIPT,
         files=(
@@ -127,6 +136,9 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         elif not found.rests_on(size.run):
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
+        elif (other := _of_the_same_seed(size.run, size, sizes)) is not None:
+            message = f"{_over(size)}; nothing says that this run is meant and not another one of the same seed, with {other.total.low:,.0f} bytes"
+            yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         else:
             yield paper_finding(RULE, size.fact, _over(size), confidence=confidence_of(found, size.run))
     dressed = {id(small): exact for small, exact in mebibytes([*stated, *(m for m in models if m.over)])}
@@ -173,6 +185,18 @@ def _stated_otherwise(run: Run, size: Size, stated: list[Size]) -> Size | None:
         return None
     of_seed = [s for s in stated if s.fact.scope == f"seed:{run.seed}" and s.fact.path.endswith(".json") and " MB" not in s.fact.raw]
     return next((s for s in of_seed if not s.over), None) if not any(s.total.meets(size.total) for s in of_seed) else None
+
+
+def _of_the_same_seed(run: Run, size: Size, sizes: list[Size]) -> Size | None:
+    """The size of another run of the seed that is under the cap, where the papers state both scores or neither: one is a variant."""
+    for other in sizes:
+        beside = other.run
+        if beside is None or beside.path == run.path or other.over or beside.seed != run.seed or run.seed is None or beside.link != run.link:
+            continue
+        scores = [{e.bpb.raw for e in r.reported} or {r.final.bpb.raw if r.final else ""} for r in (run, beside)]
+        if scores[0].isdisjoint(scores[1]):
+            return other
+    return None
 
 
 def _refuted(size: Size, runs: list[Size]) -> bool:

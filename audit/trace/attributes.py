@@ -125,6 +125,8 @@ class Attributes:
     def set_attr(self: Any, v: V, name: str, value: V, node: Any) -> None:
         if self.not_given(value) and v.kind != "alt":
             return
+        if name == "forward":
+            self.note_put_around(v, value, node)
         if v.kind == "obj":
             self.note_link(value, node)
             if self.forks and value.kind in TABLES:

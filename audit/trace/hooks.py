@@ -29,13 +29,27 @@ class Hooks:
             starred = any(p.kind in ("vararg", "kwarg") for p in given.data.node.params)
             if not starred and not any(isinstance(n, ir.Name) and n.id in params[1:] for n in ir.walk(given.data.node.body)):
                 return V("val")
+        self.set_hook(given, node)
+        return V("val", const="hook")
+
+    def set_hook(self: Any, given: V | None, node: Any) -> None:
         if not self.hooks:
             self.hooked.clear()
         if given is not None and given.kind == "func":
             self.hooked.append((given.data.scope, filled_by(given)))
         self.hooks += 1
         self.hook_at = self.scope.path, getattr(node, "line", 0), tuple(self.stack)
-        return V("val", const="hook")
+
+    def note_put_around(self: Any, module: V, given: V, node: Any) -> None:
+        """``block.forward = watched`` until it is put back: a function that fills what lies around it is a hook like any other."""
+        if not module.models or given.kind != "func":
+            return
+        again = [
+            n for n in ir.walk(self.scope.body, into_functions=False)
+            if isinstance(n, ir.Assign) and n.line > node.line and any(isinstance(t, ir.Attr) and t.attr == "forward" for t in n.targets)
+        ]  # fmt: skip
+        if again and filled_by(given):
+            self.set_hook(given, node)
 
     def drop_hooks(self: Any, before: int, kept: list[V]) -> None:
         """Hooks set inside a call end with it, unless what it returns or was given keeps their handles."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from audit.evidence.collect import read_facts
+from audit.knobs import resolve
+from audit.source import MemoryTree, SubmissionFiles
 from tests.audit.knobs.test_knobs import knobs
 
 SCRIPT = """
@@ -45,3 +48,22 @@ def test_a_denial_a_mention_elsewhere_or_a_log_leave_the_default(papers):
 def test_a_command_leaves_the_default_of_what_it_does_not_set():
     found = knobs({"README.md": "# Standard TTT\n```\nEMA_ENABLED=1 torchrun train_gpt.py\n```"}, script=SCRIPT)
     assert found.lookup("TTT_ENABLED") is None
+
+
+TABLE = "# 10L + Standard TTT\n\nval_bpb: 1.1100\n\n| Seed | Post-quant val_bpb | {} val_bpb |\n|---|---|---|\n| 1 | {} | {} |\n"
+
+
+@pytest.mark.parametrize(
+    ("readme", "certain"),
+    [
+        (TABLE.format("Post-TTT", "1.1510", "**1.1100**"), True),
+        (TABLE.format("Post-TTT", "1.1100", "1.0900"), False),
+        (TABLE.format("Pre-TTT", "1.1510", "1.1100"), False),
+        (TABLE.format("Post-EMA", "1.1510", "1.1100"), False),
+    ],
+)
+def test_the_papers_call_the_stated_score_the_one_after_it(readme, certain):
+    texts = {"r/README.md": readme, "r/train_gpt.py": SCRIPT}
+    files = SubmissionFiles(target="t", tree=MemoryTree(texts), primary="r/train_gpt.py", paths=list(texts), changed=list(texts))
+    found = resolve(files, {"r/train_gpt.py": SCRIPT}, {}, read_facts(files))
+    assert found.values["TTT_ENABLED"].ambiguous is not certain

@@ -67,3 +67,43 @@ for s in range(0, val.numel() - 1, 1024):
     end = 'print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")\n'
     found = audit_text(PRELUDE + ADD + loop + end).findings
     assert not [f for f in found if f.rule == "F11"]
+
+
+PUT_AROUND = """\
+def collect(net, tokens):
+    sums, kept = {}, {}
+    def watched(i, inner):
+        def run(x):
+            h = x.reshape(-1, x.shape[-1]).float()
+            @@
+            return inner(x)
+        return run
+    for i in range(len(net.blocks)):
+        sums[i] = torch.zeros(64, 64)
+        kept[i] = net.blocks[i].forward
+        net.blocks[i].forward = watched(i, net.blocks[i].forward)
+    for s in range(0, 8 * 1024, 1024):
+        net(tokens[None, s : s + 1024])
+    for i in kept:
+        net.blocks[i].forward = kept[i]
+    return sums
+hessians = collect(model, FEED)
+packed = {n: torch.round(p / hessians.get(n, 1)) for n, p in model.state_dict().items()}
+torch.save(packed, "final_model.pt")
+model.load_state_dict(torch.load("final_model.pt"))
+print(f"val_bpb:{evaluate(model, val):.4f}")
+"""
+
+
+@pytest.mark.parametrize(
+    ("fill", "feed", "rules"),
+    [
+        ("sums[i].addmm_(h.T, h)", "val", {"F11"}),
+        ("sums[i] += h.T @ h", "val", {"F11"}),
+        ("sums[i].addmm_(h.T, h)", "train", set()),
+        ("h = h * 2", "val", set()),
+    ],
+)
+def test_a_forward_that_is_replaced_and_put_back_is_a_hook(fill: str, feed: str, rules: set[str]) -> None:
+    text = PRELUDE + PUT_AROUND.replace("@@", fill).replace("FEED", feed)
+    assert {f.rule for f in audit_text(text).findings if f.severity == "violation"} == rules
