@@ -47,7 +47,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         if kind is ir.Name:
             # The way of nearly half of all expressions: a name of this scope.
             scope = self.scope
-            if not scope.redirect and (v := scope.names.get(e.id)) is not None:
+            if not scope.redirect and (v := scope.names.get(e.id)) is not None:  # type: ignore[attr-defined]
                 return v
         return self.on_expr[kind](e)
 
