@@ -301,6 +301,9 @@ def _states(plain: str, found: re.Match[str], seed: bool, title: bool) -> bool:
 _QUALIFIED = re.compile(r"pre[- ]?quant|no[- ]ttt|without|diagnos|neural[- ]only|pre[- ]?ttt", re.I)
 
 
+#: "Trained on 8×H100 SXM", "Training time: 10 minutes on 8xH100"
+_MACHINE = re.compile(r"\b(?:train(?:ed|ing)?|ran|run)\b[^.;|]{0,40}\bon (?:an? )?(\d+) ?[x×] ?H100", re.I)
+
 #: the beginning of a paragraph, an item or a heading
 _OPENS = re.compile(r"\s{0,3}(?:[#>|*-]|\d+[.)]\s)")
 
@@ -351,6 +354,9 @@ def _sentence(
             if measured and not _LIMIT.search(before) and not 15.99e6 < measured[0] < 16.0001e6:
                 about = "~" if match["about"] else ""
                 yield fact("bytes_total", measured[0], about + measured[1], scope)
+        if line <= 60 and len(machines := {m[1] for m in _MACHINE.finditer(plain)}) == 1:
+            raw = machines.pop()
+            yield fact("gpus", int(raw), raw)
     if not compares or (re.search(r"->|→", plain) and not OTHER.search(plain)):
         yield from _pace(fact, plain, scope)
     aside = line > 2 * NEAR or len(plain) > LONG or _TRIED.search(plain) or (where == "heading" and _ELSEWHERE.search(plain))

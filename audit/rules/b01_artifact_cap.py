@@ -25,7 +25,8 @@ import re
 from collections.abc import Iterator
 
 from audit.context import Context
-from audit.evidence.runs import Run
+from audit.evidence.digits import Interval
+from audit.evidence.runs import Run, headline, prints
 from audit.evidence.sizes import CAP, Size, mebibytes, run_total, stated_models, stated_sizes
 from audit.model import Finding, Obligation
 from audit.rules.base import Example, Rule
@@ -128,11 +129,12 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     packed = _packed_size(ctx)
     sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]
     stated, models = stated_sizes(found), stated_models(found)
+    heads = headline(found.stated)
     for size in sizes:
         if not size.over or size.run is None:
             continue
-        if (other := _stated_otherwise(size.run, size, stated)) is not None:
-            message = f"{_over(size)}; the log does not print the stated score, and {other.total.low:,.0f} bytes are stated for the same seed"
+        if (other := _stated_otherwise(size.run, size, stated, heads)) is not None:
+            message = f"{_over(size)}; the log does not print the stated score, and {other.total.low:,.0f} bytes are stated for it"
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         elif not found.rests_on(size.run):
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
@@ -179,11 +181,14 @@ def _over(size: Size) -> str:
     return f"{size.total.low:,.0f} bytes{parts}, {size.total.low - CAP:,.0f} over the cap of {CAP:,}"
 
 
-def _stated_otherwise(run: Run, size: Size, stated: list[Size]) -> Size | None:
+def _stated_otherwise(run: Run, size: Size, stated: list[Size], heads: list[Interval]) -> Size | None:
     """The exact size that the metadata state for the seed of a run that printed another score, where it is under the cap."""
-    if run.link != "seed":
+    scopes = {f"seed:{run.seed}"}
+    if run.link == "score" and not any(prints(e.bpb, head) for e in run.reported for head in heads):
+        scopes.add("")  # it printed some other figure of the papers, a smaller evaluation's perhaps
+    elif run.link != "seed":
         return None
-    of_seed = [s for s in stated if s.fact.scope == f"seed:{run.seed}" and s.fact.path.endswith(".json") and " MB" not in s.fact.raw]
+    of_seed = [s for s in stated if s.fact.scope in scopes and s.fact.path.endswith(".json") and " MB" not in s.fact.raw]
     return next((s for s in of_seed if not s.over), None) if not any(s.total.meets(size.total) for s in of_seed) else None
 
 

@@ -62,10 +62,13 @@ def non_record(ctx: Any) -> bool:
     return bool(_NON_RECORD.search(ctx.primary) or (track and _NON_RECORD.search(str(track.value))))
 
 
-def full_machine(run: Run) -> bool | None:
-    """Did the run use eight GPUs; None where it does not say."""
-    found = run.last("world_size")
-    return None if found is None else int(found.value) == 8
+def full_machine(run: Run, found: Evidence | None = None) -> bool | None:
+    """Did the run use eight GPUs; None where it does not say, nor the README (in ``found``) of a run that printed the stated score."""
+    size = run.last("world_size")
+    if size is not None:
+        return int(size.value) == 8
+    told = {int(f.value) for f in found.paper("gpus")} if found is not None and run.link == "score" else set()
+    return True if told == {8} else None
 
 
 def confidence_of(found: Evidence, run: Run | None = None) -> Confidence:

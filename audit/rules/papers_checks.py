@@ -110,7 +110,7 @@ def train_time(rule: Rule, ctx: Any) -> Iterator[Finding | Obligation]:
 
 def _gravity(found: Evidence, run: Run) -> Severity:
     """A budget binds on eight GPUs; a run that does not say how many it used, or is not the stated one, is only pointed at."""
-    return "violation" if full_machine(run) and found.rests_on(run) else "warning"
+    return "violation" if full_machine(run, found) and found.rests_on(run) else "warning"
 
 
 def _stated_time(rule: Rule, found: Evidence, name: str, what: str) -> Iterator[Finding]:

@@ -10,6 +10,9 @@ from pathlib import PurePosixPath
 from audit.source.tree import FileTree
 from audit.text import decode
 
+#: texts of a folder without logs that are looked into
+MAX_TEXTS = 8
+_STEP = re.compile(rb"^step[: ]\d+/\d+ (?:train|val)_loss:\d", re.M)
 _LOG = re.compile(r"(^|[_\-.])(train|eval|log|seed|run|result|output|stdout)\w*", re.I)
 
 
@@ -86,11 +89,12 @@ class SubmissionFiles:
         return self.ending(*suffixes) or outside
 
     def logs(self) -> list[str]:
-        """Log-like files: .log, .out, and .txt files whose name says so; else those in a folder of logs. Contents are not read."""
+        """Log-like files: .log, .out, and .txt files whose name says so; else those in a folder of logs, or that print training steps."""
         texts = [p for p in self.near() if p.lower().endswith(".txt") and "requirement" not in p.lower()]
         named = {p for p in texts if _LOG.search(PurePosixPath(p).name)}
         found = [p for p in self.near() if p.lower().endswith((".log", ".out")) or p in named]
-        return found or [p for p in texts if PurePosixPath(p).parent.name.lower() in ("log", "logs")]
+        found = found or [p for p in texts if PurePosixPath(p).parent.name.lower() in ("log", "logs")]
+        return found or [p for p in texts[:MAX_TEXTS] if _STEP.search(self.read(p) or b"")]
 
     def __iter__(self) -> Iterator[str]:
         return iter(self.paths)
