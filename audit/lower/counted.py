@@ -2,7 +2,7 @@
 
 The two are one loop, and everything that is known of walks over the stream is known of ``range``. A ``while`` is only
 rewritten where nothing tells them apart: the counter is set right before, in the same block, counted up once, as the last
-statement of the body, and not read behind the loop; nothing that the bound or the step is made of changes inside, and no
+statement of the body, read in it, and not behind the loop; nothing that the bound or the step is made of changes inside, and no
 ``continue`` goes past the count.
 """
 
@@ -59,8 +59,8 @@ def _for(s: ir.While, before: list[ir.Stmt], scope: list[ir.Stmt]) -> ir.For | N
     measured = {n.id for part in (stop, step) for n in ir.walk(part) if type(n) is ir.Name}
     if name in stored or not measured.isdisjoint(stored) or _leaves_out(inside) or _changes(inside, measured):
         return None
-    if _read_behind(name, s, scope):
-        return None
+    if _read_behind(name, s, scope) or not any(type(n) is ir.Name and n.id == name for n in ir.walk(inside)):
+        return None  # one that nobody reads counts turns, and is no place
     at = {"line": s.test.line, "col": s.test.col, "end_line": s.test.end_line}
     first: ir.Expr = ir.Const(start.value, **at) if isinstance(start, ir.Const) else ir.Name(name, **at)
     args = [first, stop, step]

@@ -42,6 +42,7 @@ def test_a_loop_that_only_counts(head: str, count: str, args: list[object]) -> N
     "text",
     [
         "while i < n:\n    f(i)\n    i += 1\n",
+        "i = 0\nwhile i < n:\n    f()\n    i += 1\n",
         "i = 0\nwhile i < n:\n    f(i)\n    i += 1\nprint(i)\n",
         "i = 0\nwhile i < n:\n    if f(i):\n        continue\n    i += 1\n",
         "i = 0\nwhile i < n:\n    n = f(i)\n    i += 1\n",
