@@ -35,6 +35,7 @@ _ENDS = _SCALARS | frozenset(
     """view reshape permute unbind chunk split flatten argmax topk gather max min cumsum cumprod cummax logcumsumexp
     norm nonzero scaled_dot_product_attention flash_attn_func index_select scatter roll pad flip sort""".split()
 )
+_SPREADS = frozenset({"expand", "expand_as", "repeat", "broadcast_to"})
 _PRODUCTS = frozenset({"bmm", "matmul", "mm"})
 #: of several returns the one that says most counts
 _WEIGHT: dict[Kind | None, int] = {None: 0, "along": 1, "window": 2, "mixed": 3}
@@ -66,6 +67,8 @@ class Window:
         #: names of what a recurrent layer returns, states and last state together, and of its states alone
         self.runs: dict[str, str] = {}
         self.outputs: set[str] = set()
+        #: names of summaries that were repeated along time
+        self.spread: set[str] = set()
         self.returned: list[Kind | None] = []
 
     def put_back(self) -> list[Any]:
@@ -110,6 +113,7 @@ class Window:
                         if kind == "mixed" and at is not None and self.kind(first) == "along":
                             found.append(at)  # the stream of activations goes on with the window in it
                         self.kinds[first.id], self.origin[first.id] = kind, at
+                        (self.spread.add if kind == "window" and self._spreads(node.value) else self.spread.discard)(first.id)
                     if isinstance(target, ir.Collection) and id(node) not in looped and self._recurs(node.value):
                         self.kinds.update({x.id: "window" for x in ir.walk(target.elts[1:]) if isinstance(x, ir.Name)})
             elif isinstance(node, ir.AugAssign):
@@ -314,7 +318,7 @@ class Window:
             base, rest = "along", node.args
         if base is None or name in (_SCALARS if base == "window" else _ENDS):
             return None
-        if name in ("view", "reshape") and len(rest) > 2 and not any(number(a) == 1 for a in rest):
+        if name in ("view", "reshape") and len(rest) > 2 and not any(number(a) == 1 for a in rest) and not self._spreads(node):
             return None  # one per position, where the rows were positions
         over = argument(rest, 0, node.keywords, "dim", "axis")
         time = number(over) == 1
@@ -327,6 +331,13 @@ class Window:
         if name in ("transpose", "swapaxes"):
             return base if base == "window" else None
         return base
+
+    def _spreads(self, node: Any) -> bool:
+        """Was a summary laid out along time already: whatever its layout then, all positions hold the same."""
+        return any(
+            (isinstance(n, ir.Name) and n.id in self.spread) or (isinstance(n, ir.Call) and isinstance(n.func, ir.Attr) and n.func.attr in _SPREADS)
+            for n in ir.walk(node)
+        )
 
     def _prefix(self, node: Any) -> bool:
         """``x[:, :n]``: the window's beginning, whose summary the positions inside it may not see either."""

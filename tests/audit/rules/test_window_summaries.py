@@ -118,3 +118,22 @@ def test_a_switch_of_the_settings_object_that_the_module_holds():
         knob = f'class Args:\n    use_memory = bool(int(os.environ.get("USE_MEMORY", "{default}")))\n\n'
         found = audit_text(PRELUDE + knob + held).findings
         assert bool([f for f in found if f.rule == "F17" and f.severity == "violation"]) is accused
+
+
+def scan(decay: str) -> tuple[str, ...]:
+    """A diagonal recurrence by cumulative sums, whose decay is ``decay`` of (batch, time, groups)."""
+    return (
+        "b, t, _ = x.shape",
+        "u, g = self.read(x).chunk(2, dim=-1)",
+        f"a = torch.sigmoid({decay})",
+        "grown = torch.exp(torch.cumsum(torch.log(a).permute(0, 2, 1).reshape(b * 32, t), dim=1))",
+        "grown = grown.reshape(b, 32, t).permute(0, 2, 1)",
+        "y = torch.tanh(grown * torch.cumsum(u / grown, dim=1)) * torch.sigmoid(g)",
+        "return self.write(torch.cat([y, y], dim=-1)) + x, None",
+    )
+
+
+def test_a_decay_made_of_the_windows_mean():
+    assert f17(*scan("self.write(x.mean(dim=1, keepdim=True))[..., :32].expand(-1, t, -1)"))
+    assert not f17(*scan("self.write(x)[..., :32]"))
+    assert not f17(*scan("self.write(x.mean(dim=-1, keepdim=True))[..., :32].expand(-1, t, -1)"))
