@@ -152,6 +152,7 @@ class Trace:
     hashed: list[Any] = field(default_factory=list)
     #: parts of a model that its constructor builds only under a condition which the configuration closes
     left_out: set[str] = field(default_factory=set)
+    deeper: set[str] = field(default_factory=set)  # classes below the parts that were followed: built, perhaps
     #: instances of modules with the settings they were built with, parts of models included (`audit.trace.parts`)
     parts: list[Any] = field(default_factory=list)
     #: outputs of helpers whose confidence is compared with a threshold: ("leak" or "hint" or "gate", event) -> the
@@ -187,7 +188,7 @@ class Trace:
 
     def leaves_out(self, name: str) -> bool:
         """Does the configuration keep the class from being built anywhere."""
-        return name in self.left_out and all(p.cls.name != name for p in self.parts)
+        return name in self.left_out and name not in self.deeper and all(p.cls.name != name for p in self.parts)
 
     def reports(self, active: bool | None = True) -> list[Event]:
         return list(self.of("REPORT", active=active))

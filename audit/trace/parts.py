@@ -9,10 +9,12 @@ from __future__ import annotations
 from typing import Any
 
 from audit import ir
-from audit.trace.values import META, VAL, Closure, Instance, V
+from audit.trace.values import META, VAL, Closure, Instance, V, const
 
 #: how far down the parts of parts are followed
 DEPTH = 3
+#: layers whose numbers are tried one by one
+MAX_TURNS = 64
 _PLAIN = (ir.Name, ir.Attr, ir.Const, ir.BinOp, ir.BoolOp, ir.UnaryOp, ir.Compare, ir.IfExp)
 
 
@@ -46,6 +48,27 @@ def kept_by(body: list[Any]) -> dict[str, Any]:
                     plain = isinstance(given, _PLAIN) and not any(isinstance(x, ir.Call) for x in ir.walk(given))
                     found.setdefault(t.attr, []).append(given if plain else None)
     return {name: values[0] for name, values in found.items() if len(values) == 1 and values[0] is not None}
+
+
+def locals_of(body: list[Any]) -> list[tuple[str, Any]]:
+    """Numbers that a constructor reckons with, in its order: names that it assigns once, not in a branch or a loop."""
+    stored = [x.id for s in ir.walk(body) for t in _targets(s) for x in ir.walk(t) if isinstance(x, ir.Name)]
+    found = []
+    for s in body:
+        if isinstance(s, ir.Assign) and len(s.targets) == 1 and isinstance(s.targets[0], ir.Name) and stored.count(s.targets[0].id) == 1:
+            if all(isinstance(x, _PLAIN) or _reckons(x) for x in ir.walk(s.value)):
+                found.append((s.targets[0].id, s.value))
+    return found
+
+
+def _targets(s: Any) -> list[Any]:
+    if isinstance(s, ir.Assign):
+        return s.targets
+    return [s.target] if isinstance(s, (ir.AnnAssign, ir.AugAssign, ir.For, ir.CompFor, ir.NamedExpr)) else []
+
+
+def _reckons(x: Any) -> bool:
+    return isinstance(x, ir.Call) and isinstance(x.func, ir.Name) and x.func.id in ("max", "min", "int", "round", "abs", "bool")
 
 
 def asked(test: Any, this: str, kept: dict[str, Any], depth: int = 4) -> Any:
@@ -113,10 +136,13 @@ class Parts:
             dead: set[int] = set()
             kept = kept_by(init.node.body)
             this = init.node.params[0].name if init.node.params else ""
+            for name, value in locals_of(init.node.body):
+                scope.names[name] = self.ev(value)
+            counts = self.counts_in(init.node.body)
             for n in ir.walk(init.node.body):
                 if isinstance(n, (ir.IfExp, ir.If)) and id(n) not in dead:
                     own = any(isinstance(x, ir.Attr) and x.attr in kept for x in ir.walk(n.test))
-                    test = self.truth(self.ev(asked(n.test, this, kept) if own else n.test))
+                    test = self.in_all_turns(asked(n.test, this, kept) if own else n.test, counts, scope)
                     if test is not None:
                         dead.update(id(x) for x in ir.walk(n.orelse if test else n.body))
             every = [n for n in ir.walk(init.node.body) if isinstance(n, ir.Call)]
@@ -124,7 +150,11 @@ class Parts:
                 if id(n) not in dead and isinstance(n.func, ir.Attr) and n.args and isinstance(n.args[0], (ir.Name, ir.Attr)):
                     self.note_met(n, [self.ev(n.args[0])])
             calls = [n for n in every if isinstance(n.func, ir.Name)]
-            self.trace.left_out |= {n.func.id for n in calls if id(n) in dead}  # type: ignore[attr-defined]
+            for n in calls:
+                if id(n) in dead:
+                    self.trace.left_out |= self.classes_under(n)
+                elif depth == DEPTH:
+                    self.trace.deeper |= self.classes_under(n)
             part = Instance(inst.cls, 0, inst.line)
             for n in init.node.body:
                 for target, value in ir.paired(n.targets[0], n.value) if isinstance(n, ir.Assign) else ():
@@ -139,6 +169,45 @@ class Parts:
                     self.note_part(n, depth + 1)
         finally:
             self.scope = outer
+
+    def classes_under(self: Any, call: ir.Call) -> set[str]:
+        """The class that is called, and those that its constructor calls, and theirs."""
+        found: set[str] = set()
+        todo = [call]
+        while todo:
+            name = todo.pop().func.id  # type: ignore[attr-defined]
+            if name in found:
+                continue
+            found.add(name)
+            cls = self.scope.get(name)
+            init = cls.data.find("__init__") if cls is not None and cls.kind == "class" and cls.data.is_model else None
+            if init is not None and init.kind == "func":
+                todo += [n for n in ir.walk(init.data.node.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name)]
+        return found
+
+    def counts_in(self: Any, body: list[Any]) -> dict[str, range]:
+        """Loops of a constructor over a known range: ``for i in range(num_layers)``, in a statement or a comprehension."""
+        found: dict[str, range] = {}
+        for n in ir.walk(body):
+            if isinstance(n, (ir.For, ir.CompFor)) and isinstance(n.target, ir.Name) and isinstance(n.iter, ir.Call):
+                walks = isinstance(n.iter.func, ir.Name) and n.iter.func.id == "range" and not n.iter.keywords
+                bounds = [self.ev(a) if isinstance(a, _PLAIN) else V("val") for a in n.iter.args] if walks else []
+                known = bool(bounds) and all(b.kind == "const" and type(b.const) is int for b in bounds) and n.target.id not in found
+                turns = range(*(b.const for b in bounds)) if known and not (len(bounds) > 2 and bounds[2].const == 0) else range(0)
+                found[n.target.id] = turns if len(turns) <= MAX_TURNS else range(0)
+        return found
+
+    def in_all_turns(self: Any, test: Any, counts: dict[str, range], scope: Any) -> bool | None:
+        """The answer to a test, where every layer's number gives the same: ``margin <= i < num_layers - margin``."""
+        counter = next((x.id for x in ir.walk(test) if type(x) is ir.Name and counts.get(x.id)), None)
+        if counter is None:
+            return self.truth(self.ev(test))  # type: ignore[no-any-return]
+        before, answers = scope.names.get(counter), set()
+        for number in counts[counter]:
+            scope.names[counter] = const(number)
+            answers.add(self.truth(self.ev(test)))
+        scope.names[counter] = before if before is not None else V("val")
+        return answers.pop() if len(answers) == 1 else None
 
     def note_part(self: Any, call: ir.Call, depth: int) -> None:
         """The same for a part, where the call is that of a class of the script's own."""
