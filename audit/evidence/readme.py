@@ -354,9 +354,9 @@ def _sentence(
             if measured and not _LIMIT.search(before) and not 15.99e6 < measured[0] < 16.0001e6:
                 about = "~" if match["about"] else ""
                 yield fact("bytes_total", measured[0], about + measured[1], scope)
-        if line <= 60 and len(machines := {m[1] for m in _MACHINE.finditer(plain)}) == 1:
-            raw = machines.pop()
-            yield fact("gpus", int(raw), raw)
+    if not compares and line <= 60 and len(machines := {m[1] for m in _MACHINE.finditer(plain)}) == 1:
+        raw = machines.pop()
+        yield fact("gpus", int(raw), raw)
     if not compares or (re.search(r"->|→", plain) and not OTHER.search(plain)):
         yield from _pace(fact, plain, scope)
     aside = line > 2 * NEAR or len(plain) > LONG or _TRIED.search(plain) or (where == "heading" and _ELSEWHERE.search(plain))

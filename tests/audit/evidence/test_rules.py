@@ -252,6 +252,31 @@ def test_a_budget_binds_on_eight_gpus(gpus: str, severity: list[str]) -> None:
     assert [f.severity for f in check("B3", log1=log, json='{"val_bpb": 1.1137}')] == severity
 
 
+@pytest.mark.parametrize(
+    ("said", "severity"),
+    [
+        ("Trained on 8×H100 SXM in 700 seconds.", ["violation"]),
+        ("**Training time:** 700 s on 8xH100", ["violation"]),
+        ("Trained on 1xH100 in 700 seconds.", ["warning"]),
+        ("Trained on 8xH100.\n\nThe run that we stopped early ran on 1xH100.", ["warning"]),
+        ("Training needs less than on 8xH100.", ["warning"]),
+    ],
+)
+def test_the_readme_says_on_what_the_run_was_trained(said: str, severity: list[str]) -> None:
+    log = "model_params:100000\nstopping_early: wallclock_cap train_time:700000ms step:10/20\nfinal val_loss:1.88 val_bpb:1.1137\n"
+    found = check("B3", log1=log, json='{"val_bpb": 1.1137}', README=f"# X\n\n{said}\n")
+    assert [f.severity for f in found] == severity
+
+
+@pytest.mark.parametrize(("trained", "hessians", "severity"), [(599_600, 4.7, "warning"), (585_000, 29.0, "warning"), (585_000, 37.5, "violation")])
+def test_hessians_after_the_clock(trained: int, hessians: float, severity: str) -> None:
+    log = (
+        f"world_size:8\nmodel_params:100000\nstopping_early: wallclock_cap train_time:{trained}ms step:10/20\n"
+        f"GPTQ:collected 67 Hessians in {hessians}s\nfinal val_loss:1.88 val_bpb:1.1137\n"
+    )
+    assert [f.severity for f in check("B3", log1=log, json='{"val_bpb": 1.1137}')] == [severity]
+
+
 def test_a_log_set_apart_by_its_name_is_not_tied_by_its_seed() -> None:
     log = LOG.format(seed=1, tokens=262_144, loss=3.0, bpb=1.77)
     assert papers(log1=log, json='{"seed_results": {"1": {"val_bpb": 1.1}}}').linked == "seed"
