@@ -351,7 +351,8 @@ def _sentence(
             match = sizes[0]
             before = plain[max(0, match.start() - 14) : match.start()]
             measured = measure("bytes_total", f"{match['n']} {match['u']}")
-            if measured and not _LIMIT.search(before) and not 15.99e6 < measured[0] < 16.0001e6:
+            spans = re.search(r"\d\s*(?:[-–—]|to)\s*$", before)  # "13-17 MB": of several runs
+            if measured and not spans and not _LIMIT.search(before) and not 15.99e6 < measured[0] < 16.0001e6:
                 about = "~" if match["about"] else ""
                 yield fact("bytes_total", measured[0], about + measured[1], scope)
     if not compares and line <= 60 and len(machines := {m[1] for m in _MACHINE.finditer(plain)}) == 1:
