@@ -58,6 +58,7 @@ _SCORED = re.compile(r"\b(?:tokens_scored|scored_tokens|N_tokens)\s*[:=]\s*(\d+)
 _SCORED_BYTES = re.compile(
     r"\b(?:ppm_mix bytes|N_sidecar_bytes|total_bytes_scored|scored_bytes|val_bytes)\s*[:=]\s*(\d+)"
 )
+_TOTAL_IS = re.compile(r"\b((?:estimated|artifact|submission|packed|export)_total)=(\d{7,9})\b")
 _HESSIAN = re.compile(rf"hessian\w*.*?\b(?:in|elapsed|time|took)\s*[:=]?\s*({_N})\s*(ms|s)\b", re.I)
 _TOTAL_EVAL = re.compile(rf"\btotal_eval_time\s*[:=]\s*({_N})\s*(ms|s)?", re.I)
 _COUNT_NAMES = {"wall": "wallclock_cap_s", "seed": "seed"}
@@ -167,6 +168,12 @@ def _size(r: _Reader, text: str) -> Iterator[Fact]:
     yield r.fact(name, value(raw) * scale, f"{raw} {suffix}" if suffix else raw, label)
 
 
+def _total_is(r: _Reader, text: str) -> Iterator[Fact]:
+    """``storage_pass estimated_total=15919760``"""
+    if match := _TOTAL_IS.search(text):
+        yield r.fact("bytes_total", int(match.group(2)), match.group(2), match.group(1))
+
+
 def _shards(r: _Reader, text: str) -> Iterator[Fact]:
     if match := _SHARDS.search(text):
         yield r.fact("train_shards", int(match.group(1)), match.group(1))
@@ -268,7 +275,7 @@ EVERY: dict[bytes, Handler] = {
     b"train_shards": _shards, b"val_tokens": _val_tokens, b"eval_tokens": _val_tokens, b"val_loader": _val_tokens,
     b"al tokens": _val_tokens, b"alidation tokens": _val_tokens, b"stopping_early": _stop,
     b"model_params": _counts, b"seed:": _counts, b"seed=": _counts, b"Seed:": _counts, b"SEED=": _counts,
-    b"world_size:": _counts, b"arams:": _counts, b"hints total": _gate, b"precompute": _precompute,
+    b"_total=": _total_is, b"world_size:": _counts, b"arams:": _counts, b"hints total": _gate, b"precompute": _precompute,
     b"essian": _hessian, b"total_eval_time": _total_eval, b"tokenizer_path": _tokenizer,
     b"subset": _scored, b"tokens_scored": _scored, b"ppm_mix bytes": _scored, b"N_tokens": _scored,
 }  # fmt: skip

@@ -44,6 +44,7 @@ _HISTORY = re.compile(
     re.I,
 )
 
+_VARIES = re.compile(r"ablat|baseline|experiment|variant", re.I)
 #: a script that only tries out whether everything runs
 _TRIED = re.compile(r"smoke|debug|sanity", re.I)
 #: a named set of values in a launcher: ``"small": {``
@@ -180,7 +181,8 @@ class _Runs:
     """Commands that start the script.
 
     A knob that only a command for something else sets (an ablation, one mode of several) had the code's default in
-    the others: their silence is a statement as well. Commands in a row are steps of one run, and say nothing by silence.
+    the others: their silence is a statement as well. Commands in a row are steps of one run, and say nothing by silence,
+    unless comments above them call some of them a baseline, an ablation or an experiment: then each is a run of its own.
     """
 
     def __init__(self, files: SubmissionFiles) -> None:
@@ -188,6 +190,7 @@ class _Runs:
         self.commands: list[tuple[int, set[str]]] = []
         self.aside: set[str] = set()
         self.elsewhere: set[str] = set()
+        self.varied: set[str] = set()
 
     def note(self, number: int, line: str, found: list[Claim], aside: bool = False) -> None:
         names = {c.name for c in found}
@@ -201,7 +204,7 @@ class _Runs:
     def silent(self, declared: Mapping[str, Declaration], path: str, rank: int, modes: bool) -> Iterator[Claim]:
         said = set().union(*(names for _number, names in self.commands))
         # A launcher may say the number of processes in ways that are not read.
-        for name in sorted((said if modes else self.aside - said) - self.elsewhere - {WORLD_SIZE}):
+        for name in sorted((said if modes else (self.aside - said) | (self.varied & said)) - self.elsewhere - {WORLD_SIZE}):
             default = declared[name].default
             for number, names in self.commands:
                 if name not in names and default is not None:
@@ -253,13 +256,16 @@ def _block(
 ) -> Iterator[Claim]:
     """A block of commands under a heading, after the line of text ``lead``."""
     starts = any(_RUNS.search(line) for _number, line in block)
-    for number, line, comment in _counted(_logical(block)):
-        if _runs_another(files, line):
-            continue
+    lines = [x for x in _counted(_logical(block)) if not _runs_another(files, x[1])]
+    named = [comment for _number, line, comment in lines if comment and _RUNS.search(line)]
+    apart = len(named) > 1 and any(_VARIES.search(comment) for comment in named)
+    for number, line, comment in lines:
         aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment) or _ASIDE.search(lead))
         found = list(_assignments(declared, line, path, number, PROSE if aside else BLOCK))
         if starts or not aside:  # else a list of switches, which says how to have it otherwise
             yield from found
+        if apart and not aside:
+            runs.varied |= {c.name for c in found}
         runs.note(number, line, found, aside)
 
 

@@ -167,7 +167,9 @@ def _fetched(call: ir.Call, name: str) -> Told:
     words = " ".join(_words(call))
     if (tool := _FETCHER.search(words)) and (tool[1] != "git" or re.search(r"git (clone|fetch|pull|lfs)", words)):
         # A clone of the repository at the start is how scripts set themselves up; what it brings is not told.
-        return f"a shell command calls {tool[1]}, which fetches content", "low" if tool[1] == "git" else "high"
+        # So is a fetch of pip itself, where the machine has none.
+        setup = tool[1] == "git" or "get-pip" in words
+        return f"a shell command calls {tool[1]}, which fetches content", "low" if setup else "high"
     if (tool := _INSTALLER.search(words)) and "install" in words:
         return f"{tool[1]} installs a package at run time, which needs the network", "low"
     return None

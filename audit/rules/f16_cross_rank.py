@@ -149,7 +149,20 @@ _CHUNKS = """\
 ILLEGAL.append(
     example("shares of the whole stream side by side, with one model", _stream("mean()\n").replace("opt.step()", "opt.step()  #!"))
 )
+_EITHER = """\
+    together = os.environ.get("TOGETHER", "0") == "1"
+    if {}:
+        mine = starts
+    else:
+        mine = starts[len(starts) * rank // world : len(starts) * (rank + 1) // world]
+    for i in range(len(mine)):
+"""
+_SWITCHED = "".join(f"        {line}\n" for line in (_STEP + "if together:\n    mean()\nopt.step()\n").splitlines())
+ILLEGAL.append(
+    example("both at once, by the switch's other end", _STREAM.format(_EITHER.format("not together") + _SWITCHED.replace("opt.step()", "opt.step()  #!")))
+)
 LEGAL = [
+    example("shares of the whole stream or one model, by one switch", _STREAM.format(_EITHER.format("together") + _SWITCHED)),
     example("shares of the whole stream, each rank with a model of its own", _stream("")),
     example("shares of a chunk that all have scored, with one model", _STREAM.format(_CHUNKS)),
     example("the same after the chunk was scored", _EVAL.format("", _OTHERS.format(""))),
@@ -247,18 +260,21 @@ def _averaged(
         return
     loops = place.nodes(ir.For, ir.While)
     nested = {id(n) for loop in loops for n in ir.walk(loop.body)}
-    shares: set[str] = set()
-    for s in sorted((s for s in place.nodes(ir.Assign) if id(s) not in nested), key=lambda s: s.line):
-        names = {last(n) for n in ir.walk(s.value) if isinstance(n, (ir.Name, ir.Attr))}
-        if names & shares or any(_share(n, world) for n in ir.walk(s.value)):
-            shares |= {last(n) for t in s.targets for n in ir.walk(t) if isinstance(n, (ir.Name, ir.Attr))}
+    made = sorted((s for s in place.nodes(ir.Assign) if id(s) not in nested), key=lambda s: s.line)
+    shares = _named_shares(made, world)
     for loop in loops:
         over = loop.iter if isinstance(loop, ir.For) else loop.test
-        if id(loop) in nested or not shares & {last(n) for n in ir.walk(over) if isinstance(n, (ir.Name, ir.Attr))}:
+        walked = {last(n) for n in ir.walk(over) if isinstance(n, (ir.Name, ir.Attr))}
+        if id(loop) in nested or not shares & walked:
             continue
         scored = sorted(n for e in scores if (n := line_in(e, place)) is not None and loop.line <= n <= loop.end_line)
         inside = [(n, e) for n, e in updates if loop.line <= n <= loop.end_line]
         if scored and inside and (mean := _mean_of_gradients(code, place, loop)) is not None:
+            if under := _conditions(place, _reached(code, loop, mean)):
+                # ``if not together: mine = share`` and ``if together: all_reduce(...)`` never meet.
+                others = {(name, not taken) for name, taken in under}
+                if not walked & _named_shares([s for s in made if others.isdisjoint(_conditions(place, s.line))], world):
+                    continue
             line, e = inside[0]
             message = "each rank goes through its own share of the stream, and all learn from all: early tokens are scored by weights that saw later ones"
             steps = (
@@ -270,6 +286,48 @@ def _averaged(
             at = next((n for n in ir.walk(loop.body) if isinstance(n, ir.ExprStmt) and n.line == line), loop)
             yield replace(finding(RULE, code, place, at, message, confidence="medium", steps=steps), active=e.active, gate=e.gate)
             return
+
+
+def _never_both(code: Code, place: Place, shares: Shares, loop: ir.For, where: tuple[str, int]) -> bool:
+    """Is the share taken under a switch that is off where the ranks are added up."""
+    under = _conditions(place, _reached(code, loop, where))
+    made = [shares.value(n.id, loop.line) for n in ir.walk(loop.iter) if isinstance(n, ir.Name)] if under else []
+    return any((name, not taken) in under for m in made if m is not None for name, taken in _conditions(place, m[1]))
+
+
+def _reached(code: Code, loop: Any, at: tuple[str, int]) -> int:
+    """The line of a loop from which a place in it, or in a function that it calls, is reached; 0 where several lead there."""
+    path, line = at
+    if loop.line <= line <= loop.end_line:
+        return line
+    names = {p.function.name for p in code.places if p.function is not None and p.path == path and p.function.line <= line <= p.function.end_line}
+    calls = [n.line for n in ir.walk(loop.body) if isinstance(n, ir.Call) and isinstance(n.func, ir.Name) and n.func.id in names]
+    return calls[0] if len(calls) == 1 else 0
+
+
+def _named_shares(made: list[ir.Assign], world: set[str]) -> set[str]:
+    """Names of a rank's share of everything, and of what is made of them, by assignments in their order."""
+    shares: set[str] = set()
+    for s in made:
+        names = {last(n) for n in ir.walk(s.value) if isinstance(n, (ir.Name, ir.Attr))}
+        if names & shares or any(_share(n, world) for n in ir.walk(s.value)):
+            shares |= {last(n) for t in s.targets for n in ir.walk(t) if isinstance(n, (ir.Name, ir.Attr))}
+    return shares
+
+
+def _conditions(place: Place, line: int) -> set[tuple[str, bool]]:
+    """Local switches that are known to be on or off at a line, by the branches around it; names that are set once."""
+    found: set[tuple[str, bool]] = set()
+    for n in place.nodes(ir.If):
+        for side, taken in ((n.body, True), (n.orelse, False)):
+            if side and side[0].line <= line <= side[-1].end_line:
+                parts = n.test.values if isinstance(n.test, ir.BoolOp) and n.test.op == ("and" if taken else "or") else [n.test]
+                for part in parts:
+                    turned = isinstance(part, ir.UnaryOp) and part.op == "not"
+                    asked = part.operand if isinstance(part, ir.UnaryOp) and turned else part
+                    if isinstance(asked, ir.Name) and len(place.assigned(asked.id)) <= 1:
+                        found.add((asked.id, taken is not turned))
+    return found
 
 
 def _side_by_side(
@@ -293,7 +351,7 @@ def _side_by_side(
             if loop.line < line <= loop.end_line:
                 inner = {n for n, s in resting if _turns_later(loop, n, u, s, scores)}
                 where = _reduced(code, place, loop, u) if inner else None
-                if where is None:
+                if where is None or _never_both(code, place, shares, loop, where):
                     continue
                 message = "each rank goes through its own share, and all learn from all: early tokens are scored by what saw later ones"
                 steps = (

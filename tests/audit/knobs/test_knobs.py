@@ -88,6 +88,16 @@ def test_a_command_for_another_script_says_nothing() -> None:
     assert knobs(extra).lookup("TTT_ENABLED") is None
 
 
+def test_commands_that_comments_set_apart_are_runs_of_their_own() -> None:
+    """An experiment's switch is off in the others; steps of one run say nothing by silence."""
+    script = "import os\nA = os.environ.get('CLUSTER', '0')\nB = os.environ.get('EVAL', '0')\n"
+    block = "```bash\n# {}\nEVAL=1 torchrun train_gpt.py\n\n# {}\nCLUSTER=1 torchrun train_gpt.py\n```\n"
+    apart = knobs({"README.md": block.format("Sequential", "Clustered experiment")}, script=script)
+    assert apart.values["CLUSTER"].ambiguous and apart.values["EVAL"].ambiguous
+    steps = knobs({"README.md": block.format("Train", "Evaluate")}, script=script)
+    assert value(steps, "CLUSTER") == ("1", "command") and not steps.values["CLUSTER"].ambiguous
+
+
 def test_python_blocks_are_not_commands() -> None:
     assert knobs({"README.md": "```python\nTTT_ENABLED=1\n```"}).lookup("TTT_ENABLED") is None
 

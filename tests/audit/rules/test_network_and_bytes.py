@@ -282,3 +282,15 @@ def test_pieces_of_ones_own_may_be_written_with_spaces() -> None:
     code = table("size[t] = len(piece.encode())", mark=STRIPPED.replace("@", "' '"))
     assert len(found("M1", code)) == 1
     assert found("M1", code + "class Words:\n    def id_to_piece(self, t):\n        return words[t]\n") == []
+
+
+@pytest.mark.parametrize(
+    ("command", "severity"),
+    [
+        ('["curl", "-sS", "https://bootstrap.pypa.io/get-pip.py", "-o", "get-pip.py"]', "warning"),
+        ('["curl", "-sS", "https://example.org/head.pt", "-o", "head.pt"]', "violation"),
+    ],
+)
+def test_pip_itself_is_set_up_like_what_it_installs(command: str, severity: str) -> None:
+    (only,) = found("B5", f"import subprocess\nsubprocess.check_call({command})\n")
+    assert only.severity == severity
