@@ -269,6 +269,7 @@ class Machine(
             scope.names["__doc__"] = const(None)
             self.block(module.body)
             self.begin(module)
+            self.trace.constants = {k: v.const for k, v in scope.names.items() if v.kind == "const" and isinstance(v.const, (bool, int, float, str))}
         except Exhausted as e:
             self.trace.exhausted = str(e)
         except RecursionError:
