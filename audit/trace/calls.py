@@ -108,6 +108,7 @@ class Calls:
         if met is None or met.active != "yes":
             self.note_met(e, args)
         out = self.call_value(f, args, kwargs, e)
+        self.note_even_used(f, args, kwargs, out)
         # What the script's own functions did was followed.
         own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
         if own or out.kind not in ("val", "seq"):

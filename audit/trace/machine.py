@@ -28,6 +28,7 @@ from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
 from audit.trace.entries import Entries
+from audit.trace.even import Evens
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.floors import Floors
@@ -109,7 +110,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats,
+    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens,
 ):  # fmt: skip
     def __init__(
         self,

@@ -95,6 +95,7 @@ class V:
         "data",
         "deps",
         "either",
+        "even",
         "first",
         "flags",
         "keys",
@@ -150,6 +151,7 @@ class V:
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
         self.via: tuple[Link, ...] = ()  # where it, or what it was made of, was given a name last
+        self.even: Any = None  # a table of one number; see `audit.trace.even`
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
