@@ -704,6 +704,7 @@ class Calls:
             kept = inst.state.taint & self.certain if self.forks and self.loops else EMPTY
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint | kept
+            self.keep_buffers(inst, kwargs.get("strict", args[1] if len(args) > 1 else None))
             for part in parts_of(recv):
                 part.data.state.taint = sd.taint | (part.data.state.taint & kept)
             if kept - sd.taint:

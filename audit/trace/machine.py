@@ -50,6 +50,7 @@ from audit.trace.shaping import Shaping
 from audit.trace.spellings import Spellings
 from audit.trace.started import Started
 from audit.trace.statements import Statements
+from audit.trace.stripped import Stripped
 from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
 from audit.trace.terms import TermsOfSums
@@ -110,7 +111,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens,
+    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens, Stripped,
 ):  # fmt: skip
     def __init__(
         self,
