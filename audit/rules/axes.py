@@ -18,6 +18,7 @@ from audit import ir
 #: "zeroed" scores of which a mask leaves some at zero, which hides them from a sum and not from a softmax;
 #: "wrap" embedded ids whose first is the window's last; "window" a statistic over time; "tail" all but the first positions; "flip" last position first; "freq" a spectrum;
 #: "pool" weights that sum to one over all positions, "slots" that attend to the whole window, without an axis for it;
+#: "level" less what is largest in the window, which cancels out where shares are made of it;
 #: "sorted" values in their order; "block" what the positions of a block add up to;
 #: "pad" with zeros after the last position; "fill" with as many as make its length even; "long" a filter's result with its overhang on both sides
 

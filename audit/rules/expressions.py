@@ -70,6 +70,7 @@ class Expressions(Places):
         self.env: Env = dict(given)
         self.returned: list[Known] = []
         self.seen: list[Seen] = []
+        self.rounding = layers.rounding(place)
         self.masks = hide.Masks(self.known, self._constant, lambda node: code.dotted(place, node))
 
     def known(self, node: Any) -> Known:
@@ -81,6 +82,8 @@ class Expressions(Places):
             left, right = self.known(node.left), self.known(node.right)
             if node.op == "@":
                 return self._product(left, right, node)
+            if id(node) in self.rounding.sides:
+                return self._stepped(node, left, right)
             if (masked := self._under_mask(node, node.op, left, right)) is not None:
                 return masked
             if node.op == "*" and isinstance(left, Size) and isinstance(right, Size) and {left.axis, right.axis} == {"b", "t"}:
@@ -263,6 +266,8 @@ class Expressions(Places):
                 return self.masks.after(base, node, name, node.args)
         args = [self.known(a) for a in node.args]
         words = {k: self.known(v) for k, v in node.keywords}
+        if full == "float" and len(args) == 1 and isinstance(args[0], Value) and args[0].state == "window" and not args[0].axes:
+            return args[0]
         if full == "abs" and len(args) == 1 and isinstance(args[0], Grid):
             return self.masks.after(args[0], node, name, [])
         if name == "size":
@@ -298,6 +303,8 @@ class Expressions(Places):
         if name in ("matmul", "bmm") and len(args) == 2:
             return self._product(args[0], args[1], node)
         if name == "linear" and args and isinstance(args[0], Value):
+            if args[0].state == mix.LEVEL:
+                self._handed_on(replace(args[0], state=""))
             return projected(args[0])
         if name == "where" and len(args) == 3 and isinstance(args[0], Value):
             return self._passed(args[1], args[0]) or self._passed(args[2], args[0])
@@ -314,6 +321,8 @@ class Expressions(Places):
 
     def _operation(self, node: ir.Call, name: str, v: Value, rest: list[Any]) -> Known:
         """A method of the value, or a library's function that is given it first."""
+        if id(node) in self.rounding.calls:
+            return v if not v.state else None
         words = dict(node.keywords)
         over = ax.argument(rest, 0, node.keywords, "dim", "axis")
         if name in ("masked_fill", "masked_fill_", "where") and len(rest) == 2:
@@ -348,6 +357,8 @@ class Expressions(Places):
         if name == "unsqueeze" and v.state in ("", "window") and (at := ax.number(over)) is not None and abs(at) <= len(v.axes):
             at %= len(v.axes) + 1
             return replace(v, axes=(*v.axes[:at], ".", *v.axes[at:]))
+        if name == "item":
+            return v if v.state == "window" and not v.axes else None
         if name == "size":
             return ax.length(node, self.known)
         if name in ("transpose", "swapaxes", "permute"):

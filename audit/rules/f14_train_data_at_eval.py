@@ -1,7 +1,8 @@
 """F14 training data at evaluation: no training shard is read once the artifact is being scored.
 
 **What.** Training tokens are read after the artifact was loaded back (to prefill a table, to adapt, to calibrate), a
-table that was filled in training is read from memory for the score while no artifact holds it, or statistics are taken
+table that was filled in training is read from memory for the score while no artifact holds it (also as a buffer of the
+scored model that its state dict is written without), or statistics are taken
 from training shards after a training loop that used the whole time limit.
 
 **Why.** What is sent from training to evaluation has to be paid for in the 16 MB.
@@ -11,7 +12,8 @@ March 2026 for Hessians collected from training shards after the 600 s; #677 (va
 reads training data counts as training time. #634 and later submissions reserve time for it.
 
 **Look-alikes that are legal.** Calibration on training shards inside the limit (a reserve is subtracted from it:
-#1060, #1394); a logit scale of a few numbers fitted on a training slice (#1924 passed; a warning here); tables that are part of the artifact; a data loader that is still alive but no longer read.
+#1060, #1394); a logit scale of a few numbers fitted on a training slice (#1924 passed; a warning here); tables that are part of the artifact; buffers left out of it that nothing but training reads, or that hold no data
+(rotary caches, masks); a data loader that is still alive but no longer read.
 
 **How it is decided.** The order of reads, updates and calibration runs on training tokens against the point where the
 scored model is read back from the artifact (what a later write and read back of the artifact follows belongs to making
@@ -30,6 +32,7 @@ from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation, Step
 from audit.rules.base import Rule
+from audit.rules.code import code_of
 from audit.rules.flow import event_finding, example, holds, unread, violated
 from audit.rules.steps import Steps
 from audit.trace import Event, Trace
@@ -160,6 +163,12 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         for e in places(_left_outside(ctx.trace)) if (e.path, e.line) not in named
         for message in ["a table filled from training tokens is read for the score, and no artifact holds it"]
     ]  # fmt: skip
+    named = {(f.path, f.line) for f in found}
+    found += [
+        event_finding(RULE, e, message, steps=_left_in_memory(e, name, place, message, score))
+        for e, name, place, score in _stripped(ctx) if (e.path, e.line) not in named
+        for message in ["a table filled from training tokens is a buffer of the scored model, and the artifact is written without it"]
+    ]  # fmt: skip
     yield from found
     if any(f.active == "yes" for f in found):
         yield violated(RULE, found)
@@ -271,6 +280,47 @@ def _left_outside(trace: Trace) -> list[Event]:
         e for e in trace.of("FILL", active=True)
         if back and e.id < back[-1] < read.get(e.detail["table"], 0) and e.id not in written and not e.flags & (GEN | VAL)
     ]  # fmt: skip
+
+
+def _stripped(ctx: Context) -> list[tuple[Event, str, tuple[str, int], Event]]:
+    """Tables that the scored model holds as buffers, left out of all that is written: each with its buffer, where that is
+    left out, and a reported score that rests on it after the artifact's return."""
+    trace: Trace = ctx.trace
+    back = [e.id for e in trace.of("RESTORE", active=True) if e.flags & ART]
+    reported = trace.reported_scores()
+    scores = [s for s in trace.of("SCORE", active=True) if back and s.on_val and s.id in reported and s.id > back[-1]]
+    written = frozenset().union(*(s.taint for s in trace.of("SAVE", active=True)))
+    fills = {e.id: e for e in trace.of("FILL", active=True) if not e.flags & (GEN | VAL)}
+    found: dict[tuple[str, int], tuple[Event, str, tuple[str, int], Event]] = {}
+    for cls, name, taken_in, path, line in trace.stripped:
+        for n in sorted(taken_in & fills.keys() - written):
+            e = fills[n]
+            score = next((s for s in scores if n in s.taint), None)
+            if score is not None and n < back[-1] and _read_at_evaluation(ctx, cls.name, name):
+                found.setdefault((e.path, e.line), (e, name, (path, line), score))
+    return list(found.values())
+
+
+def _read_at_evaluation(ctx: Context, cls: str, buffer: str) -> bool:
+    """Does a method of the class read the buffer outside of what only training runs."""
+    for p in code_of(ctx).places:
+        if p.owner is None or p.owner.name != cls or p.function is None or p.function.name.startswith("__"):
+            continue
+        trains = [b for n in p.nodes(ir.If) if any(isinstance(x, ir.Attr) and x.attr == "training" for x in ir.walk(n.test)) for b in n.body]
+        alone = {id(x) for x in ir.walk(trains)}
+        if any(n.attr == buffer and id(n) not in alone for n in p.nodes(ir.Attr)):
+            return True
+    return False
+
+
+def _left_in_memory(e: Event, name: str, place: tuple[str, int], message: str, score: Event) -> tuple[Step, ...]:
+    steps = Steps()
+    steps.reading(e)
+    steps.taking(e, "its tokens come from here")
+    steps.to(e, message)
+    steps.aside(*place, f"`{name}` is left out of what is written")
+    steps.to(score, "the model is scored, which still holds it")
+    return steps.done()
 
 
 def _scored_later(trace: Trace, e: Event) -> bool:

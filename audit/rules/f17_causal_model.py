@@ -29,8 +29,8 @@ them; a threshold per position, or one that was learned; states moved on by one 
 overwritten; statistics of weights or over channels; ids, or patches of them, that a model is given and moves on by one
 itself; the last position alone, to draw a token; a last state kept for the next window; a state that chunks read before
 they are added to it, or that is kept for the next window; shares of numbers that weigh a loss; what is done in training
-alone; experts whose tokens are sorted and cut at the true counts, or whose capacity is counted in the order of the
-text; sorted positions that all go through one layer.
+alone; rounding by a scale per position, of a weight, or fixed; experts whose tokens are sorted and cut at the true
+counts, or whose capacity is counted in the order of the text; sorted positions that all go through one layer.
 
 **How it is decided.** Layers are looked up through branches, local names, lists, registries of classes, functions that
 build them and what constructors are given; a class that the configuration builds nowhere is inactive. Where a program
@@ -41,8 +41,11 @@ layer's own methods and what one layer leaves for the next. Where time stands af
 turned is followed through views and transposes; where that is lost, or an operation is not known, nothing is said. A
 shift or a filter counts where its result goes on through the model, not in a loss beside it. A padding that is written
 by names is tried with a few numbers of taps; the batch's statistics count where nothing in the program puts a model
-into evaluation mode. Branches that the module's settings keep closed are left out. Library layers attend over the batch
-unless they are built with ``batch_first=True`` or given time in front: that leaves doubt, as does a model that embeds
+into evaluation mode. Branches that the module's settings keep closed are left out; a switch of the program's own level
+is as its configuration sets it. A statistic over the window that is only a scale, by which activations are divided
+before they are rounded and multiplied afterwards, is a warning: what reaches a position from later ones is where it is
+rounded, half a step at most. The largest value that is subtracted counts where no share (``exp``) is made of what is
+left. Library layers attend over the batch unless they are built with ``batch_first=True`` or given time in front: that leaves doubt, as does a model that embeds
 more than the window, whose encoder may read a memory. A mask's direction is worked out on a few positions, where ones,
 infinities, halves of a square and compared positions alone make it and what it hides is written out, and documents that
 are told by a certain token among the ids, which then stand for one text; one that something handed in from elsewhere
@@ -78,12 +81,13 @@ from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
+from audit.rules.rounding import ROUNDED
 from audit.rules.routing import SHARES, Routing
 from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by
 from audit.rules.slots import READ
 from audit.rules.told import SEEN, sees_targets, shown_apart
-from audit.rules.window import STATISTICS, Window
+from audit.rules.window import STATISTICS, Window, is_level
 from audit.trace.foreign import FOREIGN
 
 RULE = Rule(
@@ -242,8 +246,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     said = {(f.path, f.line) for f in once.values() if f.message != READ and f.confidence != "low"}
     found = _surest(f for f in once.values() if f.message != READ or (f.path, f.line) not in said)
     yield from found
-    doubtful = [f for f in found if f.active == "yes" and f.confidence == "low"]
-    if certain := [f for f in found if f.active == "yes" and f.confidence != "low"]:
+    active = [f for f in found if f.active == "yes" and f.severity == "violation"]
+    doubtful = [f for f in active if f.confidence == "low"]
+    if certain := [f for f in active if f.confidence != "low"]:
         yield violated(RULE, certain)
     elif (gap := unread(RULE, ctx, need_scores=False)) is not None:
         yield gap
@@ -254,7 +259,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     elif absent := _not_submitted(ctx):
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"what is scored comes from `{absent}`, which is not among the submitted files")
     else:
-        yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
+        rounded = [f for f in found if f.active == "yes" and f.message == ROUNDED]
+        but = f", but for the rounding in line {rounded[0].line}" if rounded else ""
+        yield holds(RULE, f"no statistic, filter or attention was found that reaches over the whole window{but}")
 
 
 def _not_submitted(ctx: Context) -> str | None:
@@ -289,12 +296,15 @@ def _read(code: Code, along: Sequences, layers: Layers) -> Iterator[Finding]:
     hidden = hides_at_random(code) if seen else False
     for s in seen.values():
         message = s.message
+        if message == ROUNDED and (s.lacks or hidden):
+            continue  # what only training may do
         if hidden:
             message += "; a random part of the input is hidden, and that no hidden token is seen was not shown"
         elif s.lacks:
             message += f"; {s.lacks} was not shown"
         sure = not s.lacks and not hidden
         made = finding(RULE, code, s.place, s.node, message, confidence="high" if sure else "low")
+        made = replace(made, severity="warning") if message == ROUNDED else made
         yield made if s.place.owner is None else _built(code, s.place.owner.name, made)
 
 
@@ -322,7 +332,7 @@ def _classes(code: Code, layers: Layers) -> dict[int, _Class]:
 def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class], layers: Layers) -> Iterator[Finding]:
     settings = classes[id(place.owner)][1] if place.owner is not None and place.function is not None else {}
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
-    direct = list(_direct(code, along, place, shut))
+    direct = list(_direct(code, along, place, shut, layers))
     yield from direct
     if direct or place.owner is None:
         return
@@ -337,10 +347,10 @@ def _constant(node: Any) -> tuple[bool, Any]:
     return isinstance(node, ir.Const), getattr(node, "value", None)
 
 
-def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Iterator[Finding]:
+def _direct(code: Code, along: Sequences, place: Place, shut: set[int], layers: Layers) -> Iterator[Finding]:
     # A result that is sliced right away is a causal filter whose overhang is cut off.
     cut = {id(n.value) for n in place.nodes(ir.Sub)}
-    open_ = _under_parameters(place)
+    open_, rounded = _under_parameters(place), layers.rounding(place).sides
     kinds = (ir.Call, ir.BinOp, ir.AugAssign) if along.touches(place) else (ir.Call,)
     for node in place.nodes(*kinds):
         if id(node) in shut:
@@ -370,9 +380,10 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
                     "the filter is padded on both sides: it reaches later positions",
                 )
         elif isinstance(node, ir.BinOp) and node.op in "+-*/":
-            for part, other in ((node.left, node.right), (node.right, node.left)):
+            for part, other in () if id(node) in rounded else ((node.left, node.right), (node.right, node.left)):
                 whole = _whole_window(along, place, part)
-                if whole and along.along(place, other):
+                cancels = node.op == "-" and part is node.right and is_level(place, part)
+                if whole and along.along(place, other) and not cancels:
                     yield finding(
                         RULE, code, place, node, f"{whole} is put back on every position of the window"
                     )

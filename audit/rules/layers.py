@@ -10,6 +10,7 @@ from typing import Any
 
 from audit import ir
 from audit.rules.code import Code, Place
+from audit.rules.rounding import Rounding, rounding_of
 from audit.rules.sequence import POINTWISE, Sequences
 from audit.rules.settings import settings_of
 
@@ -30,6 +31,7 @@ class Layers:
         self.functions: dict[str, list[Place]] = {}
         self.calls: dict[tuple[int, str], list[Any]] = {}
         self._settings: dict[int, dict[str, Any]] = {}
+        self._rounding: dict[int, Rounding] = {}
         #: per class: masks that its objects are built with, by attribute
         self.masks: dict[int, dict[str, Any]] = {}
         self._stored = {
@@ -67,6 +69,28 @@ class Layers:
                 held["training"] = self.always_trains
             self._settings[key] = {**held, **settings_of(trace.parts if trace is not None else (), place.owner.name)}
         return self._settings[key]
+
+    def constants(self, place: Place) -> dict[str, Any]:
+        """Names of the program's own level that hold one known value, switches among them, which the place does not shadow."""
+        trace = self.code.ctx.trace
+        if trace is None or place.path != self.code.ctx.primary:
+            return {}
+        own = place.params | set(place.by_name)
+        return {k: v for k, v in self._constants.items() if k not in own}
+
+    @cached_property
+    def _constants(self) -> dict[str, Any]:
+        primary, trace = self.code.ctx.primary, self.code.ctx.trace
+        tops = [p for p in self.code.places if p.function is None and p.path == primary]
+        changed = {name for p in self.code.places for s in p.nodes(ir.Scope) for name in s.names}
+        once = {name for p in tops for name, made in p.by_name.items() if len(made) == 1}
+        return {k: v for k, v in trace.constants.items() if k in once - changed} if trace is not None else {}
+
+    def rounding(self, place: Place) -> Rounding:
+        """Where a place rounds values to steps of a scale."""
+        if id(place) not in self._rounding:
+            self._rounding[id(place)] = rounding_of(place)
+        return self._rounding[id(place)]
 
     def made(self, place: Place, func: Any) -> ir.Call | None:
         """The constructor call of the library behind ``self.name``, ``self.name[i]``, or a loop's variable over these."""

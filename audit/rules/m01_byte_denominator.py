@@ -14,7 +14,8 @@ below the full set's 151.06 to 151.10 million with the full set's token count, o
 source: a table that counts a leading space which the evaluation adds again, one that measures the space
 mark as three bytes (also where a damaged mark, ``piece.startswith("?")``, takes it off no piece), byte pieces measured by
 their printed name or as several bytes, another encoding than UTF-8, bytes that are raised to a least number or multiplied by a
-number near one on their way to the divisor, a table that gives tokens without bytes one byte, an evaluation that adds a byte to every ordinary token, a reported score that is divided by a written number of bytes per token, and one that is divided by the bytes of whole windows of
+number near one on their way to the divisor, a table that gives tokens without bytes one byte, an evaluation that adds a byte to every ordinary token, a reported score that is divided by a written number of bytes per token or by sums of a table that gives every token the same
+number (right for a vocabulary of bytes alone), and one that is divided by the bytes of whole windows of
 which each turn scores a later part.
 
 **Look-alikes.** Lossless transforms with a byte sidecar; other tokenizers whose product is right; tables
@@ -33,6 +34,7 @@ from audit.model import Finding, Obligation
 from audit.rules.assumed_bytes import assumed_bytes
 from audit.rules.base import Example, Rule
 from audit.rules.byte_table import byte_table
+from audit.rules.even_bytes import even_bytes
 from audit.rules.floored_bytes import floored_bytes
 from audit.rules.papers import distinct
 from audit.rules.papers_checks import byte_accounting, right_bytes
@@ -165,7 +167,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     if "source" in ctx.available:
         floored = [] if shown else list(floored_bytes(RULE, ctx))
         yield from floored
-        for item in (*byte_table(RULE, ctx, right_bytes), *assumed_bytes(RULE, ctx)):
+        for item in (*byte_table(RULE, ctx, right_bytes), *assumed_bytes(RULE, ctx), *even_bytes(RULE, ctx)):
             if shown and isinstance(item, Obligation) and item.status == "undetermined":
                 continue  # the logs show that the assumed number is the right one
             stated = True

@@ -16,6 +16,7 @@ from audit.rules.filters import PADDED, moved_on, same_text
 from audit.rules.groups import BLOCK, BLOCKED, GROUPED, multiplied
 from audit.rules.groups import contracted as over_blocks
 from audit.rules.masks import ahead
+from audit.rules.rounding import ROUNDED
 from audit.rules.slots import POOL, READ, SLOTS, contracted, pooled, reduced, weighed
 from audit.rules.window import STATISTICS
 from audit.rules.wrapped_ids import WRAPPED
@@ -37,6 +38,7 @@ WHOLE = "the {} over all positions is put back on every position of the window"
 #: the same of every window and channel: weights of a loss are taken in such shares as well
 SINGLE = "one number that all positions of the window have a part in (their {}) is put back on each of them"
 #: what is only subtracted before ``exp`` cancels out where shares are made
+LEVEL = "level"
 _LEVELS = frozenset(text.format(name) for text in (WHOLE, SINGLE) for name in ("amax", "max", "logsumexp"))
 SHARES = frozenset(SINGLE.format(name) for name in [*STATISTICS, "norm", "max", "min"])
 LIMIT = "a threshold over all positions of the window, the later ones included, decides which of them pass"
@@ -59,7 +61,7 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         return _alone(a or b, node.op, plain)  # type: ignore[arg-type]
     if node.op not in "+-*/" or (node.op == "-" and any(v.ahead is not None and v.ahead[1] == BLOCKED for v in (a, b))):
         return None  # a block's own share may be what is taken away
-    ahead = a.ahead or b.ahead
+    ahead = b.ahead if a.ahead is None or (b.ahead is not None and a.ahead[1] == ROUNDED) else a.ahead
     states = {a.state, b.state}
     late = min((v.late for v in (a, b) if "t" in v.axes), default=0)
     made = replace(a if len(a.axes) >= len(b.axes) else b, origin=a.origin | b.origin, ahead=ahead, late=late)
@@ -78,8 +80,11 @@ def both(node: ir.BinOp | ir.AugAssign, left: Known, right: Known, plain: bool) 
         other, own = (a, b) if a.state == "window" else (b, a)
         assert other.ahead is not None
         if node.op == "-" and other.ahead[1] in _LEVELS:
-            return None
+            taken_off = own is a and {"t", "f"} & set(own.axes)
+            return replace(own, state=LEVEL, ahead=(node, other.ahead[1])) if taken_off else None
         return replace(own, ahead=(node, other.ahead[1])) if {"t", "f"} & set(own.axes) else None
+    if LEVEL in states and states <= {"", LEVEL}:
+        return replace(made, state=LEVEL) if node.op in "+-" and states == {"", LEVEL} else None
     if states == {"", "flip"}:
         own = a if not a.state else b
         return replace(own, ahead=(node, BACK)) if "t" in a.axes and a.axes == b.axes and _same(a, b) else None
@@ -109,7 +114,7 @@ def _alone(v: Value, op: str, plain: bool) -> Value | None:
         return v if op in "+-*/" else None
     if v.state == "wrap":  # perhaps times a mask of the first position
         return v if plain or op in "+-" else None
-    return v if v.state in ("", "window", "freq", "flip", "tail") and op in ("+", "-", "*", "/", "**") else None
+    return v if v.state in ("", "window", "freq", "flip", "tail", LEVEL) and op in ("+", "-", "*", "/", "**") else None
 
 
 def product(left: Known, right: Known, node: Any) -> Value | None:
@@ -263,6 +268,8 @@ def kept(v: Value, name: str, rest: list[Any]) -> Value | None:
         return v if name in _SAME_SCORE else None
     if v.state == "wrap" and name in _MULTIPLIES:
         return None
+    if v.state == LEVEL and name not in _SAME_SCORE - {"tanh", "clamp"}:
+        return replace(v, state="") if name in KEEPS - {"exp"} else None
     if v.state == POOL:  # a mask may come in by anything else
         return v if name in _SAME_SCORE else None
     return v if name in KEEPS else None
@@ -427,6 +434,6 @@ def alike(a: Any, b: Any) -> bool:
 
 
 __all__ = [
-    "KEEPS", "NORMS", "QUANTILES", "SHARES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
+    "KEEPS", "LEVEL", "NORMS", "QUANTILES", "SHARES", "STATISTICS", "WEIGHTS", "alike", "arranged", "attended", "both", "compared", "einsum", "flipped", "kept",
     "normed", "padded", "product", "quantile", "rolled", "softmaxed", "spectrum", "statistic", "summed_up",
 ]  # fmt: skip

@@ -16,6 +16,7 @@ from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Grid, Known, Value
 from audit.rules.pieces import called
+from audit.rules.rounding import ROUNDED
 from audit.rules.wrapped_ids import WRAPPED
 
 LAST = "the state at the window's last position is put back on every position of the window"
@@ -39,6 +40,15 @@ class Places:
         if not isinstance(time, ir.Slice) and at == len(parts) - 1:
             return self._picked(v, time, node)
         return None
+
+    def _stepped(self: Any, node: ir.BinOp, left: Known, right: Known) -> Value | None:
+        """Arithmetic around a rounding: activations in steps of a scale, which many positions may have a part in."""
+        first = self.rounding.sides[id(node)] is node.left
+        v, other = (left, right) if first else (right, left)
+        if not isinstance(v, Value) or v.state or not {"t", "f"} & set(v.axes):
+            return None
+        whole = id(node) in self.rounding.back and isinstance(other, Value) and other.state == "window"
+        return replace(v, ahead=v.ahead or (node, ROUNDED)) if whole else v
 
     def _picked(self: Any, v: Value, places: Any, node: Any) -> Value | None:
         """Activations at other places of the window."""

@@ -7,7 +7,7 @@ counts where its result is returned or goes into a layer: in a loss beside the m
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -25,11 +25,13 @@ from audit.rules.groups import moves, pooled, put_back
 from audit.rules.kernels import turned_back
 from audit.rules.layers import Layers
 from audit.rules.sequence import Sequences
+from audit.rules.settings import decided
 
 #: how many calls deep helpers and layers are read
 DEPTH = 3
 #: and how many calls of one method's reading are entered at all
 CALLS = 500
+_NONE: Mapping[str, Any] = {}
 
 
 class Reading(Expressions):
@@ -120,6 +122,14 @@ class Reading(Expressions):
         if test is not None:
             return self._body(s.body if test else s.orelse)
         before = dict(self.env)
+        if (test := decided(s.test, _NONE, self.layers.constants(self.place))) is not None:
+            # As knobs are set: the other way is looked at, and nothing of it stays.
+            taken, other = (s.body, s.orelse) if test else (s.orelse, s.body)
+            self.doubt, returned = self.doubt + 1, len(self.returned)
+            self._body(other)
+            self.doubt, self.env = self.doubt - 1, before
+            del self.returned[returned:]
+            return self._body(taken)
         self.doubt += 1
         begun = len(self.seen)
         left = self._body(s.body)
@@ -335,7 +345,7 @@ class Reading(Expressions):
             return v if fixed else replace(v, ahead=(node, mix.WHOLE.format("norm")))
         if kind in ("Dropout", "Identity"):
             return v
-        self._handed_on(v)
+        self._handed_on(replace(v, state="") if v.state == mix.LEVEL else v)
         if kind == "Linear" and v.axis(-1) == "t" and not v.state and not self.layers.touched(self.place, node.func):
             return replace(v, ahead=(node, mix.OVER))
         if kind == "Linear":

@@ -234,6 +234,8 @@ class Window:
         if isinstance(node, ir.BinOp):
             if node.op == "@":
                 return self._product(node.left, node.right)
+            if self.layers is not None and (side := self.layers.rounding(self.place).sides.get(id(node))) is not None:
+                return self.kind(side)  # the scale only says at what steps it is rounded
             return self._both(node, node.left, node.right)[0] if node.op in "+-*/" else None
         if isinstance(node, ir.UnaryOp):
             return self.kind(node.operand)
@@ -271,6 +273,8 @@ class Window:
 
     def _both(self, node: Any, left: Any, right: Any) -> tuple[Kind | None, Any]:
         a, b = self.kind(left), self.kind(right)
+        if node.op == "-" and a == "along" and b == "window" and is_level(self.place, right):
+            b = None  # see `audit.rules.mixing`: it cancels out where shares are made
         kinds = {a, b}
         if "mixed" in kinds:
             return "mixed", self.at(left) or self.at(right)
@@ -379,8 +383,18 @@ def _module(node: Any) -> bool:
     return isinstance(node, ir.Name) and node.id in ("self", "torch", "F", "nn", "np", "mx", "jnp")
 
 
+def is_level(place: Place, node: Any) -> bool:
+    """The largest value, by whatever name: what may be subtracted before ``exp`` without changing any share."""
+    if isinstance(node, ir.Name):
+        made = place.assigned(node.id)
+        return bool(made) and all(not isinstance(m, ir.Name) and is_level(place, m) for m in made)
+    while isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in ("detach", "float", "to", "unsqueeze"):
+        node = node.func.value
+    return isinstance(node, ir.Call) and isinstance(node.func, ir.Attr) and node.func.attr in ("amax", "logsumexp")
+
+
 def _last(over: Any) -> bool:
     return number(over) in (-1, 2)
 
 
-__all__ = ["STATISTICS", "Window"]
+__all__ = ["STATISTICS", "Window", "is_level"]

@@ -108,6 +108,7 @@ class Calls:
         if met is None or met.active != "yes":
             self.note_met(e, args)
         out = self.call_value(f, args, kwargs, e)
+        self.note_even_used(f, args, kwargs, out)
         # What the script's own functions did was followed.
         own = f.kind in ("func", "class", "obj", "partial", "alt") or (f.kind == "bound" and f.data[0].kind in ("obj", "class"))
         if own or out.kind not in ("val", "seq"):
@@ -703,6 +704,7 @@ class Calls:
             kept = inst.state.taint & self.certain if self.forks and self.loops else EMPTY
             inst.state = V("val", flags=sd.flags & SOURCES)
             inst.state.taint = sd.taint | kept
+            self.keep_buffers(inst, kwargs.get("strict", args[1] if len(args) > 1 else None))
             for part in parts_of(recv):
                 part.data.state.taint = sd.taint | (part.data.state.taint & kept)
             if kept - sd.taint:

@@ -150,6 +150,10 @@ class Trace:
     newest: dict[tuple[int, ...], int] = field(default_factory=dict)
     #: classes that embed a hash of their inputs (`audit.trace.hashed_inputs`)
     hashed: list[Any] = field(default_factory=list)
+    #: buffers that a state dict was saved without: (class, buffer, what it was taken in by, path, line)
+    stripped: list[tuple[Any, str, frozenset, str, int]] = field(default_factory=list)
+    #: names of the program's own level that hold a number, a text or a switch when all has run
+    constants: dict[str, Any] = field(default_factory=dict)
     #: parts of a model that its constructor builds only under a condition which the configuration closes
     left_out: set[str] = field(default_factory=set)
     deeper: set[str] = field(default_factory=set)  # classes below the parts that were followed: built, perhaps

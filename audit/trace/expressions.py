@@ -164,7 +164,7 @@ class Expressions(Attributes, Arithmetic, Subscripts):
                     out.data[k.const] = v
                 else:
                     out.rest = v if out.rest is None else join(out.rest, v)
-            return out
+            return self.without_buffers(e, out)
         exact = all(x for _, _, x in collected)
         if exact:
             return seq([v for _, v, _ in collected])

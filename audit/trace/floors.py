@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from audit.trace.even import EVEN, only_even
 from audit.trace.left_out import ADDED, LAID, ONLY
 from audit.trace.positions import FAR, FIRST_STEP, TOTAL, Place
 from audit.trace.shaping import number
@@ -37,7 +38,8 @@ FLOORED, DIVIDED = "floored", "divided by floored"
 SCALED, DIVIDED_BY_SCALED = "scaled", "divided by scaled"
 #: ``(MORE, path, line)``: of bytes of a whole window, of which only a later part is scored; of a score divided by them
 MORE, DIVIDED_BY_MORE = "more", "divided by more"
-_OF_SCORE = {FLOORED: DIVIDED, MORE: DIVIDED_BY_MORE, SCALED: DIVIDED_BY_SCALED}
+DIVIDED_BY_EVEN = "divided by even"
+_OF_SCORE = {EVEN: DIVIDED_BY_EVEN, FLOORED: DIVIDED, MORE: DIVIDED_BY_MORE, SCALED: DIVIDED_BY_SCALED}
 #: what is known of a table is known of what is looked up in it
 OF_TABLE = frozenset([FLOORED, SCALED])
 #: bytes that others were taken from
@@ -101,7 +103,7 @@ class Floors:
             summed = size.keys & {TOTAL, ADDED} and size.flags & BYTES and not size.flags & (LOSS | COUNT | PROB | LOGITS)
             summed = summed or read_beside(size)
             if losses.flags & LOSS and losses.scores and summed:
-                out.keys = out.keys | {(_OF_SCORE[k[0]], *k[1:]) for k in found & size.keys}
+                out.keys = out.keys | {(_OF_SCORE[k[0]], *k[1:]) for k in found & size.keys if k[0] != EVEN or (k[3] and only_even(size))}
 
     def note_bytes_taken(self: Any, out: V) -> None:
         """``bytes_of(y) - bytes_of(y[:new])``"""

@@ -211,6 +211,7 @@ class Library(Methods, Builtins, Containers, Files):
                 out.data = ONES
             elif last in ("full", "full_like"):
                 out.data = FULL
+            self.note_even(last, args, out, node)
             for a in args:
                 out.deps |= a.deps
                 if a.flags & META:

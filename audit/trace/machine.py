@@ -28,6 +28,7 @@ from audit.trace.coverage import Coverage
 from audit.trace.documents import Documents
 from audit.trace.emptied import Emptied
 from audit.trace.entries import Entries
+from audit.trace.even import Evens
 from audit.trace.events import Event, Trace
 from audit.trace.expressions import Expressions
 from audit.trace.floors import Floors
@@ -49,6 +50,7 @@ from audit.trace.shaping import Shaping
 from audit.trace.spellings import Spellings
 from audit.trace.started import Started
 from audit.trace.statements import Statements
+from audit.trace.stripped import Stripped
 from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
 from audit.trace.terms import TermsOfSums
@@ -109,7 +111,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats,
+    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens, Stripped,
 ):  # fmt: skip
     def __init__(
         self,
@@ -269,6 +271,7 @@ class Machine(
             scope.names["__doc__"] = const(None)
             self.block(module.body)
             self.begin(module)
+            self.trace.constants = {k: v.const for k, v in scope.names.items() if v.kind == "const" and isinstance(v.const, (bool, int, float, str))}
         except Exhausted as e:
             self.trace.exhausted = str(e)
         except RecursionError:

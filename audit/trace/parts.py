@@ -121,6 +121,7 @@ class Parts:
                     made = self.ev(value)
                     if made.kind == "val" and not made.models:
                         inst.state.taint = inst.state.taint | made.taint
+                        self.note_buffer(inst, stmt, made)
         finally:
             self.scope = outer
 

@@ -8,6 +8,7 @@ from audit import ir
 from audit.trace.bests import best_of
 from audit.trace.chosen_weights import chosen_weights, decides_weights, learned_from
 from audit.trace.documents import kept, marked
+from audit.trace.even import OF_ENTRY
 from audit.trace.floors import OF_TABLE
 from audit.trace.gates import NORM, PROPOSALS, RECKONED, found_by_read, holds_tokens, picks_tokens
 from audit.trace.left_out import LAID, MARKS, ending, gathered
@@ -401,8 +402,8 @@ class Subscripts:
         got.kind, got.const = "val", None
         got.flags |= index.flags & (VAL | TGT) | BYTES
         got.atoms = index.atoms if not out.atoms else out.atoms
-        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys if k[0] not in OF_TABLE) | {("lut", self.table_id(base))}
-        got.keys |= {k for k in base.keys if k[0] in OF_TABLE}
+        got.keys = frozenset(("l", *k[1:]) if k[0] == "t" else k for k in index.keys if k[0] not in OF_TABLE | OF_ENTRY) | {("lut", self.table_id(base))}
+        got.keys |= {k for k in base.keys if k[0] in OF_TABLE} | self.even_keys(base)
         got.taint = out.taint
         return got
 
@@ -451,6 +452,8 @@ class Subscripts:
         if k == "alt":
             base = base.data[0]
             k = base.kind
+        if base.even is not None:
+            base.even.written = True
         if k == "lib":
             if base.data == "os.environ" and (name := self.ev(target.index)).kind == "const":
                 self.env_set(name.const, value)

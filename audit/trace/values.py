@@ -95,6 +95,7 @@ class V:
         "data",
         "deps",
         "either",
+        "even",
         "first",
         "flags",
         "keys",
@@ -150,6 +151,7 @@ class V:
         self.by_place = False  # a dictionary of stream tokens under their places, which count from its start
         self.first: V | None = None  # of a list that loops filled: what was put in first
         self.via: tuple[Link, ...] = ()  # where it, or what it was made of, was given a name last
+        self.even: Any = None  # a table of one number; see `audit.trace.even`
         self.maybe = False  # a container that may as well be None, after branches that could not be decided
 
     def __repr__(self) -> str:  # pragma: no cover - debugging only
@@ -220,11 +222,12 @@ class ClassV:
 class Instance:
     """An object of a user class. For a model, ``state`` carries what its parameters depend on."""
 
-    __slots__ = ("attrs", "begun", "born", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
+    __slots__ = ("attrs", "begun", "born", "buffers", "cls", "hooks", "line", "put_in", "serial", "state", "stored", "trained", "wiped")
 
     def __init__(self, cls: Any, serial: int, line: int, born: tuple = ()) -> None:
         self.cls = cls
         self.attrs: dict[str, V] = {}
+        self.buffers: dict[str, frozenset] = {}  # of buffers that were made of the stream's tokens: what those were taken in by
         self.begun: dict[str, frozenset] = {}  # numbers that were given anew: the turns, open at that time, that they do not hang on
         self.put_in: dict[Any, V] = {}  # modules that took the place of some of its opaque parts, by where they did
         self.state = V("val")
