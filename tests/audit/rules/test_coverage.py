@@ -130,6 +130,32 @@ def test_bytes_per_token_near_a_tokenizers_tell_a_part_of_its_set(score, status)
     assert d2(code, {"train_seed1.log": log} | stated)[0] == status
 
 
+LOADED = "val_loader:shards pattern=./data/fineweb_val_*.bin tokens:62021632\n"
+
+
+@pytest.mark.parametrize(
+    ("code", "lines", "status"),
+    [
+        # 2.4053 bytes a token, where the full set has 2.4359: the log's count is that of what was loaded
+        (HARD, "final_exact val_loss:2.91930576 val_bpb:1.75095611\n", "violated"),
+        (HARD, "step:100/100 val_loss:2.4786 val_bpb:1.4866\nfinal_exact val_loss:2.91930576 val_bpb:1.75095611\n", "violated"),
+        # nothing in the program keeps to a part: the figures alone are a doubt
+        (HARD.replace("val = val[:500_001]", ""), "final_exact val_loss:2.91930576 val_bpb:1.75095611\n", "undetermined"),
+        # another setting, another version of the script: its figures fit
+        (HARD, "final_exact val_loss:2.95640000 val_bpb:1.75095611\n", "holds"),
+        # a third of a per cent: means of different tokens
+        (HARD, "final_exact val_loss:2.94700000 val_bpb:1.75095611\n", "undetermined"),
+        # another line of the same run is right
+        (HARD, "step:100/100 val_loss:2.5101 val_bpb:1.4866\nfinal_exact val_loss:2.91930576 val_bpb:1.75095611\n", "undetermined"),
+        # another run's figures than those that are stated
+        (HARD, "final_exact val_loss:2.91930576 val_bpb:1.85095611\n", "undetermined"),
+    ],
+)
+def test_figures_that_do_not_fit_the_full_set_confirm_a_part_that_the_program_keeps_to(code: str, lines: str, status: str) -> None:
+    code = code.replace("500_001", 'int(os.environ.get("KEEP", "131073"))')
+    assert d2(code, {"train_seed1.log": LOADED + lines, "submission.json": '{"val_bpb": 1.75095611}'})[0] == status
+
+
 DOCS = """\
 import random
 cut = (val == 1).nonzero()[:, 0].tolist() + [val.numel() - 1]
