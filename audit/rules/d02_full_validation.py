@@ -21,7 +21,8 @@ Where the source keeps every reported evaluation to a known number of tokens and
 token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others); so do bytes per token
 that are off by more than half a per cent where the log prints the count of the set that was loaded.
 The same where the source cuts the stream to a number of tokens, or its documents or the list of its windows to some of them, that no setting changes, or
-whose setting the log of the reported run prints, and the papers state a score.
+whose setting the log of the reported run prints (or the command that the papers give, where it is the script's default as well), and
+the papers state a score.
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings. So are windows that a
 test of their tokens picks.
@@ -267,7 +268,18 @@ def _fixed(ctx: Context, found: Evidence, cut: Cut) -> str:
     values = [ctx.knobs.lookup(name) for name in cut.settings]
     printed = all(v is not None and v.source == "log" and not v.ambiguous for v in values)
     shown = any(run.link == "score" and all(run.knob(name) is not None for name in cut.settings) for run in found.behind)
-    return "the log of the reported run prints that setting" if cut.settings and printed and shown else ""
+    if cut.settings and printed and shown:
+        return "the log of the reported run prints that setting"
+    typed = all(v is not None and v.source == "command" and not v.ambiguous for v in values)
+    usual = typed and all(_same(v.value, ctx.knobs.default(name)) for v, name in zip(values, cut.settings, strict=True))  # type: ignore[union-attr]
+    return "the command in the papers sets that as the script does by default" if cut.settings and usual else ""
+
+
+def _same(value: str, default: str | None) -> bool:
+    try:
+        return default is not None and float(value) == float(default)
+    except ValueError:
+        return False
 
 
 def _far(reading: Reading) -> bool:

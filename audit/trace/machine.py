@@ -143,6 +143,7 @@ class Machine(
         self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
         self.certain: set[int] = set()  # updates under no branch that could not be decided
         self.forks = 0  # branches open that could not be decided
+        self.sized = 0  # of these, such as the full set's number of tokens decides
         self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []
         self.active_calls: dict[int, int] = {}
