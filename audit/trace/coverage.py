@@ -13,6 +13,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Event, Trace
+from audit.trace.positions import place_of
 from audit.trace.shares import known as of_all
 from audit.trace.spans import NUMBER_OF, OF_ROWS, ROWS
 from audit.trace.values import BPB, CUT, LOSS, META, TIME, VAL, V
@@ -121,6 +122,26 @@ class Coverage:
         """``range(min(...))``"""
         if stop.flags & META and stop.flags & CUT and self.trace.cuts:
             self.trace.stops.setdefault(loop, self.trace.cuts[-1][1])
+
+    def note_turns(self: Any, bounds: list[V], loop: int, node: Any) -> None:
+        """``for _ in range(64)``: what its turns read is known if each of them reads a known number of tokens (`note_read_in_turns`)."""
+        if all(b.kind == "const" and type(b.const) is int for b in bounds) and bounds[2].const:
+            turns = len(range(*(b.const for b in bounds)))
+            if turns > 1 and (cut := self.cut(bounds[1], FEWEST, "turns", node)) is not None:
+                self.turns_of[loop] = replace(cut, amount=turns)
+
+    def note_read_in_turns(self: Any, base: V, part: Any) -> None:
+        """``stream[at : at + 1025]`` in a loop that has a number of turns: together they read no more than so many times as much."""
+        if not isinstance(part, tuple) or not from_the_start(base) or base.flags & (META | LOSS):
+            return
+        low, high = part
+        for loop in {x for v in part if v is not None for x, _ in v.deps} & self.turns_of.keys():
+            one = low is not None and high is not None and {x for x, _ in low.deps | high.deps} == {loop} == {x for x, _ in self.loops[-1:]}
+            (begins, first), (ends, last) = (place_of(low), place_of(high)) if one else (((), 0), ((), FEWEST))
+            if begins == ends and 0 < last - first and self.turns_of[loop].amount * (last - first) < FEWEST:
+                self.trace.stops.setdefault(loop, self.turns_of[loop])
+            elif self.trace.stops.get(loop) is self.turns_of.pop(loop):
+                del self.trace.stops[loop]
 
     def note_break(self: Any, s: ir.If) -> None:
         """``if count >= n: break``, from the second turn on: what a sum of losses is does not show in the first."""

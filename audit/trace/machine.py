@@ -182,6 +182,7 @@ class Machine(
         self.counters: dict[int, dict[str, Any]] = {}  # loop -> its counters and by what they go on (`audit.trace.queues`)
         self.several: set[int] = set()  # loops that have more turns than one
         self.made_empty: dict[int, tuple[V, frozenset]] = {}  # lists made with nothing in them (kept alive), with the turns open at that time
+        self.turns_of: dict[int, Any] = {}  # loops that have a known number of turns (`audit.trace.coverage`)
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.bodies: list[list] = []  # per open loop: its statements

@@ -302,3 +302,51 @@ def test_a_command_that_says_what_the_script_does_anyway(default: str, command: 
         'print(f"val_bpb:{evaluate(model, val):.4f}")\n'
     )
     assert d2(code, STATED | {"README.md": f"# A model\n\n```bash\n{command}\n```\n"})[0] == status
+
+
+ADD = """\
+total, n = torch.zeros(()), val.numel() - 1
+def add(w):
+    global total
+    with torch.no_grad():
+        total = total + nll(model, w[None, :-1], w[None, 1:]).sum()
+
+@
+print(f"val_bpb:{total.item() / 0.6931471805599453 / n_bytes:.4f}")
+"""
+SO_MANY_TURNS = {
+    "for i in range(32):\n    add(val[i * 1024 : (i + 1) * 1024 + 1])": "32 turns",
+    "for i in range(0, 1_000_000, 1024):\n    add(val[i : i + 1025])": "977 turns",
+    "at = 0\nfor _ in range(64):\n    add(val[at : at + 1025])\n    at += 1024": "64 turns",
+    "for i in range(int(os.environ.get('VAL_STEPS', '20'))):\n    add(val[i * 4096 : i * 4096 + 4097])": "VAL_STEPS=20",
+}
+ALL_IN_SO_MANY = [
+    "for c in range(8):\n    for i in range(n * c // 8, n * (c + 1) // 8, 1024):\n        add(val[i : i + 1025])",
+    "for c in range(8):\n    add(val[n * c // 8 : n * (c + 1) // 8 + 1])",
+    "step = n // 100\nfor i in range(100):\n    add(val[i * step : (i + 1) * step + 1])",
+    "for i in range(60_568):\n    add(val[i * 1024 : (i + 1) * 1024 + 1])",
+    "for b in range(1_000):\n    add(val[b * 65_536 : (b + 1) * 65_536 + 1])",
+    "for i in range(0, 63_000_000, 1024):\n    if i + 1 >= n:\n        break\n    add(val[i : i + 1025])",
+    "for k in range(4):\n    add(val.chunk(4)[k])",
+    "for i in range(32):\n    add(val[i * 1024 : (i + 1) * 1024 + 1])\nfor i in range(32 * 1024, n, 1024):\n    add(val[i : i + 1025])",
+    "for c in range(8):\n    for j in range(n // 8192):\n        at = (c * (n // 8192) + j) * 1024\n        add(val[at : at + 1025])",
+    "for c in range(8):\n    at = n * c // 8\n    while at < n * (c + 1) // 8:\n        add(val[at : at + 1025])\n        at += 1024",
+    "at = 0\nfor c in range(8):\n    for _ in range(n // 8192):\n        add(val[at : at + 1025])\n        at += 1024",
+    "at, size = 0, (n + 99) // 100\nfor _ in range(100):\n    add(val[at : at + size + 1])\n    at += size",
+    "for k in range(3):\n    total = torch.zeros(())\n    for i in range(0, n, 1024):\n        add(val[i : i + 1025])",
+    "for k in range(32):\n    with torch.no_grad():\n        model(val[None, k * 1024 : k * 1024 + 1024])\nfor i in range(0, n, 1024):\n    add(val[i : i + 1025])",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", ["", TRIMMED])
+@pytest.mark.parametrize("walk", SO_MANY_TURNS)
+def test_so_many_turns_of_so_many_tokens(walk: str, before: str) -> None:
+    status, reason, _ = d2(before + ADD.replace("@", walk), STATED)
+    assert status == "undetermined" and SO_MANY_TURNS[walk] in reason
+
+
+@pytest.mark.parametrize("before", ["", TRIMMED])
+@pytest.mark.parametrize("walk", ALL_IN_SO_MANY)
+def test_so_many_turns_that_may_read_all_of_it(walk: str, before: str) -> None:
+    status, reason, _ = d2(before + ADD.replace("@", walk), STATED)
+    assert status == "not-applicable", reason
