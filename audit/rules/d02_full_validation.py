@@ -50,7 +50,7 @@ from audit.evidence.identities import (
     tokenizer_of_ratio,
 )
 from audit.evidence.runs import Evidence, Run
-from audit.model import Finding, Obligation, Step
+from audit.model import Fact, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.flow import PRELUDE
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
@@ -223,12 +223,15 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
         )
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
         yield paper_finding(RULE, reading.evaluation.bpb, message, confidence="medium", steps=others)
-    elif cut is not None and not short and cut.unit != "turns" and cut.sure and found.stated and (why := _fixed(ctx, found, cut)):
+    elif (
+        cut is not None and not short and cut.unit != "turns" and cut.sure
+        and (stated := _of_this_script(ctx, found)) is not None and (why := _fixed(ctx, found, cut))
+    ):  # fmt: skip
         message = f"{cut.said}, {why}, and the papers state a score"
         yield Finding(
             rule=RULE.id, name=RULE.name, severity="violation", authority=RULE.authority, confidence="medium",
             message=message, path=cut.path, line=cut.line, end_line=cut.line, basis="source",
-            trace=(Step(path=found.stated[0].path, line=found.stated[0].line, message=f"the stated score: {found.stated[0].raw}"),),
+            trace=(Step(path=stated.path, line=stated.line, message=f"the stated score: {stated.raw}"),),
         )  # fmt: skip
     elif cut is not None:
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
@@ -258,6 +261,16 @@ def _off_the_table(found: Evidence) -> tuple[Reading, Tokenizer] | None:
             near = tokenizer_of_count(int(reading.tokens.value)) if uneven else None
         if near is not None:
             return reading, near
+    return None
+
+
+def _of_this_script(ctx: Context, found: Evidence) -> Fact | None:
+    """A score that is stated in the script's folder, or one above or below: elsewhere it may be that of another script."""
+    own = ctx.primary.rpartition("/")[0]
+    for fact in found.stated:
+        folder = fact.path.rpartition("/")[0]
+        if folder == own or (folder and own.startswith(folder + "/")) or (own and folder.startswith(own + "/")):
+            return fact
     return None
 
 

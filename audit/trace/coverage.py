@@ -138,7 +138,7 @@ class Coverage:
         for loop in {x for v in part if v is not None for x, _ in v.deps} & self.turns_of.keys():
             one = low is not None and high is not None and {x for x, _ in low.deps | high.deps} == {loop} == {x for x, _ in self.loops[-1:]}
             (begins, first), (ends, last) = (place_of(low), place_of(high)) if one else (((), 0), ((), FEWEST))
-            if begins == ends and 0 < last - first and self.turns_of[loop].amount * (last - first) < FEWEST:
+            if begins == ends and last > first and self.turns_of[loop].amount * (last - first) < FEWEST:
                 self.trace.stops.setdefault(loop, self.turns_of[loop])
             elif self.trace.stops.get(loop) is self.turns_of.pop(loop):
                 del self.trace.stops[loop]

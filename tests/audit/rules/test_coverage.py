@@ -175,6 +175,10 @@ def test_only_a_part_that_nothing_changes_is_certain(code, status):
     assert d2(code)[0] == "undetermined"
 
 
+def test_a_score_that_is_stated_elsewhere_may_be_another_scripts() -> None:
+    assert d2(HARD, {"records/a/submission.json": STATED["submission.json"]})[0] == "undetermined"
+
+
 @pytest.mark.parametrize(
     ("score", "status"),
     [("2.0515 val_bpb:1.2350", "violated"), ("2.0515 val_bpb:1.2150", "undetermined"), ("2.05 val_bpb:1.23", "undetermined")],
