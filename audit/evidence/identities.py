@@ -144,7 +144,7 @@ def read(run: Run, evaluation: Evaluation) -> Reading:
             return reading
         best = best or reading
     assert best is not None
-    if best.kind == "bytes" and (plain := _right_elsewhere(run, evaluation, counts)) is not None:
+    if best.kind == "bytes" and (plain := right_elsewhere(best)) is not None:
         message = (
             f"loss and score give {_millions(best.implied)} bytes here and the full set's at line {plain.line}: "  # type: ignore[arg-type]
             "these two were not taken over the same tokens"
@@ -153,8 +153,10 @@ def read(run: Run, evaluation: Evaluation) -> Reading:
     return best
 
 
-def _right_elsewhere(run: Run, evaluation: Evaluation, counts: dict[int, Fact]) -> Fact | None:
+def right_elsewhere(reading: Reading) -> Fact | None:
     """Another score of the same run that was divided by the right number of bytes: then the table is not at fault."""
+    run, evaluation = reading.run, reading.evaluation
+    counts = {int(f.value) for f in run.named("val_tokens") if int(f.value) > 0}
     watched = {(f.line, f.name): f for f in run.facts if f.name in {"step_val_bpb", "step_val_loss"}}
     steps = [
         Evaluation(f, watched.get((f.line, "step_val_loss")))

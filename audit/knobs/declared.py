@@ -35,8 +35,10 @@ _ALIAS = re.compile(
 #: lines of a reader's body until it reads, and of the whole function until then
 ALIAS_BODY, ALIAS_LINES = 6, 24
 _ATTR = re.compile(r"""["']?([A-Za-z_]\w*)["']?\s*(?::\s*[\w\[\], |."']+?)?\s*[=:]\s*[^=;#]{0,160}$""", re.S)
+#: an option and what follows its names, up to the next option at the most
 _OPTION = re.compile(
-    r"""add_argument\(\s*(?P<names>(?:["']-{1,2}[\w-]+["']\s*,?\s*)+)(?P<rest>[^\n]*(?:\n[^\n]*){0,4}?\))"""
+    r"""add_argument\(\s*(?P<names>(?:["']-{1,2}[\w-]+["']\s*,?\s*)+)"""
+    r"""(?P<rest>(?:(?!add_argument\()[^\n])*(?:\n(?:(?!add_argument\()[^\n])*){0,4}?\))"""
 )
 #: ``"--name" in sys.argv``
 _WORD = re.compile(r"""["'](--?[A-Za-z][\w-]*)["']\s+(?:not\s+)?in\s+(?:sys\s*\.\s*)?argv\b""")

@@ -18,9 +18,11 @@ weighted unequally): accepted records have that, and it is a warning. Off by mor
 no other reported line right, it is undetermined: a part of the set has other bytes per token than the whole.
 ``submission.json`` may say itself how many tokens the score is over; that counts where no log shows the full set.
 Where the source keeps every reported evaluation to a known number of tokens and the log prints no count, bytes per
-token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others).
+token that come near a known tokenizer's and differ from it say that it did (the beginning of the set has others); so do bytes per token
+that are off by more than half a per cent where the log prints the count of the set that was loaded.
 The same where the source cuts the stream to a number of tokens, or its documents or the list of its windows to some of them, that no setting changes, or
-whose setting the log of the reported run prints, and the papers state a score.
+whose setting the log of the reported run prints (or the command that the papers give, where it is the script's default as well), and
+the papers state a score.
 Where no paper settles it and the source keeps every reported evaluation to a known number of tokens or turns, as
 configured, it is undetermined: a part of the set was scored, unless the reported run had other settings. So are windows that a
 test of their tokens picks.
@@ -43,10 +45,12 @@ from audit.evidence.identities import (
     Tokenizer,
     nearest_tokenizer,
     readings,
+    right_elsewhere,
+    tokenizer_of_count,
     tokenizer_of_ratio,
 )
-from audit.evidence.runs import Evidence
-from audit.model import Finding, Obligation, Step
+from audit.evidence.runs import Evidence, Run
+from audit.model import Fact, Finding, Obligation, Step
 from audit.rules.base import Example, Rule
 from audit.rules.flow import PRELUDE
 from audit.rules.papers import confidence_of, distinct, evidence, paper_finding
@@ -111,6 +115,15 @@ ILLEGAL = [
         lines=(1,),
     ),
     Example(
+        name="a number of tokens by the script, and bytes per token that no full set of the count in the log has",
+        code=PRELUDE + 'val = val[: int(os.environ.get("VAL_TOKENS", "131072")) + 1]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n',
+        files=(
+            ("train_seed1.log", _log(62_021_632, 2.91930576, 1.75095611)),
+            ("submission.json", '{"val_bpb": 1.75095611}'),
+        ),
+        lines=(3,),
+    ),
+    Example(
         name="a number of tokens that stands in the script",
         code=(code := PRELUDE + 'val = val[:500_001]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n'),
         files=(("submission.json", '{"val_bpb": 1.2350}'),),
@@ -151,6 +164,14 @@ LEGAL = [
         ),
     ),
     Example(
+        name="the full set in the log of a run with another setting",
+        code=PRELUDE + 'val = val[: int(os.environ.get("VAL_TOKENS", "131072")) + 1]\nprint(f"val_bpb:{evaluate(model, val):.4f}")\n',
+        files=(
+            ("train_seed1.log", _log(62_021_632, 1.88, 1.11344758)),
+            ("submission.json", '{"val_bpb": 1.1134}'),
+        ),
+    ),
+    Example(
         name="a smoke test beside the reported run",
         code=_SCRIPT,
         files=(
@@ -169,6 +190,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     found = evidence(ctx)
     full, short, unknown, apart = [], False, "", None
+    uneven: list[tuple[Run, Finding]] = []
     for reading in readings(found):
         place = reading.evaluation.bpb
         others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
@@ -179,7 +201,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             )
         elif reading.kind == "unequal":
             apart = reading if reading.run.link and _far(reading) else apart
-            yield paper_finding(RULE, place, reading.message, severity="warning", steps=others)
+            uneven.append((reading.run, paper_finding(RULE, place, reading.message, severity="warning", steps=others)))
         elif reading.kind == "full":
             full.append(reading)
         else:
@@ -189,21 +211,27 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             if 0 < int(fact.value) < LEAST_TOKENS:
                 message = f"the stated score is over {int(fact.value):,} tokens; the 50,000 documents have 36 million or more"
                 yield paper_finding(RULE, fact, message)
+    cut = _cut(ctx) if not full else None
+    off = _off_the_table(found) if cut is not None and not short else None
+    yield from (finding for run, finding in uneven if off is None or run is not off[0].run)
     if full:
         yield Obligation(rule=RULE.id, status="holds", reason=f"{full[0].run.path}: {full[0].message}")
-    elif (cut := _cut(ctx)) is not None and not short and (off := _off_the_table(found)) is not None:
+    elif cut is not None and off is not None:
         reading, near = off
         message = (
             f"{cut.said}, and loss and score give {_mean(reading):.4f} bytes a token; the full set has {near.ratio} with {near.name}"
         )
-        others = (reading.evaluation.loss,) if reading.evaluation.loss is not None else ()
+        others = tuple(f for f in (reading.tokens, reading.evaluation.loss) if f is not None)
         yield paper_finding(RULE, reading.evaluation.bpb, message, confidence="medium", steps=others)
-    elif cut is not None and not short and cut.unit != "turns" and cut.sure and found.stated and (why := _fixed(ctx, found, cut)):
+    elif (
+        cut is not None and not short and cut.unit != "turns" and cut.sure
+        and (stated := _of_this_script(ctx, found)) is not None and (why := _fixed(ctx, found, cut))
+    ):  # fmt: skip
         message = f"{cut.said}, {why}, and the papers state a score"
         yield Finding(
             rule=RULE.id, name=RULE.name, severity="violation", authority=RULE.authority, confidence="medium",
             message=message, path=cut.path, line=cut.line, end_line=cut.line, basis="source",
-            trace=(Step(path=found.stated[0].path, line=found.stated[0].line, message=f"the stated score: {found.stated[0].raw}"),),
+            trace=(Step(path=stated.path, line=stated.line, message=f"the stated score: {stated.raw}"),),
         )  # fmt: skip
     elif cut is not None:
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"{cut}, and no log shows the full set")
@@ -218,11 +246,31 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
 
 
 def _off_the_table(found: Evidence) -> tuple[Reading, Tokenizer] | None:
-    """A reported score whose bytes per token come near those of a known tokenizer's full set, and are others."""
+    """A reported score whose bytes per token come near those of a known tokenizer's full set, and are others.
+
+    A log that prints the full set's token count says what was loaded, not what was scored. There the figures have to be
+    further off than means of different tokens put them, and no other line of the run may be right.
+    """
     for reading in readings(found):
-        near = nearest_tokenizer(reading.ratio) if reading.ratio is not None and reading.tokens is None else None
-        if reading.run.link == "score" and near is not None and tokenizer_of_ratio(reading.ratio) is None:  # type: ignore[arg-type]
+        if reading.run.link != "score" or reading.ratio is None:
+            continue
+        if reading.tokens is None:
+            near = nearest_tokenizer(reading.ratio) if tokenizer_of_ratio(reading.ratio) is None else None
+        else:
+            uneven = reading.kind == "unequal" and _far(reading) and right_elsewhere(reading) is None
+            near = tokenizer_of_count(int(reading.tokens.value)) if uneven else None
+        if near is not None:
             return reading, near
+    return None
+
+
+def _of_this_script(ctx: Context, found: Evidence) -> Fact | None:
+    """A score that is stated in the script's folder, or one above or below: elsewhere it may be that of another script."""
+    own = ctx.primary.rpartition("/")[0]
+    for fact in found.stated:
+        folder = fact.path.rpartition("/")[0]
+        if folder == own or (folder and own.startswith(folder + "/")) or (own and folder.startswith(own + "/")):
+            return fact
     return None
 
 
@@ -233,7 +281,18 @@ def _fixed(ctx: Context, found: Evidence, cut: Cut) -> str:
     values = [ctx.knobs.lookup(name) for name in cut.settings]
     printed = all(v is not None and v.source == "log" and not v.ambiguous for v in values)
     shown = any(run.link == "score" and all(run.knob(name) is not None for name in cut.settings) for run in found.behind)
-    return "the log of the reported run prints that setting" if cut.settings and printed and shown else ""
+    if cut.settings and printed and shown:
+        return "the log of the reported run prints that setting"
+    typed = all(v is not None and v.source == "command" and not v.ambiguous for v in values)
+    usual = typed and all(_same(v.value, ctx.knobs.default(name)) for v, name in zip(values, cut.settings, strict=True))  # type: ignore[union-attr]
+    return "the command in the papers sets that as the script does by default" if cut.settings and usual else ""
+
+
+def _same(value: str, default: str | None) -> bool:
+    try:
+        return default is not None and float(value) == float(default)
+    except ValueError:
+        return False
 
 
 def _far(reading: Reading) -> bool:

@@ -16,7 +16,7 @@ from audit.trace.queues import CLAIMED
 from audit.trace.runs import joined
 from audit.trace.scaled import LESS_THAN_ONE
 from audit.trace.shaping import BY_GAP, BY_LOSS, GAP, PICKED, added_up, is_loss, number, same_target
-from audit.trace.shares import begins_share, reckoned
+from audit.trace.shares import begins_share, beside_another, reckoned
 from audit.trace.spans import HEAD
 from audit.trace.started import named
 from audit.trace.strides import moved
@@ -120,6 +120,8 @@ class Arithmetic:
         if out.kind == "const":
             return out  # the path of a script
         out.flags &= ~RATIO
+        if op == "+" and a.flags & b.flags & LOSS:
+            beside_another([a, b], out)
         if op == "-" and is_loss(a) and is_loss(b) and not (a.scores or b.scores) and same_target(a, b):
             out.const = GAP
         if HIT in (a.const, b.const) and (op in "*&" or (op == "/" and a.const == HIT)):

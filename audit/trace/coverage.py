@@ -13,7 +13,10 @@ from typing import Any
 
 from audit import ir
 from audit.trace.events import Event, Trace
-from audit.trace.values import BPB, CUT, LOSS, META, TIME, VAL, WHOLE_ATOMS, V
+from audit.trace.positions import place_of
+from audit.trace.shares import known as of_all
+from audit.trace.spans import NUMBER_OF, OF_ROWS, ROWS
+from audit.trace.values import BPB, CUT, LOSS, META, TIME, VAL, V
 
 #: tokens; fewer than any tokenizer's full set has (SP8192: 40.5 million)
 FEWEST = 30_000_000
@@ -21,6 +24,8 @@ FEWEST = 30_000_000
 MOST_TURNS = 50_000
 #: units of lists that were cut (`audit.trace.documents`)
 PIECES = frozenset(["documents", "windows"])
+#: calls that ask how large something is
+_MEASURES = frozenset(["len", "int", "max", "numel", "size"])
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,13 +87,13 @@ class Coverage:
         amount = bound.const if bound.kind == "const" else None
         if isinstance(amount, bool) or not isinstance(amount, (int, float)) or not 1 < amount < most:
             return None
-        sure = not self.loops and not self.forks
+        sure = not self.loops and self.forks == self.sized
         names = frozenset(name for name, _value in bound.knobs)
         return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure, settings=names)
 
     def note_prefix(self: Any, base: V, elements: list, parts: list, out: V, node: Any) -> None:
         """``stream[:n]``"""
-        if len(elements) != 1 or not base.flags & VAL or base.flags & (META | LOSS) or base.atoms != WHOLE_ATOMS:
+        if len(elements) != 1 or not base.flags & VAL or base.flags & (META | LOSS) or not from_the_start(base):
             return
         x = elements[0]
         if not isinstance(x, ir.Slice) or x.upper is None or x.step is not None:
@@ -105,10 +110,11 @@ class Coverage:
             out.flags |= CUT
 
     def note_least(self: Any, args: list[V], out: V, node: Any) -> None:
-        """``min(number of sequences, n)``, outside of loops."""
+        """``min(number of sequences, n)``, ``min(number of tokens, n)``, outside of loops."""
         if len(args) == 2 and not out.deps and out.flags & META and not out.flags & CUT:
+            most, unit = (FEWEST, "tokens") if any(of_tokens(a) for a in args) else (MOST_TURNS, "turns")
             for bound in args:
-                if (cut := self.cut(bound, MOST_TURNS, "turns", node)) is not None:
+                if (cut := self.cut(bound, most, unit, node)) is not None:
                     self.trace.cuts.append((self.next_id, cut))
                     out.flags |= CUT
 
@@ -116,6 +122,26 @@ class Coverage:
         """``range(min(...))``"""
         if stop.flags & META and stop.flags & CUT and self.trace.cuts:
             self.trace.stops.setdefault(loop, self.trace.cuts[-1][1])
+
+    def note_turns(self: Any, bounds: list[V], loop: int, node: Any) -> None:
+        """``for _ in range(64)``: what its turns read is known if each of them reads a known number of tokens (`note_read_in_turns`)."""
+        if all(b.kind == "const" and type(b.const) is int for b in bounds) and bounds[2].const:
+            turns = len(range(*(b.const for b in bounds)))
+            if turns > 1 and (cut := self.cut(bounds[1], FEWEST, "turns", node)) is not None:
+                self.turns_of[loop] = replace(cut, amount=turns)
+
+    def note_read_in_turns(self: Any, base: V, part: Any) -> None:
+        """``stream[at : at + 1025]`` in a loop that has a number of turns: together they read no more than so many times as much."""
+        if not isinstance(part, tuple) or not from_the_start(base) or base.flags & (META | LOSS):
+            return
+        low, high = part
+        for loop in {x for v in part if v is not None for x, _ in v.deps} & self.turns_of.keys():
+            one = low is not None and high is not None and {x for x, _ in low.deps | high.deps} == {loop} == {x for x, _ in self.loops[-1:]}
+            (begins, first), (ends, last) = (place_of(low), place_of(high)) if one else (((), 0), ((), FEWEST))
+            if begins == ends and last > first and self.turns_of[loop].amount * (last - first) < FEWEST:
+                self.trace.stops.setdefault(loop, self.turns_of[loop])
+            elif self.trace.stops.get(loop) is self.turns_of.pop(loop):
+                del self.trace.stops[loop]
 
     def note_break(self: Any, s: ir.If) -> None:
         """``if count >= n: break``, from the second turn on: what a sum of losses is does not show in the first."""
@@ -141,9 +167,51 @@ class Coverage:
                 if (cut := self.cut(bound, MOST_TURNS, "turns", part)) is not None:
                     self.trace.stops.setdefault(loop, replace(cut, leaves=True))
 
+    def long_enough(self: Any, test: ir.Expr) -> bool:
+        """``n < tokens.numel()``: does a test hold for the full set, that has more tokens than any number the script names.
+
+        A part that is taken under it is one that the reported run took (`Cut.sure`).
+        """
+        if isinstance(test, ir.BoolOp):
+            enough = all if test.op == "and" else any
+            return enough(self.known(part) or self.long_enough(part) for part in test.values)
+        if not isinstance(test, ir.Compare) or len(test.ops) != 1 or not measures(test):
+            return False
+        few, many = test.left, test.comparators[0]
+        if test.ops[0] in (">", ">="):
+            few, many = many, few
+        elif test.ops[0] not in ("<", "<="):
+            return False
+        bound, count = self.ev(few), self.ev(many)
+        amount = bound.const if bound.kind == "const" else None
+        return isinstance(amount, (int, float)) and amount < FEWEST and of_tokens(count)
+
     def known(self: Any, test: ir.Expr) -> bool | None:
         known: bool | None = self.truth(self.ev(test)) if plain(test) else None
         return known
+
+
+def from_the_start(stream: V) -> bool:
+    """All of the stream, or all but what was trimmed off its end."""
+    return bool(stream.atoms) and all(not chosen and low is None for chosen, low, _high in stream.atoms) and not stream.keys & {ROWS, OF_ROWS}
+
+
+def of_tokens(v: V) -> bool:
+    """The number of the set's tokens, and not of sequences or windows."""
+    share = of_all(v.share)
+    return share is not None and share.part == 1 and NUMBER_OF not in v.keys
+
+
+def measures(e: ir.Expr) -> bool:
+    """Numbers and sizes, and nothing that could do anything."""
+    for n in ir.walk(e):
+        if isinstance(n, ir.Call):
+            called = n.func.id if isinstance(n.func, ir.Name) else n.func.attr if isinstance(n.func, ir.Attr) else ""
+            if called not in _MEASURES:
+                return False
+        elif not isinstance(n, (ir.Name, ir.Const, ir.Attr, ir.BinOp, ir.Compare)):
+            return False
+    return True
 
 
 def plain(e: ir.Expr) -> bool:

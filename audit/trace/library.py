@@ -46,7 +46,7 @@ from audit.trace.shaping import (
     number,
     same_target,
 )
-from audit.trace.shares import OF_WORLD
+from audit.trace.shares import OF_WORLD, beside_another
 from audit.trace.spans import HEAD, LAYOUT, WINDOWS, laid_out
 from audit.trace.started import STARTS
 from audit.trace.strides import held_by_target
@@ -83,6 +83,7 @@ from audit.trace.values import (
     kinds,
     linked,
     mapping,
+    members,
     seq,
     summary,
     without,
@@ -671,6 +672,7 @@ class Library(Methods, Builtins, Containers, Files):
             out = derive([part])
             out.flags |= part.flags & ORDER
             out.pos = part.pos
+            beside_another(members(first) if first.kind == "seq" else [], out)
             laid_beside(last, first, out)
             return out
         if first.kind in ("obj", "func", "class", "opt", "alt", "partial", "seq", "dict"):

@@ -51,6 +51,8 @@ class Loops:
         listed = it.data[1] if it.kind == "iter" and it.data[0] == "enumerate" else it
         if listed.kind == "seq":
             self.trace.lists[loop] = listed
+        if listed.kind == "iter" and listed.data[0] == "range":
+            self.note_turns(listed.data[1:], loop, s)
         turns = self.turns(it, loop)
         if not turns:
             return self.block(s.orelse) if s.orelse else NORMAL

@@ -145,6 +145,7 @@ class Machine(
         self.guarded: dict[tuple, tuple[str, str | None]] = {}  # `guard_state` of the guards met so far
         self.certain: set[int] = set()  # updates under no branch that could not be decided
         self.forks = 0  # branches open that could not be decided
+        self.sized = 0  # of these, such as the full set's number of tokens decides
         self.taken_from: dict[int, int] = {}  # elements taken so far, per queue (`audit.trace.containers`)
         self.stack: list[tuple[str, int, str]] = []
         self.active_calls: dict[int, int] = {}
@@ -183,6 +184,7 @@ class Machine(
         self.counters: dict[int, dict[str, Any]] = {}  # loop -> its counters and by what they go on (`audit.trace.queues`)
         self.several: set[int] = set()  # loops that have more turns than one
         self.made_empty: dict[int, tuple[V, frozenset]] = {}  # lists made with nothing in them (kept alive), with the turns open at that time
+        self.turns_of: dict[int, Any] = {}  # loops that have a known number of turns (`audit.trace.coverage`)
         self.one_by_one: set[int] = set()  # loops whose number is that of the element
         self.turn_of: dict[tuple, V] = {}  # what a loop's variable was in each of its turns
         self.bodies: list[list] = []  # per open loop: its statements

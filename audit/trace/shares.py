@@ -136,4 +136,10 @@ def shortened(base: V, elements: int, part: Any, out: V) -> None:
         out.share = min(high.share, base.share or WHOLE)
 
 
-__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begins_share", "begun", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]
+def beside_another(parts: list[V], out: V) -> None:
+    """The first tokens, or what was made of them, and other tokens of the stream: together no known number of them."""
+    if out.flags & CUT and any(p.kind == "val" and p.flags & VAL and not p.flags & (CUT | META) for p in parts):
+        out.flags &= ~CUT
+
+
+__all__ = ["OF_WORLD", "WINDOW_STARTS", "Share", "begins_share", "begun", "beside_another", "counted", "documents", "known", "least", "reckoned", "shortened", "starts"]

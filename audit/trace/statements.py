@@ -442,7 +442,7 @@ class Statements(Loops, Contexts, Totals):
                 self.comparing.append(test)
             try:
                 holds = ("yes", needed) if needed else by_hand
-                status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test))
+                status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test), sized=self.long_enough(s.test))
             finally:
                 self.gates.pop()
                 if counted:
@@ -515,8 +515,9 @@ class Statements(Loops, Contexts, Totals):
         return kept
 
     def both(
-        self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None, picked: tuple[str, V] | None = None
-    ) -> int:
+        self: Any, body: list, orelse: list, g1: tuple, g2: tuple, live: bool | None = None, picked: tuple[str, V] | None = None,
+        sized: bool = False,
+    ) -> int:  # fmt: skip
         names = self.scope.names
         before, begun = dict(names), len(self.trace.events)
         self.note_opened(body)
@@ -526,10 +527,12 @@ class Statements(Loops, Contexts, Totals):
         if picked is not None:
             names[picked[0]] = picked[1]
         self.forks += 1
+        self.sized += sized
         try:
             first = self.block(body)
         finally:
             self.forks -= 1
+            self.sized -= sized
             if g1[0]:
                 self.guards.pop()
             if picked is not None and names.get(picked[0]) is picked[1]:

@@ -309,6 +309,8 @@ class Subscripts:
         if ROW in out.keys and picks_entry(parts):
             out = unowned(out, row=True)
         self.note_prefix(base, elements, parts, out, e)
+        if self.turns_of and base.flags & VAL:
+            self.note_read_in_turns(base, parts[-1])
         if base.flags & META and len(parts) == 1 and isinstance(parts[0], tuple) and getattr(elements[0], "step", None) is None:
             out = self.note_first_documents(base, out, [*parts[0], None], e)
         self.note_thinned(base, elements, out, e)

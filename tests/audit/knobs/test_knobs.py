@@ -256,3 +256,11 @@ def test_a_switch_is_as_it_was_printed_last():
     log = "=== rehearsal (TTT_ENABLED=1) ===\nlr: 0.5\nmode:full\nttt_enabled:True lr_scale:1\n" + "step:1\n" * 9
     found = knobs({"train.log": log + "backend:fast ttt_enabled:False\nlr: 0.5\nfinal val_bpb:1.1\n"})
     assert value(found, "TTT_ENABLED") == ("0", "log")
+
+
+def test_options_line_by_line_are_all_declared() -> None:
+    lines = [f'parser.add_argument("--{name}", type=int, default={n}, help="(n)")' for n, name in enumerate(("one", "two", "three", "four"))]
+    lines.insert(2, 'parser.add_argument(\n    "--wide",\n    type=lambda x: int(x),\n    default=7,\n)')
+    script = "import argparse\nparser = argparse.ArgumentParser()\n" + "\n".join(lines) + "\nargs = parser.parse_args()\n"
+    found = knobs({}, script=script).declared
+    assert {name: d.default for name, d in found.items()} == {"--one": "0", "--two": "1", "--wide": "7", "--three": "2", "--four": "3"}
