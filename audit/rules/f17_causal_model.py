@@ -76,6 +76,7 @@ from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.densities import SHARE, Densities
 from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.generators import writes_only
 from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
 from audit.rules.routing import SHARES, Routing
@@ -350,6 +351,8 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int]) -> Itera
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
             if last == "scaled_dot_product_attention" and place.owner is not None and unmasked(node, _constant, lambda _: False):
                 made = _attention(code, place, node)
+                if made.confidence == "low" and writes_only(code, place):
+                    continue
                 if id(node) in open_ and made.confidence == "high":
                     why = f"{made.message}, where {open_[id(node)]} says so; that any call does was not shown"
                     made = replace(made, confidence="low", message=why)

@@ -115,6 +115,8 @@ class Trace:
     conflicts: list[Conflict] = field(default_factory=list)
     entered: set[int] = field(default_factory=set)
     exhausted: str | None = None
+    #: calls of models and their methods, by the id of the node: was any given validation tokens
+    given: dict[int, bool] = field(default_factory=dict)
     #: what prints a score that was not followed, in words
     unfollowed: list[str] = field(default_factory=list)
     models: dict[int, Any] = field(default_factory=dict)
