@@ -67,6 +67,7 @@ from typing import Any
 from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
+from audit.rules.absent import is_absent, part_of_the_model
 from audit.rules.attention import hides_at_random, made_of, unmasked
 from audit.rules.axes import argument, number
 from audit.rules.base import Rule
@@ -254,6 +255,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield Obligation(rule=RULE.id, status="undetermined", reason=reason)
     elif absent := _not_submitted(ctx):
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"what is scored comes from `{absent}`, which is not among the submitted files")
+    elif part := part_of_the_model(code, layers):
+        why = f"the model is made with {part[0]} from `{part[1]}`, which is not among the submitted files"
+        yield Obligation(rule=RULE.id, status="undetermined", reason=why)
     else:
         yield holds(RULE, "no statistic, filter or attention was found that reaches over the whole window")
 
@@ -261,7 +265,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _not_submitted(ctx: Context) -> str | None:
     """The absent module that a score's predictions were made with."""
     scores = ctx.trace.of("SCORE", active=True) if ctx.trace is not None else ()
-    return next((k[1] for s in scores if s.on_val for k in sorted(s.detail.get("keys", ()), key=str) if k[0] == FOREIGN), None)
+    return next((k[1] for s in scores if s.on_val for k in sorted(s.detail.get("keys", ()), key=str) if k[0] == FOREIGN and is_absent(ctx, k[1])), None)
 
 
 def _surest(found: Iterable[Finding]) -> list[Finding]:

@@ -124,7 +124,7 @@ class Calls:
             return self.call_method(f, args, kwargs, node)
         if k == "lib":
             made = self.call_lib(f.data, args, kwargs, node, f)
-            return self.brought_in(f.data, made) if self.absent else made
+            return self.brought_in(f.data, made, [*args, *kwargs.values()]) if self.absent else made
         if k == "obj":
             inst = f.data
             if isinstance(inst.cls, ClassV):

@@ -193,7 +193,7 @@ class Machine(
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.asking: list[tuple[V, Any, int]] = []  # tests of tables whose branches are being executed, with the depth of calls
         self.patched: dict[str, V] = {}  # functions of libraries that the script put its own in place of
-        self.absent: set[str] = set()  # imported modules that are neither submitted nor libraries
+        self.absent = self.trace.absent  # imported modules that are neither submitted nor libraries
         self.working: list[Any] = []  # what the threads do that are being executed (`audit.trace.threads`)
         self.waiting: dict[int, tuple[V, Any]] = {}  # queues that held nothing when a thread asked (kept alive), with what it does
         self.handed: dict[int, V] = {}  # what is being put in such a queue
