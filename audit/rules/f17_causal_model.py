@@ -70,6 +70,7 @@ from typing import Any
 from audit import ir
 from audit.context import Context
 from audit.model import Finding, Obligation
+from audit.rules.absent import is_absent, part_of_the_model
 from audit.rules.attention import hides_at_random, made_of, unmasked
 from audit.rules.axes import argument, number
 from audit.rules.base import Rule
@@ -79,6 +80,7 @@ from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.densities import SHARE, Densities
 from audit.rules.expressions import TURNED
 from audit.rules.flow import example, holds, unread, violated
+from audit.rules.generators import writes_only
 from audit.rules.layers import Layers
 from audit.rules.reading import BRANCH, Seen, readings
 from audit.rules.rounding import ROUNDED
@@ -258,6 +260,9 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
         yield Obligation(rule=RULE.id, status="undetermined", reason=reason)
     elif absent := _not_submitted(ctx):
         yield Obligation(rule=RULE.id, status="undetermined", reason=f"what is scored comes from `{absent}`, which is not among the submitted files")
+    elif part := part_of_the_model(code, layers):
+        why = f"the model is made with {part[0]} from `{part[1]}`, which is not among the submitted files"
+        yield Obligation(rule=RULE.id, status="undetermined", reason=why)
     else:
         rounded = [f for f in found if f.active == "yes" and f.message == ROUNDED]
         but = f", but for the rounding in line {rounded[0].line}" if rounded else ""
@@ -267,7 +272,7 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
 def _not_submitted(ctx: Context) -> str | None:
     """The absent module that a score's predictions were made with."""
     scores = ctx.trace.of("SCORE", active=True) if ctx.trace is not None else ()
-    return next((k[1] for s in scores if s.on_val for k in sorted(s.detail.get("keys", ()), key=str) if k[0] == FOREIGN), None)
+    return next((k[1] for s in scores if s.on_val for k in sorted(s.detail.get("keys", ()), key=str) if k[0] == FOREIGN and is_absent(ctx, k[1])), None)
 
 
 def _surest(found: Iterable[Finding]) -> list[Finding]:
@@ -360,6 +365,8 @@ def _direct(code: Code, along: Sequences, place: Place, shut: set[int], layers: 
             last = name.rpartition(".")[2] or (node.func.attr if isinstance(node.func, ir.Attr) else "")
             if last == "scaled_dot_product_attention" and place.owner is not None and unmasked(node, _constant, lambda _: False):
                 made = _attention(code, place, node)
+                if made.confidence == "low" and writes_only(code, place):
+                    continue
                 if id(node) in open_ and made.confidence == "high":
                     why = f"{made.message}, where {open_[id(node)]} says so; that any call does was not shown"
                     made = replace(made, confidence="low", message=why)

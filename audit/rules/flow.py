@@ -10,10 +10,12 @@ from collections.abc import Sequence
 
 from audit.context import Context
 from audit.model import Confidence, Finding, Obligation, Step
+from audit.rules.absent import is_absent
 from audit.rules.base import Example, Rule
 from audit.rules.steps import Steps
 from audit.rules.unscored import why_unscored
 from audit.trace import Conflict, Event, Trace
+from audit.trace.foreign import FOREIGN, TOKENS
 from audit.trace.values import TRAIN
 
 
@@ -73,6 +75,10 @@ def unread(
         return Obligation(rule=rule.id, status="undetermined", reason=f"the trace is incomplete: {trace.exhausted}")
     if need_scores and not any(e.on_val for e in trace.of("SCORE", active=True)):
         trains = any(e.flags & TRAIN for e in trace.of("UPDATE"))
+        scorers = sorted(m for m in trace.told_by if is_absent(ctx, m))
+        if scorers:
+            why = f"the printed score comes from `{scorers[0]}`, which is not among the submitted files"
+            return Obligation(rule=rule.id, status="undetermined", reason=why)
         if trains and not any(e.on_val for e in trace.events):
             return Obligation(
                 rule=rule.id, status="not-applicable", reason="the script trains and never reads validation tokens"
@@ -87,9 +93,18 @@ def unread(
     if need_scores and not any(e.scores for e in trace.of("REPORT")):
         why = "validation tokens are scored, and no printed figure was found that rests on these scores"
         return Obligation(rule=rule.id, status="undetermined", reason=why)
+    if need_scores and (given := _given_to(ctx, trace)) is not None:
+        why = f"validation tokens are given to `{given}`, which is not among the submitted files, and its answer is scored"
+        return Obligation(rule=rule.id, status="undetermined", reason=why)
     if need_scores and trace.unfollowed and trace.chosen is None:
         return Obligation(rule=rule.id, status="undetermined", reason=trace.unfollowed[0])
     return None
+
+
+def _given_to(ctx: Context, trace: Trace) -> str | None:
+    """An absent module that got validation tokens and whose answer a score rests on: it may adapt, look up or choose."""
+    made = {k[1] for s in trace.of("SCORE", active=True) if s.on_val for k in s.detail.get("keys", ()) if k[0] == FOREIGN and TOKENS in k[2:]}
+    return next((m for m in sorted(made) if is_absent(ctx, m)), None)
 
 
 def holds(rule: Rule, reason: str) -> Obligation:

@@ -104,6 +104,8 @@ def trace(
         result.newest[symbols] = max(offset, result.newest.get(symbols, offset))
     result.dormant_entered = extra.entered - result.entered
     result.reach.take_in(extra.reach, complete=result.exhausted is None)
+    for node, on_val in extra.given.items():
+        result.given[node] = on_val or result.given.get(node, False)
     result.steps += extra.steps
     result.deciding |= extra.deciding
     result.seeds |= extra.seeds

@@ -125,7 +125,7 @@ class Calls:
             return self.call_method(f, args, kwargs, node)
         if k == "lib":
             made = self.call_lib(f.data, args, kwargs, node, f)
-            return self.brought_in(f.data, made) if self.absent else made
+            return self.brought_in(f.data, made, [*args, *kwargs.values()]) if self.absent else made
         if k == "obj":
             inst = f.data
             if isinstance(inst.cls, ClassV):
@@ -347,9 +347,15 @@ class Calls:
         """A call of a user's module: opaque algebra unless its code adapts or reads data itself."""
         cls: ClassV = f.data.cls
         method = cls.find(name)
+        self.note_given([*args, *kwargs.values()], node)
         if method is not None and method.kind == "func" and self.model_method_acts(method.data.node):
             return self.call_closure(method, [f, *args], kwargs, node)
         return self.model_result(f, args, kwargs, node, method.data.node if method is not None and method.kind == "func" else None)
+
+    def note_given(self: Any, values: list[V], node: Any) -> None:
+        """Is a model given validation tokens here, in this turn or another."""
+        if not self.trace.given.get(id(node), False):
+            self.trace.given[id(node)] = any((summary(v) if v.kind in ("seq", "dict") else v).flags & VAL for v in values)
 
     def model_method_acts(self: Any, fn: Any) -> bool:
         found = self.acts.get(id(fn)) if hasattr(self, "acts") else None
@@ -380,6 +386,7 @@ class Calls:
 
     def model_result(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any, fn: Any) -> V:
         values = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]
+        self.note_given(values, node)
         values = [v for v in values if v.kind in ("val", "const", "bound")]
         data = [v for v in values if v.flags & SOURCES and not v.flags & META]
         tensors = [v for v in values if v.kind == "val" and not v.flags & PARAM]

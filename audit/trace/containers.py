@@ -11,6 +11,7 @@ from audit.trace.queues import FEED
 from audit.trace.selection import listed
 from audit.trace.shaping import found_at
 from audit.trace.subscripts import VAL_SHARD, filed_by_tokens, names_shard, without_shard
+from audit.trace.threads import TAKES
 from audit.trace.values import (
     COUNT,
     EMPTY,
@@ -74,7 +75,9 @@ class Containers:
     def container(self: Any, recv: V, name: str, args: list[V], kwargs: dict[str, V], node: Any) -> V:
         first = args[0] if args else None
         if recv.kind == "seq":
-            if name in ("append", "add", "appendleft", "insert", "put") and first is not None:
+            if name in ("append", "add", "appendleft", "insert", "put", "put_nowait") and first is not None:
+                if name in ("put", "put_nowait") and self.waiting and self.handed_over(recv, first):
+                    return const(None)
                 item = args[-1]
                 self.note_bucket(item, node)
                 if item.flags & LOSS and item.flags & VAL and not item.scores:
@@ -101,6 +104,8 @@ class Containers:
                     self.note_filed(recv, part, node)
                 return const(None)
             if name in ("pop", "popleft", "get", "get_nowait"):
+                if name in TAKES and (given := self.asked(recv)) is not None:
+                    return given
                 return self.taken(recv)
             if name == "clear":
                 if self.may_be_kept(recv, node):

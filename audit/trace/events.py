@@ -115,6 +115,11 @@ class Trace:
     conflicts: list[Conflict] = field(default_factory=list)
     entered: set[int] = field(default_factory=set)
     exhausted: str | None = None
+    #: imported modules that are neither submitted nor libraries, and those of them whose figure was printed as the score
+    absent: set[str] = field(default_factory=set)
+    told_by: set[str] = field(default_factory=set)
+    #: calls of models and their methods, by the id of the node: was any given validation tokens
+    given: dict[int, bool] = field(default_factory=dict)
     #: what prints a score that was not followed, in words
     unfollowed: list[str] = field(default_factory=list)
     models: dict[int, Any] = field(default_factory=dict)

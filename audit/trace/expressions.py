@@ -105,6 +105,8 @@ class Expressions(Attributes, Arithmetic, Subscripts):
         out = derive(parts)
         if best := best_of(out.keys):
             out.keys = out.keys - best | alone(parts)
+        if self.absent and not out.scores:
+            self.note_foreign_figure(parts)
         out.const = ("text", leading_text(parts), words_in(e, parts), beside_the_figure(parts))
         return out
 

@@ -479,15 +479,7 @@ class Library(Methods, Builtins, Containers, Files):
                     out.keys = out.keys | {STACKED}
             return out
         if last in ("Thread", "Process", "Timer") and (work := kwargs.get("target")) is not None:
-            # What a thread does is done where it is made; daemons that feed data included.
-            given = kwargs.get("args")
-            named = kwargs.get("kwargs")
-            self.call_value(
-                work, list(given.data or []) if given is not None and given.kind == "seq" else [],
-                {k: v for k, v in (named.data or {}).items() if isinstance(k, str)} if named is not None and named.kind == "dict" else {},
-                node,
-            )  # fmt: skip
-            return V("val")
+            return self.run_thread(work, kwargs, node)
         values = [summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]]
         for fv in args:
             if fv.kind in ("func", "partial") and last in ("checkpoint", "run", "submit", "map", "apply_async", "Thread", "Process", "spawn"):

@@ -11,6 +11,7 @@ from audit.trace.positions import loop_place, one_of, walk_stream
 from audit.trace.runs import abreast, moved
 from audit.trace.shares import begun, starts
 from audit.trace.spans import MAX_START, ROWS, given
+from audit.trace.threads import takes_one
 from audit.trace.values import (
     CUT,
     EMPTY,
@@ -96,7 +97,8 @@ class Loops:
         self.note_opened(s.body)
         self.note_stop(s.test, loop, ("<", "<="), "and")
         self.note_counters(s.body, loop)
-        return self.repeat(s.body, loop, [None, None], s, None, s.test, more=lambda n: None)
+        turns = [None] if self.handed and takes_one(s) else [None, None]
+        return self.repeat(s.body, loop, turns, s, None, s.test, more=lambda n: None)
 
     def enter_iteration(self: Any, names: set[str], at: tuple[int, int], before: dict | None) -> None:
         """Names that the body changes: numbers among them now depend on the iteration."""

@@ -54,6 +54,7 @@ from audit.trace.stripped import Stripped
 from audit.trace.switches import Gate, Switches, closing, said
 from audit.trace.tallies import Tallies
 from audit.trace.terms import TermsOfSums
+from audit.trace.threads import Threads
 from audit.trace.values import EMPTY, TRAIN, VAL, V, const
 from audit.trace.walks import Walks
 from audit.trace.weights import Weights
@@ -111,7 +112,7 @@ class Scope:
 class Machine(
     Statements, Expressions, Calls, Parts, Library, Gates, Weights, Shaping, Choices, Selection, Coverage, Documents, Walks, Reaching, Started,
     Entries, Once, Hooks, Queues, Tallies, Buckets, Bests, LeftOut, Lengths, Floors, Scaled, Emptied, ChosenWeights, Switches, BackingOff,
-    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens, Stripped,
+    Foreign, TermsOfSums, Counters, Spellings, Carried, Repeats, Evens, Stripped, Threads,
 ):  # fmt: skip
     def __init__(
         self,
@@ -196,7 +197,10 @@ class Machine(
         self.passed: list[tuple[V, Any, dict[str, V]]] = []  # tests of tables that this turn of the loop went past
         self.asking: list[tuple[V, Any, int]] = []  # tests of tables whose branches are being executed, with the depth of calls
         self.patched: dict[str, V] = {}  # functions of libraries that the script put its own in place of
-        self.absent: set[str] = set()  # imported modules that are neither submitted nor libraries
+        self.absent = self.trace.absent  # imported modules that are neither submitted nor libraries
+        self.working: list[Any] = []  # what the threads do that are being executed (`audit.trace.threads`)
+        self.waiting: dict[int, tuple[V, Any]] = {}  # queues that held nothing when a thread asked (kept alive), with what it does
+        self.handed: dict[int, V] = {}  # what is being put in such a queue
         self.comparing: list[V] = []  # comparisons of losses whose branches are being executed
         self.ways: tuple[dict[str, V], dict[str, V]] = ({}, {})  # names as the two ways of the last branch left them
         self.picks: list[V] = []  # what numbers were picked by (`audit.trace.chosen_weights`)
