@@ -302,7 +302,7 @@ _QUALIFIED = re.compile(r"pre[- ]?quant|no[- ]ttt|without|diagnos|neural[- ]only
 
 
 #: "Trained on 8×H100 SXM", "Training time: 10 minutes on 8xH100"
-_MACHINE = re.compile(r"\b(?:train(?:ed|ing)?|ran|run)\b[^.;|]{0,40}\bon (?:an? )?(\d+) ?[x×] ?H100", re.I)
+_MACHINE = re.compile(r"\b(?:trained\b|training(?: time)?:)[^.;|]{0,40}\bon (?:an? )?(\d+) ?[x×] ?H100", re.I)
 
 #: the beginning of a paragraph, an item or a heading
 _OPENS = re.compile(r"\s{0,3}(?:[#>|*-]|\d+[.)]\s)")

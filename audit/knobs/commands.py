@@ -259,10 +259,12 @@ def _block(
     lines = [x for x in _counted(_logical(block)) if not _runs_another(files, x[1])]
     named = [comment for _number, line, comment in lines if comment and _RUNS.search(line)]
     apart = len(named) > 1 and any(_VARIES.search(comment) for comment in named)
+    # ``LOCAL_SMOKE_TEST=1``: how to try it out, and not how the reported run was made.
+    tried = any(_TRIED.search(m[1]) and _value(m[2]) not in (None, "", "0", "False", "false") for _n, line, _c in lines for m in _SET.finditer(line))
     for number, line, comment in lines:
-        aside = bool(_HISTORY.search(heading) or _HISTORY.search(comment) or _ASIDE.search(lead))
+        aside = tried or bool(_HISTORY.search(heading) or _HISTORY.search(comment) or _ASIDE.search(lead))
         found = list(_assignments(declared, line, path, number, PROSE if aside else BLOCK))
-        if starts or not aside:  # else a list of switches, which says how to have it otherwise
+        if (starts or not aside) and not tried:  # else a list of switches, which says how to have it otherwise
             yield from found
         if apart and not aside:
             runs.varied |= {c.name for c in found}

@@ -129,7 +129,8 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
     packed = _packed_size(ctx)
     sizes = [s for run in found.behind if (s := run_total(run, packed)) is not None]
     stated, models = stated_sizes(found), stated_models(found)
-    heads = headline(found.stated)
+    # The mean of several runs is printed by none of them.
+    heads = headline(found.stated) if sum(run.link == "score" for run in found.behind) == 1 else None
     for size in sizes:
         if not size.over or size.run is None:
             continue
@@ -138,7 +139,7 @@ def _check(ctx: Context) -> Iterator[Finding | Obligation]:
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         elif not found.rests_on(size.run):
             yield paper_finding(RULE, size.fact, _over(size) + _ANOTHER, severity="warning")
-        elif (other := _of_the_same_seed(size.run, size, sizes)) is not None:
+        elif not _prints(size.run, heads or []) and (other := _of_the_same_seed(size.run, size, sizes)) is not None:
             message = f"{_over(size)}; nothing says that this run is meant and not another one of the same seed, with {other.total.low:,.0f} bytes"
             yield paper_finding(RULE, size.fact, message, severity="warning", steps=(other.fact,))
         else:
@@ -181,15 +182,20 @@ def _over(size: Size) -> str:
     return f"{size.total.low:,.0f} bytes{parts}, {size.total.low - CAP:,.0f} over the cap of {CAP:,}"
 
 
-def _stated_otherwise(run: Run, size: Size, stated: list[Size], heads: list[Interval]) -> Size | None:
+def _stated_otherwise(run: Run, size: Size, stated: list[Size], heads: list[Interval] | None) -> Size | None:
     """The exact size that the metadata state for the seed of a run that printed another score, where it is under the cap."""
     scopes = {f"seed:{run.seed}"}
-    if run.link == "score" and not any(prints(e.bpb, head) for e in run.reported for head in heads):
+    if run.link == "score" and heads is not None and not _prints(run, heads):
         scopes.add("")  # it printed some other figure of the papers, a smaller evaluation's perhaps
     elif run.link != "seed":
         return None
     of_seed = [s for s in stated if s.fact.scope in scopes and s.fact.path.endswith(".json") and " MB" not in s.fact.raw]
     return next((s for s in of_seed if not s.over), None) if not any(s.total.meets(size.total) for s in of_seed) else None
+
+
+def _prints(run: Run, heads: list[Interval]) -> bool:
+    """Is a score that the papers tie a run to the one that they put forward."""
+    return any(prints(e.bpb, head) for e in run.reported for head in heads)
 
 
 def _of_the_same_seed(run: Run, size: Size, sizes: list[Size]) -> Size | None:

@@ -276,6 +276,8 @@ def _of_this_script(ctx: Context, found: Evidence) -> Fact | None:
 
 def _fixed(ctx: Context, found: Evidence, cut: Cut) -> str:
     """Why the reported run had this limit; "" where it may have had another."""
+    if any((v := ctx.knobs.lookup(name)) is not None and v.source != "log" and not _same(v.value, ctx.knobs.default(name)) for name in cut.under):
+        return ""  # a command opens the branch: of another run, perhaps
     if not cut.settings and not cut.knobs:
         return "no setting changes that"
     values = [ctx.knobs.lookup(name) for name in cut.settings]

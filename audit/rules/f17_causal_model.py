@@ -79,6 +79,7 @@ from audit.rules.carried import carried_states
 from audit.rules.code import Code, Place, code_of, finding
 from audit.rules.densities import SHARE, Densities
 from audit.rules.expressions import TURNED
+from audit.rules.final_states import RECURRENT
 from audit.rules.flow import example, holds, unread, violated
 from audit.rules.generators import writes_only
 from audit.rules.layers import Layers
@@ -89,7 +90,7 @@ from audit.rules.sequence import Sequences, sequences_of
 from audit.rules.settings import closed_by
 from audit.rules.slots import READ
 from audit.rules.told import SEEN, sees_targets, shown_apart
-from audit.rules.window import STATISTICS, Window, is_level
+from audit.rules.window import STATISTICS, Window, is_level, summarises
 from audit.trace.foreign import FOREIGN
 
 RULE = Rule(
@@ -225,9 +226,10 @@ def check(ctx: Context) -> Iterator[Finding | Obligation]:
     along = sequences_of(code)
     layers = Layers(code, along)
     classes = _classes(code, layers)
+    whole = any(p.names & RECURRENT or (p.owner is not None and summarises(p)) for p in code.places)
     found = [
         f if p.owner is None else _built(code, p.owner.name, f)
-        for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers)
+        for p in code.places if p.function is not None for f in _place(code, along, p, classes, layers, whole)
     ]  # fmt: skip
     found += _read(code, along, layers)
     for place, mask in attends_ahead(code):
@@ -334,12 +336,15 @@ def _classes(code: Code, layers: Layers) -> dict[int, _Class]:
     return found
 
 
-def _place(code: Code, along: Sequences, place: Place, classes: dict[int, _Class], layers: Layers) -> Iterator[Finding]:
+def _place(
+    code: Code, along: Sequences, place: Place, classes: dict[int, _Class], layers: Layers, whole: bool
+) -> Iterator[Finding]:
+    """``whole``: something in the program may sum up a window."""
     settings = classes[id(place.owner)][1] if place.owner is not None and place.function is not None else {}
     shut = set(closed_by(place.function.body, settings)) if settings and place.function is not None else set()
     direct = list(_direct(code, along, place, shut, layers))
     yield from direct
-    if direct or place.owner is None:
+    if direct or place.owner is None or not whole:
         return
     methods, _ = classes[id(place.owner)]
     if along.touches(place) or any(along.touches(m) for m in methods.values()):

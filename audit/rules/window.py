@@ -41,6 +41,24 @@ _PRODUCTS = frozenset({"bmm", "matmul", "mm"})
 _WEIGHT: dict[Kind | None, int] = {None: 0, "along": 1, "window": 2, "mixed": 3}
 
 
+def summarises(place: Place) -> bool:
+    """May a method make a summary of activations, by itself: a statistic or shares over axis 1, or a loop along it.
+
+    Without such a method in the program, and without a recurrent layer, no `Window` finds anything.
+    """
+    for n in place.nodes(ir.Call):
+        name = n.func.attr if isinstance(n.func, ir.Attr) else n.func.id if isinstance(n.func, ir.Name) else ""
+        if name in STATISTICS or name in ("softmax", "log_softmax"):
+            if any(number(a) == 1 for a in n.args[:3]) or any(number(v) == 1 for k, v in n.keywords if k in ("dim", "axis")):
+                return True
+    for loop in place.function.body if place.function is not None else ():
+        if isinstance(loop, ir.For) and isinstance(loop.target, ir.Name):
+            steps = (n.index.elts[1] for n in ir.walk(loop.body) if isinstance(n, ir.Sub) and isinstance(n.index, ir.Collection) and len(n.index.elts) > 1)
+            if any(isinstance(at, ir.Name) and at.id == loop.target.id for at in steps):
+                return True
+    return False
+
+
 class Window:
     """Kinds of the local names of one method of a module, found in the order of the statements.
 
@@ -397,4 +415,4 @@ def _last(over: Any) -> bool:
     return number(over) in (-1, 2)
 
 
-__all__ = ["STATISTICS", "Window", "is_level"]
+__all__ = ["STATISTICS", "Window", "is_level", "summarises"]

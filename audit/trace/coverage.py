@@ -41,8 +41,9 @@ class Cut:
     leaves: bool = False
     #: no branch decides whether it comes to that, and no loop comes by it again
     sure: bool = False
-    #: the names of the settings
+    #: the names of the settings, and of those that decide whether it comes to that at all
     settings: frozenset[str] = frozenset()
+    under: frozenset[str] = frozenset()
     #: of documents and windows: at random
     drawn: bool = False
     #: of windows: which ones, where it is not the first
@@ -89,7 +90,8 @@ class Coverage:
             return None
         sure = not self.loops and self.forks == self.sized
         names = frozenset(name for name, _value in bound.knobs)
-        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure, settings=names)
+        under = frozenset(name for _state, gate in self.guards for _rank, name, _value in gate)
+        return Cut(self.scope.path, node.line, int(amount), unit, self.gate_text(bound), sure=sure, settings=names, under=under)
 
     def note_prefix(self: Any, base: V, elements: list, parts: list, out: V, node: Any) -> None:
         """``stream[:n]``"""

@@ -258,8 +258,9 @@ def test_a_budget_binds_on_eight_gpus(gpus: str, severity: list[str]) -> None:
         ("Trained on 8×H100 SXM in 700 seconds.", ["violation"]),
         ("**Training time:** 700 s on 8xH100", ["violation"]),
         ("Trained on 1xH100 in 700 seconds.", ["warning"]),
-        ("Trained on 8xH100.\n\nThe run that we stopped early ran on 1xH100.", ["warning"]),
+        ("Trained on 8xH100.\n\nSeed 7 was trained on 1xH100.", ["warning"]),
         ("Training needs less than on 8xH100.", ["warning"]),
+        ("Next: a full 10-min run on 8xH100.", ["warning"]),
     ],
 )
 def test_the_readme_says_on_what_the_run_was_trained(said: str, severity: list[str]) -> None:

@@ -264,3 +264,10 @@ def test_options_line_by_line_are_all_declared() -> None:
     script = "import argparse\nparser = argparse.ArgumentParser()\n" + "\n".join(lines) + "\nargs = parser.parse_args()\n"
     found = knobs({}, script=script).declared
     assert {name: d.default for name, d in found.items()} == {"--one": "0", "--two": "1", "--wide": "7", "--three": "2", "--four": "3"}
+
+
+def test_a_command_that_tries_the_script_out_says_nothing_of_the_run() -> None:
+    script = "import os\nA = os.environ.get('LOCAL_SMOKE_TEST', '0')\nB = os.environ.get('VAL_BATCH', '9')\n"
+    block = "```bash\nexport VAL_BATCH=1\nexport LOCAL_SMOKE_TEST={}\npython train_gpt.py\n```\n"
+    assert knobs({"README.md": block.format(1)}, script=script).values == {}
+    assert set(knobs({"README.md": block.format(0)}, script=script).values) == {"LOCAL_SMOKE_TEST", "VAL_BATCH"}

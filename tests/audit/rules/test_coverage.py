@@ -354,3 +354,21 @@ def test_so_many_turns_of_so_many_tokens(walk: str, before: str) -> None:
 def test_so_many_turns_that_may_read_all_of_it(walk: str, before: str) -> None:
     status, reason, _ = d2(before + ADD.replace("@", walk), STATED)
     assert status == "not-applicable", reason
+
+
+SMOKE = """\
+def load():
+    usable = (val.numel() - 1) // 1024 * 1024
+    if os.environ.get("SHORT") == "1":
+        usable = min(usable, 1_000_000)
+    return val[: usable + 1]
+val = load()
+print(f"val_bpb:{evaluate(model, val):.4f}")
+"""
+
+
+def test_a_branch_that_only_a_command_opens_may_be_another_runs() -> None:
+    papers = {"README.md": "```bash\nSHORT=1 python train_gpt.py\n```\n", "submission.json": '{"val_bpb": 1.11344758}'}
+    assert d2(SMOKE, papers)[0] == "undetermined"
+    assert d2(SMOKE, {"submission.json": papers["submission.json"]})[2] == "clean"
+    assert d2(SMOKE.replace('os.environ.get("SHORT") == "1"', "True"), {"submission.json": papers["submission.json"]})[2] == "violation"
