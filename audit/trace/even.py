@@ -53,10 +53,15 @@ class Evens:
 
     def note_even_used(self: Any, f: V, args: list[V], kwargs: dict[str, V], out: V) -> None:
         """A library's function, or a method of the value, is given such a table."""
-        library = f.kind in ("lib", "val") or (f.kind == "bound" and f.data[0].kind == "val")
-        if not library:
-            return  # what the script's own functions do is followed
-        given = [*([f.data[0]] if f.kind == "bound" else []), *args, *kwargs.values()]
+        kind = f.kind
+        if kind == "bound":
+            if f.data[0].kind != "val":
+                return  # what the script's own functions do is followed
+        elif kind != "lib" and kind != "val":
+            return
+        given = [f.data[0], *args] if kind == "bound" else args
+        if kwargs:
+            given = [*given, *kwargs.values()]
         held = [v.even for v in given if v.even is not None]
         if not held:
             return

@@ -442,7 +442,8 @@ class Statements(Loops, Contexts, Totals):
                 self.comparing.append(test)
             try:
                 holds = ("yes", needed) if needed else by_hand
-                status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test), sized=self.long_enough(s.test))
+                sized = not self.loops and self.forks == self.sized and self.long_enough(s.test)
+                status = self.both(s.body, s.orelse, holds, by_hand, picked=self.selects(s.test), sized=sized)
             finally:
                 self.gates.pop()
                 if counted:
