@@ -99,8 +99,11 @@ class Scope:
         while scope is not None:
             found = scope.names.get(name)
             if found is not None:
-                if scope is not self and found.kind not in FIXED:
-                    Outside.reads += 1
+                if scope is not self:
+                    if found.kind not in FIXED:
+                        Outside.reads += 1
+                    elif Outside.watching and found.kind == "const":
+                        Outside.numbers.append((scope, name, found))
                 return found
             scope = scope.outer
         return None

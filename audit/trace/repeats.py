@@ -11,7 +11,7 @@ training data. Whatever has to do with validation data, models or losses is alwa
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 from audit import ir
 from audit.trace.values import LOGITS, LOSS, PROB, TRAIN, VAL, ClassV, Instance, V, clone, members
@@ -30,27 +30,37 @@ class _Other(Exception):
 
 
 class Outside:
-    """Counts what was read from elsewhere that may change: names of other scopes, and what classes and modules hold."""
+    """What was read from elsewhere while a call is watched.
+
+    ``reads`` counts what may change in itself: names of other scopes, and what classes and modules hold. ``numbers``: numbers
+    and texts under names of other scopes, which may be given another value later.
+    """
 
     reads = 0
+    watching = 0
+    numbers: ClassVar[list[tuple[Any, str, V]]] = []
 
 
 def fixed(v: V) -> V:
     """What a class or a module holds, as it is read."""
-    if v.kind not in FIXED:
+    if v.kind not in FIXED or v.kind == "const":
         Outside.reads += 1
     return v
 
 
 class Known:
-    """What a call did: its answer, and what it put into the objects that it was given."""
+    """What a call did: its answer, what it put into the objects that it was given, and the numbers that it read elsewhere."""
 
-    __slots__ = ("answer", "loops", "put")
+    __slots__ = ("answer", "loops", "numbers", "put")
 
-    def __init__(self, answer: V, put: list[tuple[Instance, str, V]], loops: frozenset[int]) -> None:
+    def __init__(self, answer: V, put: list[tuple[Instance, str, V]], loops: frozenset[int], numbers: list[tuple[Any, str, V]]) -> None:
         self.answer = answer
         self.put = put
         self.loops = loops
+        self.numbers = numbers
+
+    def stands(self) -> bool:
+        return all(scope.names.get(name) is v for scope, name, v in self.numbers)
 
 
 class Repeats:
@@ -83,15 +93,25 @@ class Repeats:
             state = tuple([likenesses(o.attrs, objects) for o in list(objects.values())])
         except _Other:
             return self.run_closure(f, args, kwargs, node)
-        key = (id(f.data.node), line, self.scope.path, *self.stack), given, state, bool(self.forks), len(self.files)
+        # Functions that one text makes differ by what lies around them.
+        key = f.data.scope, (id(f.data.node), line, self.scope.path, *self.stack), given, state, bool(self.forks), len(self.files)
         known: Known | None = self.known_calls.get(key)
-        if known is not None:
+        if known is not None and known.stands():
+            if Outside.watching:
+                Outside.numbers += known.numbers
             for owner, name, v in known.put:
                 owner.attrs[name] = self.as_of_now(v, known.loops)
             return self.as_of_now(known.answer, known.loops)
         before = {number: dict(o.attrs) for number, o in objects.items()}
-        begun, read = len(self.trace.events), Outside.reads
-        out: V = self.run_closure(f, args, kwargs, node)
+        begun, read, first = len(self.trace.events), Outside.reads, len(Outside.numbers)
+        Outside.watching += 1
+        try:
+            out: V = self.run_closure(f, args, kwargs, node)
+        finally:
+            Outside.watching -= 1
+            numbers = Outside.numbers[first:]
+            if not Outside.watching:
+                Outside.numbers.clear()
         if Outside.reads > read or any(e.kind != "READ" or e.flags & VAL for e in self.trace.events[begun:]):
             return out
         put = [(o, name, v) for number, o in objects.items() for name, v in o.attrs.items() if before[number].get(name) is not v]
@@ -111,7 +131,7 @@ class Repeats:
         except _Other:
             return out
         loops = frozenset(loop for loop, _ in self.loops)
-        self.known_calls[key] = Known(copied(out), [(o, name, copied(v)) for o, name, v in put], loops)
+        self.known_calls[key] = Known(copied(out), [(o, name, copied(v)) for o, name, v in put], loops, numbers)
         return out
 
     def as_of_now(self: Any, v: V, loops: frozenset[int]) -> V:

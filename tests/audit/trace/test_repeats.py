@@ -104,3 +104,22 @@ def test_what_changes_between_two_calls_is_seen(what: str) -> None:
 def test_validation_tokens_taken_by_the_same_class() -> None:
     text = PRELUDE + LOADER + TRAIN.replace("@@", 'stream = Stream("fineweb_val_*.bin")\nfor turn in range(9):\n    t = stream.take(1025)\n    nll(model, t[None, :-1], t[None, 1:]).mean().backward()\n    opt.step()')
     assert "F1" in accused(text)
+
+
+FIT = "    nll(model, t[None, :-1], t[None, 1:]).mean().backward()\n    opt.step()\n"
+
+
+@pytest.mark.parametrize(
+    ("made", "loop"),
+    [
+        ("def make(pattern):\n    def load():\n        return shard(sorted(Path('data').glob(pattern))[0])\n    return load\n", "for load in (make(A), make(B)):\n    t = load()\n"),
+        ("pattern = A\ndef load():\n    return shard(sorted(Path('data').glob(pattern))[0])\n", "for turn in range(2):\n    t = load()\n    pattern = B\n"),
+        ("class C:\n    pattern = A\ndef load():\n    return shard(sorted(Path('data').glob(C.pattern))[0])\n", "for turn in range(2):\n    t = load()\n    C.pattern = B\n"),
+    ],
+    ids=["another function of the same text", "a name of the module", "an attribute of a class"],
+)
+def test_texts_around_a_loader_are_those_of_the_turn(made: str, loop: str) -> None:
+    text = PRELUDE + LOADER + "opt = torch.optim.SGD(model.parameters(), lr=1e-3)\n" + made + loop + FIT + TRAIN.partition("@@\n")[2]
+    train, val = '"fineweb_train_*.bin"', '"fineweb_val_*.bin"'
+    assert not accused(text.replace("(A)", f"({train})").replace("(B)", f"({train})").replace("= A", f"= {train}").replace("= B", f"= {train}"))
+    assert "F1" in accused(text.replace("(A)", f"({train})").replace("(B)", f"({val})").replace("= A", f"= {train}").replace("= B", f"= {val}"))
