@@ -50,6 +50,7 @@ class Files:
             return V("val")
         name = args[0].const
         default = args[1] if len(args) > 1 else const(None)
+        Outside.reads += 1  # the program may set it later
         if name in self.environ_set:
             return self.environ_set[name]
         plain = default.const if default.kind == "const" else None

@@ -115,8 +115,9 @@ FIT = "    nll(model, t[None, :-1], t[None, 1:]).mean().backward()\n    opt.step
         ("def make(pattern):\n    def load():\n        return shard(sorted(Path('data').glob(pattern))[0])\n    return load\n", "for load in (make(A), make(B)):\n    t = load()\n"),
         ("pattern = A\ndef load():\n    return shard(sorted(Path('data').glob(pattern))[0])\n", "for turn in range(2):\n    t = load()\n    pattern = B\n"),
         ("class C:\n    pattern = A\ndef load():\n    return shard(sorted(Path('data').glob(C.pattern))[0])\n", "for turn in range(2):\n    t = load()\n    C.pattern = B\n"),
+        ("os.environ['SPLIT'] = A\ndef load():\n    return shard(sorted(Path('data').glob(os.environ['SPLIT']))[0])\n", "for turn in range(2):\n    t = load()\n    os.environ['SPLIT'] = B\n"),
     ],
-    ids=["another function of the same text", "a name of the module", "an attribute of a class"],
+    ids=["another function of the same text", "a name of the module", "an attribute of a class", "a setting"],
 )
 def test_texts_around_a_loader_are_those_of_the_turn(made: str, loop: str) -> None:
     text = PRELUDE + LOADER + "opt = torch.optim.SGD(model.parameters(), lr=1e-3)\n" + made + loop + FIT + TRAIN.partition("@@\n")[2]
