@@ -9,7 +9,7 @@ dataclasses; nothing here refers to a parser.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -391,6 +391,17 @@ def walk(root: Any, into_functions: bool = True) -> Iterator[Any]:
 def pieces(text: FString) -> list[str | None]:
     """The texts of an f-string in order; None stands for what is filled in."""
     return [x.value if isinstance(x, Const) and isinstance(x.value, str) else None for x in text.values]
+
+
+def called(call: Call) -> str:
+    """The last name of what is called: ``mean`` of ``x.mean(1)`` and of ``mean(x)``, "" where it has none."""
+    func = call.func
+    return func.attr if isinstance(func, Attr) else func.id if isinstance(func, Name) else ""
+
+
+def made_of(e: Expr, kinds: tuple[type, ...], calls: Set[str]) -> bool:
+    """Is an expression made of nodes of these kinds and of calls of these names alone."""
+    return all(called(n) in calls if isinstance(n, Call) else isinstance(n, kinds) for n in walk(e))
 
 
 def paired(target: Any, value: Any) -> list[tuple[Any, Any]]:

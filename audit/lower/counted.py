@@ -116,14 +116,7 @@ def _step(s: ir.Stmt, name: str) -> ir.Expr | None:
 
 def _steady(e: ir.Expr) -> bool:
     """Numbers, names, attributes and sizes: the same in every turn if their names are."""
-    for n in ir.walk(e):
-        if isinstance(n, ir.Call):
-            called = n.func.id if isinstance(n.func, ir.Name) else n.func.attr if isinstance(n.func, ir.Attr) else ""
-            if called not in _MEASURES:
-                return False
-        elif not isinstance(n, (ir.Name, ir.Const, ir.Attr, ir.BinOp, ir.Sub)):
-            return False
-    return True
+    return ir.made_of(e, (ir.Name, ir.Const, ir.Attr, ir.BinOp, ir.Sub), _MEASURES)
 
 
 def _stored(body: list[ir.Stmt]) -> set[str]:

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from typing import Any
 
 from audit import ir
 from audit.context import Context
 from audit.rules.code import Code, Place, imported
 from audit.rules.layers import Layers
+from audit.rules.rank_shares import last
 from audit.rules.settings import closed_by, decided
 
 _BUILDS = re.compile(r"(?:\.(?:cpp|cc|cxx|c|cu|cuh|h|hpp|pyx|rs|sh|toml|cmake)|(?:^|/)(?:setup\.py|Makefile|makefile|CMakeLists\.txt|BUILD))$")
@@ -102,7 +102,7 @@ def _of_models(code: Code) -> Iterator[Place]:
     models = {"Module"}
     classes = {p.owner.name: p.owner for p in code.places if p.owner is not None}
     for _ in range(4):
-        models |= {name for name, c in classes.items() if any(_last(b) in models for b in c.bases)}
+        models |= {name for name, c in classes.items() if any(last(b) in models for b in c.bases)}
     by_name: dict[str, list[Place]] = {}
     for p in code.places:
         if p.function is not None:
@@ -115,12 +115,8 @@ def _of_models(code: Code) -> Iterator[Place]:
             continue
         seen.add(id(p))
         yield p
-        called = {n.func.attr if isinstance(n.func, ir.Attr) else n.func.id for n in p.nodes(ir.Call) if isinstance(n.func, (ir.Attr, ir.Name))}
+        called = {ir.called(n) for n in p.nodes(ir.Call)}
         todo += [q for name in called for q in by_name.get(name, ()) if q.owner is None or q.owner.name in models]
-
-
-def _last(base: Any) -> str:
-    return base.attr if isinstance(base, ir.Attr) else base.id if isinstance(base, ir.Name) else ""
 
 
 def _computed_with(place: Place, layers: Layers) -> Iterator[ir.Name]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from audit import ir
 from audit.context import Context
+from audit.ir import called
 from audit.model import Finding, Obligation
 from audit.rules.base import Rule
 from audit.rules.code import Code, Place, code_of, finding
@@ -24,7 +25,6 @@ from audit.rules.pieces import (
     MARK,
     PIECES,
     bound,
-    called,
     encoded,
     encoded_length,
     flags_mark,

@@ -173,5 +173,5 @@ def _tells(n: object) -> bool:
     """``print(...)``, ``log(...)``, ``log0(...)``, ``logger.info(...)``"""
     if not isinstance(n, ir.Call):
         return False
-    name = n.func.attr if isinstance(n.func, ir.Attr) else n.func.id if isinstance(n.func, ir.Name) else ""
+    name = ir.called(n)
     return name == "print" or name in LOGGERS or name.startswith("log")

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit import ir
+from audit.ir import called
 from audit.rules.code import Place
 
 PIECES = frozenset({"id_to_piece", "IdToPiece"})
@@ -69,10 +70,6 @@ def encoded(length: ir.Call) -> Any:
         return inner.args[0]  # type: ignore[attr-defined]
     direct = isinstance(inner, ir.Call) and isinstance(inner.func, ir.Attr) and inner.func.attr == "encode"
     return inner.func.value if direct else None  # type: ignore[attr-defined]
-
-
-def called(e: ir.Call) -> str:
-    return e.func.attr if isinstance(e.func, ir.Attr) else e.func.id if isinstance(e.func, ir.Name) else ""
 
 
 def mark_test(e: Any) -> bool:

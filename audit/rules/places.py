@@ -10,12 +10,12 @@ from dataclasses import replace
 from typing import Any
 
 from audit import ir
+from audit.ir import called
 from audit.rules import axes as ax
 from audit.rules import kernels
 from audit.rules import masks as hide
 from audit.rules import mixing as mix
 from audit.rules.axes import Grid, Known, Value
-from audit.rules.pieces import called
 from audit.rules.rounding import ROUNDED
 from audit.rules.wrapped_ids import WRAPPED
 

@@ -84,7 +84,7 @@ def _sides(node: ir.BinOp) -> list[tuple[Any, Any]]:
 
 
 def _rounds(call: ir.Call) -> bool:
-    name = call.func.attr if isinstance(call.func, ir.Attr) else call.func.id if isinstance(call.func, ir.Name) else ""
+    name = ir.called(call)
     if name in ("to", "type"):
         types = [a.attr for a in (*call.args, *(v for _, v in call.keywords)) if isinstance(a, ir.Attr)]
         return any(t in _TYPES or t.startswith("float8") for t in types)
@@ -113,7 +113,7 @@ class _Reads:
                 if not made or node.id in self.changed:
                     return node
                 node = max(made, key=lambda a: (a.line, a.col)).value
-            elif isinstance(node, ir.Call) and not _rounds(node) and _name(node) in _SAME and _given(node) is not None:
+            elif isinstance(node, ir.Call) and not _rounds(node) and ir.called(node) in _SAME and _given(node) is not None:
                 node = _given(node)
             else:
                 return node
@@ -193,10 +193,6 @@ class _Reads:
             own = [self.key(a) for a in node.args] + [(k, self.key(v)) for k, v in node.keywords]
             return ("call", self.key(node.func), *own)
         return (type(node).__name__, getattr(node, "op", ""), *(self.key(n) for n in ir.children(node)))
-
-
-def _name(call: ir.Call) -> str:
-    return call.func.attr if isinstance(call.func, ir.Attr) else call.func.id if isinstance(call.func, ir.Name) else ""
 
 
 __all__ = ["ROUNDED", "Rounding", "rounding_of"]

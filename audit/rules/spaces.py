@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from typing import Any
 
 from audit import ir
+from audit.ir import called
 from audit.rules.code import Code, Place
 from audit.rules.pieces import (
     BYTE_TESTS,
     bound,
-    called,
     encoded,
     encoded_length,
     is_const,

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from audit import ir
 from audit.context import Context
-from audit.rules.pieces import called
+from audit.ir import called
 from audit.trace import Trace
 from audit.trace.foreign import is_library
 from audit.trace.values import RAND, SOURCES, TRAIN, VAL

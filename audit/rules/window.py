@@ -47,7 +47,7 @@ def summarises(place: Place) -> bool:
     Without such a method in the program, and without a recurrent layer, no `Window` finds anything.
     """
     for n in place.nodes(ir.Call):
-        name = n.func.attr if isinstance(n.func, ir.Attr) else n.func.id if isinstance(n.func, ir.Name) else ""
+        name = ir.called(n)
         if name in STATISTICS or name in ("softmax", "log_softmax"):
             if any(number(a) == 1 for a in n.args[:3]) or any(number(v) == 1 for k, v in n.keywords if k in ("dim", "axis")):
                 return True

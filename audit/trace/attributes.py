@@ -7,7 +7,7 @@ from typing import Any
 
 from audit import ir
 from audit.trace.emptied import TABLES
-from audit.trace.repeats import fixed
+from audit.trace.repeats import held
 from audit.trace.values import (
     EMPTY,
     GRAD,
@@ -61,7 +61,7 @@ class Attributes:
                                 inst.attrs[name] = got
                             return got
                         return V("bound", data=(v, name))
-                    return fixed(found)
+                    return held(found)
                 if cls.is_model or cls.is_optimizer:
                     if name in ("module", "_orig_mod", "data"):
                         return v
@@ -77,11 +77,11 @@ class Attributes:
             if found is not None:
                 if found.kind == "func" and found.const == "classmethod":
                     return V("bound", data=(v, name))
-                return fixed(found)
+                return held(found)
             return V("bound", data=(v, name))
         if k == "module":
             found = v.data.names.get(name)
-            return fixed(found) if found is not None else V("bound", data=(v, name))
+            return held(found) if found is not None else V("bound", data=(v, name))
         if k == "alt":
             parts = [self.get_attr(x, name, node) for x in v.data]
             out = parts[0]

@@ -9,7 +9,7 @@ from audit.trace.folded import one_number
 from audit.trace.hooks import adds_up
 from audit.trace.own_loss import predicts_next, returns_loss
 from audit.trace.positions import tokens_in
-from audit.trace.repeats import FIXED, Outside
+from audit.trace.repeats import seen
 from audit.trace.shaping import OWN_LOSS
 from audit.trace.spans import WINDOWS, but_first
 from audit.trace.spellings import CUTS, WRITES
@@ -158,16 +158,14 @@ class Calls:
 
     # ------------------------------------------------------------------ own functions
     def call_closure(self: Any, f: V, args: list[V], kwargs: dict[str, V], node: Any) -> V:
-        c: Closure = f.data
-        fn = c.node
-        is_lambda = isinstance(fn, ir.Lambda)
-        key = id(fn)
-        depth = self.active_calls.get(key, 0)
-        if len(self.stack) >= MAX_DEPTH or depth >= 2:
+        fn = f.data.node
+        if len(self.stack) >= MAX_DEPTH or self.active_calls.get(id(fn), 0) >= 2:
             return self.opaque([*args, *kwargs.values()], node)
-        if not is_lambda and not self.interest.wanted(fn) and not any(knows_stream(a) for a in [*args, *kwargs.values()]):
+        if isinstance(fn, ir.Lambda):
+            return self.run_closure(f, args, kwargs, node)
+        if not self.interest.wanted(fn) and not any(knows_stream(a) for a in [*args, *kwargs.values()]):
             return self.opaque([summary(a) if a.kind in ("seq", "dict") else a for a in [*args, *kwargs.values()]], node)
-        if self.loops and not is_lambda and self.loads(fn):
+        if self.loops and self.loads(fn):
             return self.call_again(f, args, kwargs, node)
         return self.run_closure(f, args, kwargs, node)
 
@@ -236,9 +234,7 @@ class Calls:
                     names[p.name] = kwargs[p.name]
                     used.add(p.name)
                 elif p.name in c.defaults:
-                    names[p.name] = given = c.defaults[p.name]
-                    if given.kind not in FIXED:
-                        Outside.reads += 1
+                    names[p.name] = seen(c.defaults[p.name])
                 else:
                     names[p.name] = V("val")
             elif kind == "vararg":
@@ -249,9 +245,7 @@ class Calls:
                     names[p.name] = kwargs[p.name]
                     used.add(p.name)
                 elif p.name in c.defaults:
-                    names[p.name] = given = c.defaults[p.name]
-                    if given.kind not in FIXED:
-                        Outside.reads += 1
+                    names[p.name] = seen(c.defaults[p.name])
                 else:
                     names[p.name] = V("val")
             elif kind == "kwarg":
@@ -347,8 +341,8 @@ class Calls:
         """A call of a user's module: opaque algebra unless its code adapts or reads data itself."""
         cls: ClassV = f.data.cls
         method = cls.find(name)
-        self.note_given([*args, *kwargs.values()], node)
         if method is not None and method.kind == "func" and self.model_method_acts(method.data.node):
+            self.note_given([*args, *kwargs.values()], node)
             return self.call_closure(method, [f, *args], kwargs, node)
         return self.model_result(f, args, kwargs, node, method.data.node if method is not None and method.kind == "func" else None)
 

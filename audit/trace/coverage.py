@@ -206,14 +206,7 @@ def of_tokens(v: V) -> bool:
 
 def measures(e: ir.Expr) -> bool:
     """Numbers and sizes, and nothing that could do anything."""
-    for n in ir.walk(e):
-        if isinstance(n, ir.Call):
-            called = n.func.id if isinstance(n.func, ir.Name) else n.func.attr if isinstance(n.func, ir.Attr) else ""
-            if called not in _MEASURES:
-                return False
-        elif not isinstance(n, (ir.Name, ir.Const, ir.Attr, ir.BinOp, ir.Compare)):
-            return False
-    return True
+    return ir.made_of(e, (ir.Name, ir.Const, ir.Attr, ir.BinOp, ir.Compare), _MEASURES)
 
 
 def plain(e: ir.Expr) -> bool:

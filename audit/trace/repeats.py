@@ -41,11 +41,18 @@ class Outside:
     numbers: ClassVar[list[tuple[Any, str, V]]] = []
 
 
-def fixed(v: V) -> V:
-    """What a class or a module holds, as it is read."""
-    if v.kind not in FIXED or v.kind == "const":
+def seen(v: V) -> V:
+    """What is read from elsewhere, and may change in itself unless it is as it was defined."""
+    if v.kind not in FIXED:
         Outside.reads += 1
     return v
+
+
+def held(v: V) -> V:
+    """What a class or a module holds, as it is read: a number may be replaced by another."""
+    if v.kind == "const":
+        Outside.reads += 1
+    return seen(v)
 
 
 class Known:
